@@ -1,0 +1,61 @@
+"""Writing files so that a crash leaves either the old content or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+__all__ = ["fsync_folder", "new_temporary", "publish_folder", "write_json", "write_text"]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush every file below `folder`, and the folders themselves, to the disk."""
+    for directory, _, files in os.walk(folder, topdown=False):
+        for name in [*files, "."]:
+            descriptor = os.open(os.path.join(directory, name), os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def new_temporary(final: Path) -> Path:
+    """Return a free, hidden path beside `final`, on the same file system."""
+    return final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Move a finished folder to its place; an older one there is replaced."""
+    fsync_folder(temporary)
+    old = None
+    if final.exists():
+        old = new_temporary(final)
+        os.rename(final, old)
+    os.rename(temporary, final)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` in one step."""
+    temporary = new_temporary(path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` in one step."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
