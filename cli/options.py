@@ -1,0 +1,180 @@
+"""Options that several commands share, and the parsers of their values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlfd.errors import RlfdError
+
+__all__ = [
+    "DataDir",
+    "Debug",
+    "Env",
+    "EnvOptions",
+    "Json",
+    "NoProgress",
+    "Quiet",
+    "RunsDir",
+    "Start",
+    "Verbose",
+    "examples",
+    "parse_count",
+    "parse_env_options",
+    "parse_seeds",
+]
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+_COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)(?P<suffix>[kmb]?)")
+
+
+def parse_count(text: str | int) -> int:
+    """Return the whole number that `text` stands for: ``1e6``, ``10_000``, ``2.5M``, ``60k``."""
+    match = _COUNT.fullmatch(str(text).strip().lower())
+    number = 0.0
+    if match is not None:
+        number = float(match["number"].replace("_", "")) * _SUFFIXES[match["suffix"]]
+    if match is None or number != int(number) or number > 10**15:
+        raise typer.BadParameter(f"'{text}' is not a whole number such as 60000, 60k, 1e6 or 2.5M.")
+    return int(number)
+
+
+def parse_positive(text: str | int) -> int:
+    """As `parse_count`, and refuse 0."""
+    number = parse_count(text)
+    if number == 0:
+        raise typer.BadParameter("expected at least 1.")
+    return number
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that ``0-4`` or ``0,2,5-7`` name, in order and without repetition."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise typer.BadParameter(f"'{text}' is not a list of seeds such as 3, 0-4 or 0,2,5-7.")
+        low, high = int(first), int(last or first)
+        if high < low or high - low >= 10_000:
+            raise typer.BadParameter(
+                f"the seeds '{part.strip()}' are not a range from low to high."
+            )
+        seeds += range(low, high + 1)
+    return list(dict.fromkeys(seeds))
+
+
+def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Return what repeated ``key=value`` mean; values are JSON where they can be read so."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise RlfdError(
+                f"cannot read the environment option '{text}', expected key=value",
+                "write for example --env-option push_scale=0.1",
+            )
+        try:
+            options[key.strip()] = json.loads(value)
+        except ValueError:
+            options[key.strip()] = value
+    return options
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that were set on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a command's help: one example per line."""
+    return "\n".join(["[bold]Examples[/bold]", *(f"  $ {line}" for line in lines)])
+
+
+def complete_env(incomplete: str) -> list[str]:
+    """Complete the name of an environment."""
+    from rlfd import envs
+
+    return [name for name in envs.names() if name.startswith(incomplete)]
+
+
+Env = Annotated[
+    str,
+    typer.Option(
+        "--env",
+        help="Short name ('rlfd list envs') or any Gymnasium id.",
+        rich_help_panel="Environment",
+        autocompletion=complete_env,
+        show_default=False,
+    ),
+]
+Start = Annotated[
+    str,
+    typer.Option(
+        "--start",
+        help="Where episodes start: standard, demo, shifted.",
+        rich_help_panel="Environment",
+    ),
+]
+EnvOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env-option",
+        metavar="KEY=VALUE",
+        help="Option of the environment; repeat for more.",
+        rich_help_panel="Environment",
+    ),
+]
+RunsDir = Annotated[
+    Path,
+    typer.Option(
+        "--runs-dir",
+        envvar="RLFD_RUNS_DIR",
+        help="Where the folders of runs are.",
+        rich_help_panel="Folders",
+    ),
+]
+DataDir = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="RLFD_DATA_DIR",
+        help="Where demonstrations are.",
+        rich_help_panel="Folders",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on stdout instead.", rich_help_panel="Output"
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Show no progress and no hints.", rich_help_panel="Output"),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose",
+        "-v",
+        help="Show log lines instead of the progress bar.",
+        rich_help_panel="Output",
+    ),
+]
+NoProgress = Annotated[
+    bool,
+    typer.Option(
+        "--no-progress",
+        help="Show plain lines instead of the progress bar.",
+        rich_help_panel="Output",
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Output"),
+]

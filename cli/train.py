@@ -1,0 +1,173 @@
+"""`rlfd train`: one algorithm, one environment, one seed, one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rlfd.cli.console import Output, command_line, duration, number
+from rlfd.cli.options import (
+    DataDir,
+    Debug,
+    Env,
+    EnvOptions,
+    Json,
+    NoProgress,
+    Quiet,
+    RunsDir,
+    Start,
+    Verbose,
+    given,
+    parse_count,
+    parse_env_options,
+    parse_positive,
+)
+from rlfd.errors import RlfdError
+
+__all__ = ["train"]
+
+_LEARN, _EVAL, _RUN, _SPEED = "Learning", "Evaluation and checkpoints", "Run", "Speed"
+
+
+def _complete_algo(incomplete: str) -> list[str]:
+    from rlfd.algorithms import registry
+
+    return [name for name in registry.names() if name.startswith(incomplete)]
+
+
+def train(
+    algo: Annotated[
+        str, typer.Argument(help="Algorithm ('rlfd list algos').", autocompletion=_complete_algo)
+    ],
+    env: Env,
+    start: Start = "standard",
+    env_option: EnvOptions = None,
+    demos: Annotated[
+        str | None,
+        typer.Option(
+            help="Name, folder or Minari id. Left out: the newest demonstrations of this environment.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
+    num_demos: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use a random N of the episodes.", rich_help_panel=_LEARN),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            parser=parse_positive,
+            metavar="N",
+            help="Env steps, over all parallel environments: 150000, 150k, 1e6.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Named settings, such as 'paper'.", rich_help_panel=_LEARN),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="TOML or JSON file of settings.", rich_help_panel=_LEARN),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting of the algorithm; repeat for more.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
+    show_config: Annotated[
+        bool,
+        typer.Option(
+            "--show-config",
+            help="Print every setting and where it comes from; do not train.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = False,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_count,
+            metavar="N",
+            help="Env steps between evaluations; 0: only at the end.",
+            rich_help_panel=_EVAL,
+        ),
+    ] = None,
+    eval_episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes of each.", rich_help_panel=_EVAL)
+    ] = None,
+    final_episodes: Annotated[
+        int | None, typer.Option(min=1, help="Episodes at the end.", rich_help_panel=_EVAL)
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_count,
+            metavar="N",
+            help="Env steps between checkpoints; 0: only at the end.",
+            rich_help_panel=_EVAL,
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed.", rich_help_panel=_RUN)] = None,
+    exp_name: Annotated[
+        str | None,
+        typer.Option(help="Tells variants of one algorithm apart.", rich_help_panel=_RUN),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue this run.", rich_help_panel=_RUN)
+    ] = False,
+    resume_if_exists: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-exists",
+            help="Start, or continue, or leave a finished run alone.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Delete this run and start anew.", rich_help_panel=_RUN),
+    ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", help="Do not ask before deleting.", rich_help_panel=_RUN),
+    ] = False,
+    track: Annotated[
+        bool,
+        typer.Option(
+            "--track", help="Write TensorBoard files too (extra 'track').", rich_help_panel=_RUN
+        ),
+    ] = False,
+    num_envs: Annotated[
+        int | None, typer.Option(min=1, help="Parallel environments.", rich_help_panel=_SPEED)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of torch.", rich_help_panel=_SPEED)
+    ] = None,
+    compile_: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option("--compile", help="Compile the updates.", rich_help_panel=_SPEED),
+    ] = None,
+    runs_dir: RunsDir = Path("runs"),
+    data_dir: DataDir = Path("data"),
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    no_progress: NoProgress = False,
+    debug: Debug = False,
+) -> None:
+    """Train one algorithm on one environment.
+
+    What it needs and can make, it makes: without demonstrations, the environment's own
+    demonstrator is recorded first.
+    """
+    raise NotImplementedError
