@@ -1,1 +1,23 @@
-"""Environments."""
+"""Environments: the registry, the vector of environments that learners act in, and rollouts."""
+
+from __future__ import annotations
+
+from rlfd.envs.play import PlayedEpisode, play_episodes
+from rlfd.envs.registry import EnvConfig, EnvSpec, Option, Reference, check, make, names, spec
+from rlfd.envs.world import EpisodeRecord, Transitions, World
+
+__all__ = [
+    "EnvConfig",
+    "EnvSpec",
+    "EpisodeRecord",
+    "Option",
+    "PlayedEpisode",
+    "Reference",
+    "Transitions",
+    "World",
+    "check",
+    "make",
+    "names",
+    "play_episodes",
+    "spec",
+]

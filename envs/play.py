@@ -1,0 +1,194 @@
+"""Whole episodes from given seeds, for evaluation and for collecting demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+
+from rlfd.envs.registry import EnvConfig, check, make, spec
+from rlfd.errors import RlfdError, RunFailed
+
+__all__ = ["Act", "PlayedEpisode", "play_episodes"]
+
+Array = npt.NDArray[Any]
+Act = Callable[[Array, npt.NDArray[np.int64]], Array]
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedEpisode:
+    """One whole episode.
+
+    Args:
+        index: Its place among the seeds.
+        seed: Seed of its reset.
+        episode_return: Sum of the raw rewards.
+        length: Number of actions, T.
+        terminated: Whether the task ended it.
+        truncated: Whether it was cut; never true together with `terminated`.
+        success: The environment's success test, None where there is none.
+        landed: For Lunar Lander: came to rest anywhere. None elsewhere.
+        observations: Shape (T + 1, ...); None unless recorded.
+        actions: Shape (T, ...); None unless recorded.
+        rewards: Shape (T,), float64; None unless recorded.
+        frames: Pictures before each action and at the end; empty unless asked for.
+    """
+
+    index: int
+    seed: int
+    episode_return: float
+    length: int
+    terminated: bool
+    truncated: bool
+    success: bool | None
+    landed: bool | None
+    observations: Array | None = None
+    actions: Array | None = None
+    rewards: npt.NDArray[np.float64] | None = None
+    frames: list[Array] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Running:
+    """An episode that is being played."""
+
+    index: int
+    seed: int
+    env: gymnasium.Env[Any, Any]
+    observation: Array
+    filmed: bool
+    length: int = 0
+    rewards: list[float] = field(default_factory=list)
+    observations: list[Array] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    frames: list[Array] = field(default_factory=list)
+
+
+def play_episodes(
+    config: EnvConfig,
+    *,
+    seeds: Sequence[int],
+    act: Act,
+    num_envs: int = 16,
+    record: bool = False,
+    frames: int = 0,
+) -> Iterator[PlayedEpisode]:
+    """Play one episode for each seed, several at a time, and yield them in the seeds' order.
+
+    An episode depends on its seed and on what `act` answers for it, never on how many run beside
+    it. Environments that have nothing left to play leave the batch.
+
+    Args:
+        config: The environment.
+        seeds: Episode i is reset with ``seeds[i]``.
+        act: Called with observations (n, ...) and the indices (n,) of the episodes that they
+            belong to; returns the actions (n, ...).
+        num_envs: How many episodes run at a time.
+        record: Keep observations, actions and rewards.
+        frames: Film this many episodes, the first ones.
+
+    Raises:
+        RunFailed: If an observation or a reward is not finite.
+    """
+    config = check(config)
+    player = _Player(config, record=record, frames=frames)
+    todo = iter(enumerate(seeds))
+    waiting: dict[int, PlayedEpisode] = {}
+    turn = 0  # index of the episode to be yielded next
+    try:
+        running = [player.begin(*item) for _, item in zip(range(num_envs), todo, strict=False)]
+        while running:
+            observations = np.stack([episode.observation for episode in running])
+            indices = np.array([episode.index for episode in running], np.int64)
+            actions = act(observations, indices)
+            if len(actions) != len(running):
+                raise RlfdError(f"{len(running)} actions were expected, got {len(actions)}")
+            still_running = []
+            for episode, action in zip(running, actions, strict=True):
+                played = player.advance(episode, action)
+                if played is None:
+                    still_running.append(episode)
+                    continue
+                waiting[played.index] = played
+                upcoming = next(todo, None)
+                if upcoming is not None:
+                    still_running.append(player.begin(*upcoming))
+            running = still_running
+            while turn in waiting:
+                yield waiting.pop(turn)
+                turn += 1
+    finally:
+        player.close()
+
+
+class _Player:
+    """Keeps the environments and plays single steps."""
+
+    def __init__(self, config: EnvConfig, *, record: bool, frames: int) -> None:
+        self.config = config
+        self.record = record
+        self.frames = frames
+        self.has_success = spec(config.name).has_success
+        self.envs: list[gymnasium.Env[Any, Any]] = []
+        # Free environments, apart by whether they can draw: drawing makes every step slower.
+        self.free: dict[bool, list[gymnasium.Env[Any, Any]]] = {False: [], True: []}
+
+    def begin(self, index: int, seed: int) -> _Running:
+        filmed = index < self.frames
+        if self.free[filmed]:
+            env = self.free[filmed].pop()
+        else:
+            env = make(self.config, render_mode="rgb_array" if filmed else None)
+            self.envs.append(env)
+        observation, _ = env.reset(seed=int(seed))
+        episode = _Running(index, int(seed), env, np.array(observation), filmed)
+        self._keep(episode, 0.0)
+        return episode
+
+    def advance(self, episode: _Running, action: Any) -> PlayedEpisode | None:
+        """Play one step; return the episode when it is over."""
+        observation, reward, terminated, truncated, info = episode.env.step(action)
+        episode.observation = np.array(observation)
+        episode.length += 1
+        episode.rewards.append(float(reward))
+        if self.record:
+            episode.actions.append(np.array(action))
+        self._keep(episode, float(reward))
+        if not (terminated or truncated):
+            return None
+        self.free[episode.filmed].append(episode.env)
+        rewards = np.array(episode.rewards, np.float64)
+        return PlayedEpisode(
+            index=episode.index,
+            seed=episode.seed,
+            episode_return=float(rewards.sum()),
+            length=episode.length,
+            terminated=bool(terminated),
+            truncated=bool(truncated and not terminated),
+            success=bool(info["success"]) if self.has_success else None,
+            landed=bool(info["landed"]) if "landed" in info else None,
+            observations=np.array(episode.observations) if self.record else None,
+            actions=np.array(episode.actions) if self.record else None,
+            rewards=rewards if self.record else None,
+            frames=episode.frames,
+        )
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
+
+    def _keep(self, episode: _Running, reward: float) -> None:
+        if not (np.isfinite(reward) and np.isfinite(episode.observation).all()):
+            raise RunFailed(
+                f"environment '{self.config.name}' returned a reward or an observation that is "
+                f"not a finite number, at step {episode.length} of the episode with seed "
+                f"{episode.seed}"
+            )
+        if self.record:
+            episode.observations.append(episode.observation)
+        if episode.filmed:
+            episode.frames.append(np.asarray(episode.env.render()))

@@ -1,0 +1,340 @@
+"""The environments: short names with a protocol, and every suitable Gymnasium id.
+
+A short name stands for a Gymnasium environment together with its preprocessing, its start-state
+distributions, its success test and its reference scores. Any other Gymnasium id works as it is,
+as long as it has a Box observation and a Discrete, Box, MultiDiscrete or MultiBinary action.
+
+The reference scores were measured with this tool, over 1,000 episodes for each number:
+
+    rlfd collect-demos --env ENV --start START --policy random|controller --episodes 1000 --seed 0
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import gymnasium
+from gymnasium import spaces
+
+from rlfd.errors import RlfdError, unknown_name
+
+__all__ = ["EnvConfig", "EnvSpec", "Json", "Option", "Reference", "check", "make", "names", "spec"]
+
+Json: TypeAlias = Any  # what json.dumps accepts
+Environment: TypeAlias = gymnasium.Env[Any, Any]
+
+LIST_HINT = "list them with 'rlfd list envs'"
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, from which start states, with which options.
+
+    Args:
+        name: Short name, or the id of a Gymnasium environment.
+        start: Start-state distribution, one of the environment's `starts`.
+        options: Values that differ from, or repeat, the environment's defaults. For a Gymnasium
+            id these are keyword arguments of `gymnasium.make`.
+    """
+
+    name: str
+    start: str = "standard"
+    options: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Name of this environment in folder names, such as ``LunarLander-shifted``."""
+        name = self.name.replace("/", "-").replace(":", "-")
+        return name if self.start == "standard" else f"{name}-{self.start}"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the config as JSON values."""
+        return {"name": self.name, "start": self.start, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> EnvConfig:
+        """Return the config that `to_json` wrote.
+
+        Raises:
+            RlfdError: If a field is missing, unknown, or of the wrong type.
+        """
+        unknown = set(value) - {"name", "start", "options"}
+        if unknown:
+            raise unknown_name("environment field", min(unknown), ["name", "start", "options"])
+        name, start = value.get("name"), value.get("start", "standard")
+        options = value.get("options", {})
+        if not isinstance(name, str) or not isinstance(start, str):
+            raise RlfdError("an environment's 'name' and 'start' must be texts")
+        if not isinstance(options, Mapping):
+            raise RlfdError("an environment's 'options' must be a table of names and values")
+        return cls(name, start, dict(options))
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that changes an environment.
+
+    Args:
+        default: Its value when nothing is said.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        help: One line for people.
+        starts: The starts that it belongs to; with another start it is refused.
+    """
+
+    default: float
+    low: float
+    high: float
+    help: str
+    starts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean return and success rate of the two policies that every figure shows."""
+
+    random_return: float
+    random_success: float | None
+    demonstrator_return: float
+    demonstrator_success: float | None
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What is known about an environment.
+
+    Args:
+        name: Short name, or Gymnasium id.
+        gym_id: Id of the Gymnasium environment inside.
+        kwargs: Its keyword arguments.
+        starts: Start-state distributions, the usual one first.
+        demo_start: The start that demonstrations are collected from unless told otherwise.
+        option_rules: The options that can be set.
+        has_success: Whether episodes end with a success flag.
+        default_demonstrator: Policy that `collect-demos` uses when none is named.
+        references: Measured scores, by start.
+        description: One line for people.
+        wrap: Puts the protocol around the Gymnasium environment.
+    """
+
+    name: str
+    gym_id: str
+    kwargs: Mapping[str, Json] = field(default_factory=dict)
+    starts: tuple[str, ...] = ("standard",)
+    demo_start: str = "standard"
+    option_rules: Mapping[str, Option] = field(default_factory=dict)
+    has_success: bool = False
+    default_demonstrator: str | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    description: str = ""
+    wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Default value of every option."""
+        return {name: rule.default for name, rule in self.option_rules.items()}
+
+    @property
+    def random_return(self) -> float | None:
+        """Mean return of the random policy from the standard start, if it was measured."""
+        reference = self.references.get("standard")
+        return reference.random_return if reference else None
+
+    @property
+    def demonstrator_return(self) -> float | None:
+        """Mean return of the default demonstrator from its own start, if it was measured."""
+        reference = self.references.get(self.demo_start)
+        return reference.demonstrator_return if reference else None
+
+
+def names() -> list[str]:
+    """Return the short names, in the order of the documentation."""
+    return list(SPECS)
+
+
+def spec(name: str) -> EnvSpec:
+    """Return what is known about the environment called `name`.
+
+    Raises:
+        RlfdError: If there is no such short name or Gymnasium id.
+    """
+    if name in SPECS:
+        return SPECS[name]
+    if name not in gymnasium.registry:
+        _import_namespace(name)
+    if name not in gymnasium.registry:
+        raise unknown_name("environment", name, [*SPECS, *gymnasium.registry], LIST_HINT)
+    return EnvSpec(name=name, gym_id=name, description="Gymnasium environment, as it is")
+
+
+def _import_namespace(name: str) -> None:
+    """Let ``package:Env-v0`` register itself, as `gymnasium.make` does."""
+    if ":" not in name:
+        return
+    try:
+        gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError) as error:
+        message = f"environment '{name}' cannot be found: {error}"
+        raise RlfdError(message, "install the package before the colon") from error
+
+
+def check(config: EnvConfig) -> EnvConfig:
+    """Return `config` with every default filled in, or say what is wrong with it.
+
+    Raises:
+        RlfdError: If name, start or an option is unknown, has the wrong type or is out of range.
+    """
+    known = spec(config.name)
+    if config.start not in known.starts:
+        raise unknown_name(f"start of {config.name}", config.start, known.starts)
+    if config.name not in SPECS:
+        return EnvConfig(config.name, config.start, _plain_json(config))
+    options: dict[str, Json] = {
+        name: rule.default
+        for name, rule in known.option_rules.items()
+        if config.start in rule.starts
+    }
+    for name, value in config.options.items():
+        rule = known.option_rules.get(name)
+        if rule is None:
+            hint = "" if known.option_rules else f"{config.name} has no options"
+            raise unknown_name(f"option of {config.name}", name, known.option_rules, hint)
+        if config.start not in rule.starts:
+            raise RlfdError(
+                f"option '{name}' does not belong to start '{config.start}' of {config.name}",
+                f"it can be set with start {' or '.join(rule.starts)}",
+            )
+        options[name] = _in_range(f"option '{name}' of {config.name}", value, rule)
+    return EnvConfig(config.name, config.start, options)
+
+
+def _in_range(what: str, value: Json, rule: Option) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RlfdError(f"{what} must be a number, not {value!r}")
+    if not math.isfinite(value) or not rule.low <= value <= rule.high:
+        raise RlfdError(f"{what} must be from {rule.low:g} to {rule.high:g}, not {value!r}")
+    return float(value)
+
+
+def _plain_json(config: EnvConfig) -> dict[str, Json]:
+    try:
+        options: dict[str, Json] = json.loads(json.dumps(dict(config.options), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise RlfdError(f"options of {config.name} must be plain JSON values: {error}") from error
+    return options
+
+
+def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
+    """Make one environment.
+
+    At the last step of an episode of an environment with a success test, `info` holds the flags
+    ``success`` and ``landed``.
+
+    Raises:
+        RlfdError: If the config is wrong, a package is missing, or the spaces do not suit.
+    """
+    config = check(config)
+    known = spec(config.name)
+    kwargs = dict(known.kwargs)
+    if config.name not in SPECS:
+        kwargs |= config.options
+    try:
+        env = gymnasium.make(
+            known.gym_id, render_mode=render_mode, disable_env_checker=True, **kwargs
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
+    except Exception as error:
+        message = f"environment '{config.name}' cannot be made: {error}"
+        given = f"with options {dict(config.options)}" if config.options else "without options"
+        raise RlfdError(message, f"it was made {given}") from error
+    if known.wrap is not None:
+        env = known.wrap(env, config)
+    _check_spaces(config.name, env)
+    return env
+
+
+def _check_spaces(name: str, env: Environment) -> None:
+    kinds = (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
+    if not isinstance(env.observation_space, spaces.Box):
+        raise RlfdError(
+            f"environment '{name}' has {type(env.observation_space).__name__} observations, "
+            "expected Box",
+            "wrap it so that it returns one array, and register that with Gymnasium",
+        )
+    if not isinstance(env.action_space, kinds):
+        raise RlfdError(
+            f"environment '{name}' has {type(env.action_space).__name__} actions, "
+            "expected Discrete, Box, MultiDiscrete or MultiBinary"
+        )
+
+
+def _lunar_lander(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart
+
+    return LunarLanderStart(env, config.start, config.options)
+
+
+def _lunar_lander_6(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart, SixActions
+
+    return SixActions(LunarLanderStart(env, config.start, config.options))
+
+
+_LANDER_STARTS = ("standard", "demo", "shifted", "tilt_out", "ground", "spin", "out_fast")
+_LANDER_OPTIONS = {
+    "push_scale": Option(
+        0.0, 0.0, 1.0, "share of Gymnasium's random push at the start that is kept", ("demo",)
+    )
+}
+
+SPECS: dict[str, EnvSpec] = {
+    entry.name: entry
+    for entry in (
+        EnvSpec(
+            name="LunarLander",
+            gym_id="LunarLander-v3",
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            default_demonstrator="controller",
+            description="land between the flags; 4 actions, 8 observations",
+            wrap=_lunar_lander,
+        ),
+        EnvSpec(
+            name="LunarLander6",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            default_demonstrator="controller",
+            description="the same with the SQIL paper's 6 actions and 9 observations",
+            wrap=_lunar_lander_6,
+        ),
+        EnvSpec(
+            name="CartPole",
+            gym_id="CartPole-v1",
+            default_demonstrator="controller",
+            description="balance a pole on a cart, up to 500 steps",
+        ),
+        EnvSpec(
+            name="Acrobot",
+            gym_id="Acrobot-v1",
+            description="swing a two-link arm above the bar, -1 per step, up to 500 steps",
+        ),
+        EnvSpec(
+            name="MountainCar",
+            gym_id="MountainCar-v0",
+            description="rock a weak car up a hill, -1 per step, up to 200 steps",
+        ),
+    )
+}
