@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rlfd.cli.console import Output, command_line, number
 from rlfd.cli.options import (
     DataDir,
     Debug,
@@ -19,10 +18,8 @@ from rlfd.cli.options import (
     RunsDir,
     Start,
     Verbose,
-    parse_env_options,
     parse_positive,
 )
-from rlfd.errors import RlfdError
 
 __all__ = ["collect_demos"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -28,14 +29,22 @@ __all__ = [
     "number",
     "print_error",
     "print_traceback",
+    "share",
 ]
 
 PLAIN_SECONDS = 10.0  # between two lines of progress where there is no terminal
 REFRESHES_PER_SECOND = 4.0
 
 
+class _Console(Console):
+    """A console that tells when its pipe was closed instead of leaving silently."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, "stdout was closed")
+
+
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000  # tables in a pipe are not cut to the width of a screen
     return console
@@ -48,6 +57,11 @@ def number(value: float | None) -> str:
     if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 1000):
         return f"{int(value):,}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """Return a rate for a table, a dash for none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}"
 
 
 def duration(seconds: float) -> str:

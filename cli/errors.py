@@ -96,7 +96,7 @@ def _report_os_error(error: OSError, number: int) -> int:
         _discard_stdout()
         print_error(
             f"no space left on the disk for {place}",
-            "what was written before is intact: free some space, then continue with --resume",
+            "free some space and try again; what was written before is intact",
         )
         return FAILED
     reason = (error.strerror or type(error).__name__).lower()

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rlfd.cli.console import Output, command_line, number
 from rlfd.cli.options import Debug, Json, NoProgress, Quiet, RunsDir, Verbose
 
 __all__ = ["evaluate"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rlfd.cli.console import Output
+from rlfd.cli.console import Output, number
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
 
 __all__ = ["list_things"]
@@ -24,4 +25,95 @@ def list_things(
     debug: Debug = False,
 ) -> None:
     """List algorithms, environments, demonstrations or runs."""
+    output = Output(json=json, quiet=quiet)
+    columns, entries = {
+        "algos": _algos,
+        "envs": _envs,
+        "demos": lambda: _demos(data_dir),
+        "runs": lambda: _runs(runs_dir),
+    }[what]()
+    if json:
+        output.result({what: entries})
+        return
+    if entries:
+        rows = [[show(entry[key]) for key, show in columns.values()] for entry in entries]
+        output.table(list(columns), rows)
+    elif what == "demos":
+        output.message(f"no demonstrations under '{data_dir}'")
+        output.next_commands("rlfd collect-demos --env LunarLander")
+    else:
+        output.message(f"no runs under '{runs_dir}'")
+        output.next_commands("rlfd train sqil --env LunarLander")
+
+
+Columns = dict[str, tuple[str, Callable[[Any], str]]]
+"""Title of a column: key of the entry and how its value is written."""
+Listing = tuple[Columns, list[dict[str, Any]]]
+
+
+def _algos() -> Listing:
+    from rlfd.algorithms import get, names
+
+    entries = []
+    for name in names():
+        algorithm = get(name)
+        needs = algorithm.needs
+        wants = {
+            "demonstrations": needs.demonstrations,
+            "reward": needs.reward,
+            "interaction": needs.interaction,
+        }
+        entries.append(
+            {
+                "name": name,
+                "summary": algorithm.summary,
+                "paper": algorithm.title,
+                "needs": [want for want, needed in wants.items() if needed],
+                "actions": sorted(needs.action_kinds),
+            }
+        )
+    columns: Columns = {
+        "algorithm": ("name", str),
+        "needs": ("needs", ", ".join),
+        "actions": ("actions", ", ".join),
+        "summary": ("summary", str),
+    }
+    return columns, entries
+
+
+def _envs() -> Listing:
+    from rlfd import envs
+
+    entries = []
+    for name in envs.names():
+        spec = envs.spec(name)
+        entries.append(
+            {
+                "name": name,
+                "gymnasium_id": spec.gym_id,
+                "starts": list(spec.starts),
+                "options": dict(spec.options),
+                "has_success": spec.has_success,
+                "demonstrator": spec.default_demonstrator,
+                "demonstrator_return": spec.demonstrator_return,
+                "random_return": spec.random_return,
+                "description": spec.description,
+            }
+        )
+    columns: Columns = {
+        "environment": ("name", str),
+        "starts": ("starts", ", ".join),
+        "demonstrator": ("demonstrator", lambda value: value or "-"),
+        ">its return": ("demonstrator_return", number),
+        ">random": ("random_return", number),
+        "description": ("description", str),
+    }
+    return columns, entries
+
+
+def _demos(data_dir: Path) -> Listing:
+    raise NotImplementedError
+
+
+def _runs(runs_dir: Path) -> Listing:
     raise NotImplementedError

@@ -63,8 +63,8 @@ app.command(
     rich_help_panel=_RUNNING,
     epilog=examples(
         "rlfd collect-demos --env LunarLander --start demo --episodes 100",
-        "rlfd collect-demos --env LunarLander --noise 0.3 --max-return 200 --name imperfect",
-        "rlfd collect-demos --env CartPole --policy default/dqn/CartPole/seed0 --checkpoint 20k",
+        "rlfd collect-demos --env LunarLander --noise 0.3 --name imperfect",
+        "rlfd collect-demos --env CartPole --policy dqn/CartPole/seed0 --noise 0.1",
     ),
 )(collect_demos)
 app.command(
@@ -86,8 +86,8 @@ app.command(
     rich_help_panel=_RUNNING,
     epilog=examples(
         "rlfd evaluate runs/default/sqil/LunarLander/seed0",
-        "rlfd evaluate sqil/LunarLander/seed0 --checkpoint best --greedy --episodes 100",
-        "rlfd evaluate sqil/LunarLander/seed0 --start shifted --record-video 2 --json",
+        "rlfd evaluate sqil/LunarLander/seed0 --checkpoint best --greedy",
+        "rlfd evaluate sqil/LunarLander/seed0 --start shifted --record-video 2",
     ),
 )(evaluate)
 app.command(
@@ -97,7 +97,7 @@ app.command(
     rich_help_panel=_RUNNING,
     epilog=examples(
         "rlfd plot runs --out figure.png",
-        "rlfd plot runs/default/sqil runs/default/bc --metric success --out figure.pdf",
+        "rlfd plot runs/default/sqil runs/default/bc --out figure.pdf",
         "rlfd plot runs --table --iqm",
     ),
 )(plot)

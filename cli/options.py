@@ -57,12 +57,11 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise typer.BadParameter(f"'{text}' is not a list of seeds such as 3, 0-4 or 0,2,5-7.")
-        low, high = int(first), int(last or first)
-        if high < low or high - low >= 10_000:
-            raise typer.BadParameter(
-                f"the seeds '{part.strip()}' are not a range from low to high."
+        low = int(first) if first.isdecimal() else -1
+        high = (int(last) if last.isdecimal() else -1) if dash else low
+        if not 0 <= low <= high < low + 10_000:
+            raise RlfdError(
+                f"cannot read '{text}' as seeds", "write for example --seeds 3, 0-4 or 0,2,5-7"
             )
         seeds += range(low, high + 1)
     return list(dict.fromkeys(seeds))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from rlfd.cli.console import Output
-from rlfd.cli.options import DataDir, Debug, Json, NoProgress, Quiet, RunsDir, Verbose
+from rlfd.cli.console import Output, command_line
+from rlfd.cli.options import Debug, Json, Quiet, RunsDir, Verbose
 
 __all__ = ["plot"]
 
@@ -21,8 +22,10 @@ def plot(
         Path | None,
         typer.Option(
             "--out",
-            help="FILE.png, .svg or .pdf; its data goes beside it as CSV.",
+            help="FILE.png, .svg or .pdf; its data go beside it as CSV. "
+            "Left out: figure.png, or nothing with --table.",
             rich_help_panel=_FIGURE,
+            show_default=False,
         ),
     ] = None,
     x: Annotated[
@@ -30,9 +33,19 @@ def plot(
         typer.Option("--x", help="Horizontal axis.", rich_help_panel=_FIGURE),
     ] = "env-steps",
     metric: Annotated[
-        Literal["return", "success"],
-        typer.Option(help="Vertical axis.", rich_help_panel=_FIGURE),
-    ] = "return",
+        Literal["return", "success"] | None,
+        typer.Option(
+            help="Vertical axis. Left out: success where there is a success test.",
+            rich_help_panel=_FIGURE,
+        ),
+    ] = None,
+    policy: Annotated[
+        Literal["sampled", "greedy", "both"] | None,
+        typer.Option(
+            help="Whose evaluations. Left out: as each algorithm is judged.",
+            rich_help_panel=_FIGURE,
+        ),
+    ] = None,
     iqm: Annotated[
         bool,
         typer.Option(
@@ -48,12 +61,45 @@ def plot(
         ),
     ] = False,
     runs_dir: RunsDir = Path("runs"),
-    data_dir: DataDir = Path("data"),
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    no_progress: NoProgress = False,
     debug: Debug = False,
 ) -> None:
-    """Draw learning curves: one line per algorithm, 95 % bootstrap intervals over seeds."""
-    raise NotImplementedError
+    """Draw learning curves: one line per algorithm, 95 % bootstrap intervals over seeds.
+
+    With --table, print the results at the end of training, as numbers over seeds; with --table and
+    --out, do both.
+    """
+    output = Output(json=json, quiet=quiet, verbose=verbose)
+    from rlfd.experiments import run_dir
+
+    found = run_dir.find_runs(runs, runs_dir)
+    result: dict[str, Any] = {"runs": [str(run.path) for run in found]}
+    if table:
+        from rlfd.experiments.tables import display_table, results_table
+
+        numbers = results_table(found, metric)
+        result["table"] = numbers.to_dict("records")
+        if not json:
+            shown = display_table(numbers)
+            output.table([str(name) for name in shown.columns], shown.to_numpy().tolist())
+    if out is not None or not table:
+        from rlfd.experiments.figures import plot_learning_curves
+
+        files = plot_learning_curves(
+            found,
+            out or Path("figure.png"),
+            x=x,
+            metric=metric,
+            use_iqm=iqm,
+            policy=policy,
+            command=command_line("rlfd", *sys.argv[1:]),
+        )
+        for note in files.notes:
+            output.reporter.warning(note)
+        result |= {"figure": str(files.figure), "data": str(files.data), "notes": list(files.notes)}
+        if not json:
+            output.fields({"figure": str(files.figure), "data": str(files.data)})
+    if json:
+        output.result(result)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rlfd.cli.console import Output
+from rlfd.cli.console import Output, command_line
 from rlfd.cli.options import (
     DataDir,
     Debug,
@@ -19,6 +21,11 @@ from rlfd.cli.options import (
     parse_positive,
     parse_seeds,
 )
+from rlfd.errors import RunFailed
+
+if TYPE_CHECKING:
+    from rlfd.experiments.launch import Job
+    from rlfd.experiments.reproduce import ReproduceResult
 
 __all__ = ["reproduce"]
 
@@ -50,6 +57,15 @@ def reproduce(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--group",
+            help="Part of the suite; repeat for more, 'all' for everything.",
+            rich_help_panel=_WHAT,
+            show_default="paper",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs only.", rich_help_panel=_WHAT)
     ] = False,
@@ -68,6 +84,79 @@ def reproduce(
     """Work off every run of a suite, then print and save the table and the figure.
 
     Finished runs are left alone and interrupted ones continued, so the command can be repeated
-    until all is there.
+    until all is there. Exit code 1 means that a run failed; the others were made.
     """
-    raise NotImplementedError
+    output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
+    from rlfd.experiments import reproduce as suites
+    from rlfd.experiments.launch import LocalEngine
+
+    known = suites.load_suite(suite)
+    chosen_seeds = parse_seeds(seeds) if seeds else None
+    if dry_run:
+        planned = suites.plan(
+            known,
+            runs_dir=runs_dir,
+            data_dir=data_dir,
+            seeds=chosen_seeds,
+            steps=steps,
+            groups=groups or ["paper"],
+        )
+        _print_plan(output, known.name, planned)
+        return
+    result = suites.reproduce(
+        known,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        seeds=chosen_seeds,
+        steps=steps,
+        groups=groups or ["paper"],
+        engine=LocalEngine(jobs),
+        retry_failed=retry_failed,
+        reporter=output.reporter,
+        command=command_line("rlfd", *sys.argv[1:]),
+    )
+    _print_result(output, result)
+    if result.failures:
+        raise RunFailed(
+            f"{len(result.failures)} of {len(result.jobs)} runs failed",
+            "their logs are named above; --retry-failed starts them again",
+        )
+
+
+def _print_plan(output: Output, suite: str, jobs: Sequence[Job]) -> None:
+    from rlfd.experiments.run_dir import RunDir
+
+    entries = []
+    for job in jobs:
+        run = RunDir(job.run_dir)
+        state = run.status().get("state", "new") if run.exists() else "new"
+        entries.append({"run": job.name, "state": state, "command": job.command})
+    if output.json:
+        output.result({"suite": suite, "runs": entries})
+    else:
+        rows = [[entry["run"], entry["state"], entry["command"]] for entry in entries]
+        output.table(["run", "state", "command"], rows)
+
+
+def _print_result(output: Output, result: ReproduceResult) -> None:
+    if output.json:
+        output.result(
+            {
+                "folder": result.folder,
+                "table": result.table.to_dict("records"),
+                "figures": [files.figure for files in result.figures],
+                "failures": [
+                    {"run": job.job.name, "error": job.error, "log": job.log}
+                    for job in result.failures
+                ],
+            }
+        )
+        return
+    for title, table in result.text_tables.items():
+        output.line(f"\n{title}")
+        output.table([str(name) for name in table.columns], table.to_numpy().tolist())
+    output.line("")
+    output.fields(
+        {"folder": str(result.folder)}
+        | {f"figure {i}": str(files.figure) for i, files in enumerate(result.figures, start=1)}
+    )

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rlfd.cli.console import Output
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
 
 __all__ = ["show"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rlfd.cli.console import Output, command_line, duration, number
+from rlfd.cli.console import Output
 from rlfd.cli.options import (
     DataDir,
     Debug,
@@ -26,28 +27,23 @@ from rlfd.cli.options import (
 )
 from rlfd.errors import RlfdError
 
+if TYPE_CHECKING:
+    from rlfd.experiments.config import Resolved
+
 __all__ = ["train"]
 
 _LEARN, _EVAL, _RUN, _SPEED = "Learning", "Evaluation and checkpoints", "Run", "Speed"
 
 
-def _complete_algo(incomplete: str) -> list[str]:
-    from rlfd.algorithms import registry
-
-    return [name for name in registry.names() if name.startswith(incomplete)]
-
-
 def train(
-    algo: Annotated[
-        str, typer.Argument(help="Algorithm ('rlfd list algos').", autocompletion=_complete_algo)
-    ],
+    algo: Annotated[str, typer.Argument(help="Algorithm ('rlfd list algos').")],
     env: Env,
     start: Start = "standard",
     env_option: EnvOptions = None,
     demos: Annotated[
         str | None,
         typer.Option(
-            help="Name, folder or Minari id. Left out: the newest demonstrations of this environment.",
+            help="Name, folder or Minari id. Left out: the newest of this environment.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -59,9 +55,10 @@ def train(
         int | None,
         typer.Option(
             "--steps",
-            parser=parse_positive,
+            parser=parse_count,
             metavar="N",
-            help="Env steps, over all parallel environments: 150000, 150k, 1e6.",
+            help="Env steps, over all parallel environments: 150000, 150k, 1e6. Updates for "
+            "methods that do not interact.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -108,9 +105,9 @@ def train(
     checkpoint_every: Annotated[
         int | None,
         typer.Option(
-            parser=parse_count,
+            parser=parse_positive,
             metavar="N",
-            help="Env steps between checkpoints; 0: only at the end.",
+            help="Env steps between checkpoints.",
             rich_help_panel=_EVAL,
         ),
     ] = None,
@@ -147,9 +144,7 @@ def train(
     num_envs: Annotated[
         int | None, typer.Option(min=1, help="Parallel environments.", rich_help_panel=_SPEED)
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.", rich_help_panel=_SPEED)] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch.", rich_help_panel=_SPEED)
     ] = None,
@@ -170,4 +165,51 @@ def train(
     What it needs and can make, it makes: without demonstrations, the environment's own
     demonstrator is recorded first.
     """
+    output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
+    if resume + overwrite + resume_if_exists > 1:
+        raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
+    from rlfd.envs import EnvConfig
+    from rlfd.experiments.config import resolve
+
+    resolved = resolve(
+        algo,
+        EnvConfig(env, start, parse_env_options(env_option or [])),
+        preset=preset,
+        config_file=config,
+        settings=settings or [],
+        options=given(
+            {
+                "checkpoint_every": checkpoint_every,
+                "compile": compile_,
+                "demos": demos,
+                "device": device,
+                "eval_episodes": eval_episodes,
+                "eval_every": eval_every,
+                "exp_name": exp_name,
+                "final_episodes": final_episodes,
+                "num_demos": num_demos,
+                "num_envs": num_envs,
+                "seed": seed,
+                "steps": steps,
+                "threads": threads,
+            }
+        ),
+    )
+    if show_config:
+        _print_config(output, resolved)
+        return
     raise NotImplementedError
+
+
+def _print_config(output: Output, resolved: Resolved) -> None:
+    values = resolved.config.to_json()
+    if output.json:
+        output.result({"config": values, "provenance": resolved.provenance})
+        return
+    nested = values["algorithm"]
+    rows = []
+    for name, source in resolved.provenance.items():
+        value = nested[name.partition(".")[2]] if "." in name else values[name]
+        text = value if isinstance(value, str) else jsonlib.dumps(value)
+        rows.append([name.removeprefix("algorithm."), text, source])
+    output.table(["setting", "value", "set by"], rows)
