@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,12 +71,12 @@ class _Running:
 def play_episodes(
     config: EnvConfig,
     *,
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     act: Act,
     num_envs: int = 16,
     record: bool = False,
     frames: int = 0,
-) -> Iterator[PlayedEpisode]:
+) -> Generator[PlayedEpisode, None, None]:
     """Play one episode for each seed, several at a time, and yield them in the seeds' order.
 
     An episode depends on its seed and on what `act` answers for it, never on how many run beside

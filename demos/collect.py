@@ -1,0 +1,172 @@
+"""Collecting demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from rlfd.demos.controllers import Demonstrator, Noisy
+from rlfd.demos.dataset import Demonstrations, Episode
+from rlfd.demos.storage import check_name, check_writable, write_demonstrations
+from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
+from rlfd.errors import RlfdError
+
+__all__ = ["Progress", "collect"]
+
+Progress = Callable[[int, int, float], None]
+
+EPISODE_STREAM = 0xDE30  # keeps the episodes' seeds apart from every other use of a seed
+ATTEMPTS = 20  # how many episodes a filter may look at for each one that it keeps
+
+
+def collect(
+    env: EnvConfig,
+    policy: Demonstrator,
+    *,
+    episodes: int | None = None,
+    steps: int | None = None,
+    noise: float = 0.0,
+    min_return: float | None = None,
+    max_return: float | None = None,
+    seed: int = 0,
+    name: str | None = None,
+    data_dir: Path,
+    num_envs: int = 16,
+    progress: Progress | None = None,
+) -> Demonstrations:
+    """Let a demonstrator play, and write the episodes as a new dataset.
+
+    The same arguments give the same episodes, whatever `num_envs` is.
+
+    Args:
+        env: The environment, with the start to play from.
+        policy: Who plays.
+        episodes: Number of episodes to keep. Either this or `steps`.
+        steps: Keep whole episodes until they have at least so many steps together.
+        noise: Probability of a random action in place of the demonstrator's.
+        min_return: Keep only episodes with at least this return.
+        max_return: Keep only episodes with at most this return.
+        seed: Of the episodes and the noise.
+        name: Of the dataset; left out, it tells the policy and the noise.
+        data_dir: Where this tool keeps its data.
+        num_envs: How many episodes run at a time.
+        progress: Called after each kept episode with how much is done, of how much, and the mean
+            return so far; in episodes or steps, whichever was asked for.
+
+    Raises:
+        RlfdError: If an argument is wrong, the folder cannot be written, or too few episodes pass
+            the filters.
+    """
+    env = check(env)
+    keep = _Filter(episodes, steps, min_return, max_return)
+    made = make(env)
+    observation_space, action_space = made.observation_space, made.action_space
+    made.close()
+    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
+    if noise:
+        policy = Noisy(policy, noise, action_space, seed)
+    name = name or _default_name(policy.describe())
+    check_name(name)
+    check_writable(data_dir, env)  # before the work, not after it
+
+    policy.reset(keep.limit)
+    seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)
+    rollouts = play_episodes(
+        env, seeds=seeds.tolist(), act=policy.act, num_envs=num_envs, record=True
+    )
+    for played in rollouts:
+        keep.look_at(played, action_space)
+        if progress is not None and keep.kept:
+            returns = [episode.episode_return for episode in keep.kept]
+            progress(min(keep.done, keep.goal), keep.goal, float(np.mean(returns)))
+        if keep.done >= keep.goal:
+            break
+    else:
+        raise keep.failure()
+    rollouts.close()
+
+    demonstrator: dict[str, Any] = {"noise": 0.0, **policy.describe(), "seed": seed}
+    demonstrator |= {"min_return": min_return, "max_return": max_return, "played": keep.played}
+    return write_demonstrations(
+        keep.kept,
+        env=env,
+        observation_space=observation_space,
+        action_space=action_space,
+        demonstrator=demonstrator,
+        name=name,
+        data_dir=data_dir,
+    )
+
+
+class _Filter:
+    """Keeps the episodes that are wanted, and knows when there are enough."""
+
+    def __init__(
+        self,
+        episodes: int | None,
+        steps: int | None,
+        min_return: float | None,
+        max_return: float | None,
+    ) -> None:
+        if (episodes is None) == (steps is None):
+            raise RlfdError("either a number of episodes or a number of steps must be given")
+        self.goal = int(episodes if episodes is not None else steps or 0)
+        if self.goal < 1:
+            what = "episodes" if episodes is not None else "steps"
+            raise RlfdError(f"the number of {what} must be at least 1, not {self.goal}")
+        if min_return is not None and max_return is not None and min_return > max_return:
+            raise RlfdError(
+                f"no return is at least {min_return:g} and at most {max_return:g}",
+                "the smallest return must not exceed the largest one",
+            )
+        self.by_steps = steps is not None
+        self.low = -np.inf if min_return is None else min_return
+        self.high = np.inf if max_return is None else max_return
+        filtered = min_return is not None or max_return is not None
+        self.limit = self.goal * (ATTEMPTS if filtered else 1)
+        self.kept: list[Episode] = []
+        self.done = 0
+        self.played = 0
+        self.seen = (np.inf, -np.inf)
+
+    def look_at(self, played: PlayedEpisode, action_space: spaces.Space[Any]) -> None:
+        """Keep an episode if its return is wanted."""
+        self.played += 1
+        value = played.episode_return
+        self.seen = (min(self.seen[0], value), max(self.seen[1], value))
+        if not self.low <= value <= self.high:
+            return
+        assert played.observations is not None
+        assert played.actions is not None
+        assert played.rewards is not None
+        self.kept.append(
+            Episode(
+                observations=played.observations,
+                actions=played.actions.astype(action_space.dtype, copy=False),
+                rewards=played.rewards,
+                terminated=played.terminated,
+                truncated=played.truncated,
+                success=played.success,
+                seed=played.seed,
+            )
+        )
+        self.done += played.length if self.by_steps else 1
+
+    def failure(self) -> RlfdError:
+        """Return the error for filters that too few episodes pass."""
+        return RlfdError(
+            f"only {len(self.kept)} of {self.played} episodes had a return from {self.low:g} to "
+            f"{self.high:g}, expected {self.goal} {'steps' if self.by_steps else 'episodes'}; "
+            f"the returns were {self.seen[0]:.1f} to {self.seen[1]:.1f}",
+            "choose wider limits, or a demonstrator that reaches them",
+        )
+
+
+def _default_name(description: dict[str, Any]) -> str:
+    name = str(description.get("name") or description["policy"])
+    noise = description.get("noise")
+    return f"{name}-noise{100 * noise:g}".replace(".", "_") if noise else name

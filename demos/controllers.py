@@ -1,0 +1,206 @@
+"""Demonstrators that need no training, and the noise that spoils any demonstrator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from rlfd.envs import EnvConfig, check, make, spec
+from rlfd.errors import RlfdError, unknown_name
+
+__all__ = ["Demonstrator", "Noisy", "make_demonstrator", "policies"]
+
+Array = npt.NDArray[Any]
+Indices = npt.NDArray[np.int64]
+
+RANDOM_STREAM, NOISE_STREAM = 0xD1CE, 0x0153  # keep the uses of one seed apart
+
+
+class Demonstrator(Protocol):
+    """Whoever acts while demonstrations are collected.
+
+    What it answers for an episode may depend on the observations and the index of that episode, not
+    on which others are in the batch; a random one therefore draws from one generator per index.
+    """
+
+    def reset(self, n: int) -> None:
+        """Get ready for at most `n` new episodes, with the indices 0 to n - 1."""
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Return one action for each row; `indices` says which episode a row belongs to."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the dataset notes about it, as JSON values; at least ``policy``."""
+
+
+class _Controller:
+    """A rule that needs nothing but the observation."""
+
+    def __init__(self, rule: Callable[[Array], Array], source: str) -> None:
+        self._rule = rule
+        self._source = source
+
+    def reset(self, n: int) -> None:
+        """Do nothing: there is nothing to forget."""
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Apply the rule."""
+        return self._rule(observations)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of policy and its source."""
+        return {"policy": "controller", "source": self._source}
+
+
+class _Samplers:
+    """One generator, inside a copy of the action space, for each episode."""
+
+    def __init__(self, space: spaces.Space[Any], stream: int, seed: int) -> None:
+        self._space = space
+        self._key = (stream, seed)
+        self._copies: dict[int, spaces.Space[Any]] = {}
+
+    def __getitem__(self, index: int) -> spaces.Space[Any]:
+        if index not in self._copies:
+            sampler = copy.deepcopy(self._space)
+            entropy = np.random.SeedSequence([*self._key, index])
+            sampler.seed(int(entropy.generate_state(1)[0]))
+            self._copies[index] = sampler
+        return self._copies[index]
+
+    def clear(self) -> None:
+        self._copies.clear()
+
+
+class _Random:
+    """Uniform actions."""
+
+    def __init__(self, space: spaces.Space[Any], seed: int) -> None:
+        self._samplers = _Samplers(space, RANDOM_STREAM, seed)
+
+    def reset(self, n: int) -> None:
+        """Begin every generator anew."""
+        self._samplers.clear()
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Draw an action for each row."""
+        return np.array([self._samplers[int(index)].sample() for index in indices])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of policy."""
+        return {"policy": "random"}
+
+
+class Noisy:
+    """Another demonstrator, with a random action in its place now and then.
+
+    Args:
+        inner: Who acts otherwise.
+        probability: Of a random action, for each step. In [0, 1].
+        space: The action space.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self, inner: Demonstrator, probability: float, space: spaces.Space[Any], seed: int
+    ) -> None:
+        if not 0.0 <= probability <= 1.0:
+            raise RlfdError(f"noise must be a probability from 0 to 1, not {probability:g}")
+        self._inner = inner
+        self._probability = probability
+        self._samplers = _Samplers(space, NOISE_STREAM, seed)
+
+    def reset(self, n: int) -> None:
+        """Begin every generator anew."""
+        self._inner.reset(n)
+        self._samplers.clear()
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Act as the other one does, and exchange some of the actions."""
+        actions = np.array(self._inner.act(observations, indices))
+        for row, index in enumerate(indices):
+            sampler = self._samplers[int(index)]
+            if sampler.np_random.random() < self._probability:
+                actions[row] = sampler.sample()
+        return actions
+
+    def describe(self) -> dict[str, Any]:
+        """Return the other one's description and the noise."""
+        return {**self._inner.describe(), "noise": self._probability}
+
+
+def policies(env: EnvConfig) -> list[str]:
+    """Return the names of the demonstrators that exist for `env`, the default one first."""
+    default = spec(env.name).default_demonstrator
+    return [default, "random"] if default else ["random"]
+
+
+def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator:
+    """Return the demonstrator called `policy` for `env`.
+
+    Raises:
+        RlfdError: If `env` has no such demonstrator.
+    """
+    env = check(env)
+    if policy not in policies(env):
+        if policy == "controller":
+            raise RlfdError(
+                f"there is no controller for {env.name}, known are {', '.join(policies(env))}",
+                "train an agent and give its run folder as --policy",
+            )
+        raise unknown_name("demonstrator", policy, policies(env))
+    if policy == "random":
+        made = make(env)
+        space = made.action_space
+        made.close()
+        return _Random(space, seed)
+    rule, source = _CONTROLLERS[env.name]
+    return _Controller(rule, source)
+
+
+def _lunar_lander(observations: Array) -> Array:
+    heuristic = _gymnasium_heuristic()
+    return np.array([heuristic(_DISCRETE, row) for row in observations], np.int64)
+
+
+def _lunar_lander_6(observations: Array) -> Array:
+    """Turn the continuous controller's two engine commands into the nearest of the six actions."""
+    heuristic = _gymnasium_heuristic()
+    commands = np.array([heuristic(_CONTINUOUS, row) for row in observations])
+    main = commands[:, 0] > 0.0  # the engine is off below
+    side = np.where(np.abs(commands[:, 1]) > 0.5, np.sign(commands[:, 1]), 0.0)  # off between
+    return (3 * main + 1 + side).astype(np.int64)
+
+
+def _gymnasium_heuristic() -> Callable[[Any, Array], Any]:
+    from gymnasium.envs.box2d import lunar_lander  # loads Box2D, so not before it is needed
+
+    heuristic: Callable[[Any, Array], Any] = lunar_lander.heuristic
+    return heuristic
+
+
+def _cart_pole(observations: Array) -> Array:
+    """Push towards where the pole falls, leaning a little against the cart's drift."""
+    weights = np.array([0.1, 0.3, 3.0, 1.0])  # x, x', angle, angle'
+    actions: Array = (observations @ weights > 0.0).astype(np.int64)
+    return actions
+
+
+# Gymnasium's function asks its environment for nothing but the kind of actions.
+_DISCRETE = SimpleNamespace(unwrapped=SimpleNamespace(continuous=False))
+_CONTINUOUS = SimpleNamespace(unwrapped=SimpleNamespace(continuous=True))
+
+_CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
+    "LunarLander": (_lunar_lander, "gymnasium.envs.box2d.lunar_lander.heuristic"),
+    "LunarLander6": (
+        _lunar_lander_6,
+        "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to six actions",
+    ),
+    "CartPole": (_cart_pole, "linear in position, angle and their speeds"),
+}

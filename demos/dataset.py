@@ -1,0 +1,158 @@
+"""Demonstrations in memory: whole episodes, and where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+
+__all__ = ["DemoInfo", "Demonstrations", "Episode", "content_hash"]
+
+Array = npt.NDArray[Any]
+
+SUBSET_STREAM = 0x5B5E7  # keeps the choice of episodes apart from every other use of a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One whole episode.
+
+    Args:
+        observations: The first one, and what came of each action. Shape (T + 1, ...).
+        actions: Shape (T, ...).
+        rewards: The environment's own, float64. Shape (T,).
+        terminated: Whether the task ended it.
+        truncated: Whether it was cut; never true together with `terminated`.
+        success: The environment's success test; None where there is none.
+        seed: Seed of its reset, if known.
+    """
+
+    observations: Array
+    actions: Array
+    rewards: npt.NDArray[np.float64]
+    terminated: bool
+    truncated: bool
+    success: bool | None = None
+    seed: int | None = None
+
+    @property
+    def episode_return(self) -> float:
+        """Sum of the rewards."""
+        return float(self.rewards.sum())
+
+    @property
+    def length(self) -> int:
+        """Number of actions."""
+        return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class DemoInfo:
+    """What a dataset says about itself.
+
+    Args:
+        name: Short name, such as ``controller-v0``.
+        id: Its Minari id, such as ``LunarLander-demo/controller-v0``.
+        path: Its folder.
+        env: The environment with start and options; None for data that this tool did not make.
+        gym_id: Id of the Gymnasium environment inside, if known.
+        demonstrator: Who acted and how: policy, noise, filters, seed. Empty for foreign data.
+        content_hash: SHA-256 over all arrays and flags; empty for foreign data not yet loaded.
+        created: When, ISO 8601 in UTC; empty for foreign data.
+        created_with: Version of this tool; empty for foreign data.
+        episodes: Number of episodes.
+        transitions: Number of actions in all of them.
+        return_mean: Mean return, if known without reading the arrays.
+        success_rate: Share of successful episodes; None where there is no success test.
+    """
+
+    name: str
+    id: str
+    path: Path
+    env: EnvConfig | None
+    gym_id: str | None
+    demonstrator: Mapping[str, Any] = field(default_factory=dict)
+    content_hash: str = ""
+    created: str = ""
+    created_with: str = ""
+    episodes: int = 0
+    transitions: int = 0
+    return_mean: float | None = None
+    success_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """Whole episodes of one demonstrator in one environment.
+
+    Args:
+        info: Where they come from. After `subset` it still describes the whole dataset.
+        episodes: The episodes, in the order in which they were played.
+        observation_space: Of a single environment.
+        action_space: Of a single environment.
+    """
+
+    info: DemoInfo
+    episodes: tuple[Episode, ...]
+    observation_space: spaces.Box
+    action_space: spaces.Space[Any]
+
+    @property
+    def num_transitions(self) -> int:
+        """Number of actions in all episodes."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def returns(self) -> npt.NDArray[np.float64]:
+        """Return of each episode."""
+        return np.array([episode.episode_return for episode in self.episodes], np.float64)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Number of actions of each episode."""
+        return np.array([episode.length for episode in self.episodes], np.int64)
+
+    @property
+    def success_rate(self) -> float | None:
+        """Share of successful episodes; None where there is no success test."""
+        flags = [episode.success for episode in self.episodes if episode.success is not None]
+        return float(np.mean(flags)) if flags else None
+
+    def subset(self, num: int, seed: int) -> Demonstrations:
+        """Return `num` of the episodes, chosen by `seed`.
+
+        The choice is the beginning of one seeded permutation. For one seed a smaller number is
+        therefore always a part of a larger one, so that curves over the number of
+        demonstrations add data instead of exchanging it.
+
+        Raises:
+            RlfdError: If there are fewer than `num`, or `num` is not positive.
+        """
+        if not 1 <= num <= len(self.episodes):
+            raise RlfdError(
+                f"{num} demonstrations were asked for, expected 1 to {len(self.episodes)}, "
+                f"the number of episodes in '{self.info.id}'"
+            )
+        order = np.random.default_rng([SUBSET_STREAM, seed]).permutation(len(self.episodes))
+        chosen = np.sort(order[:num])
+        return replace(self, episodes=tuple(self.episodes[index] for index in chosen))
+
+
+def content_hash(episodes: Iterable[Episode]) -> str:
+    """Return the SHA-256 over every array and flag of `episodes`, with types and shapes."""
+    digest = hashlib.sha256()
+    for episode in episodes:
+        for array in (episode.observations, episode.actions, episode.rewards):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        digest.update(bytes([episode.terminated, episode.truncated]))
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,196 @@
+"""Finding and loading demonstrations for an environment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlfd.demos.dataset import DemoInfo, Demonstrations
+from rlfd.demos.report import START_MARGIN, shifted_start_overlap
+from rlfd.demos.storage import (
+    VERSIONED,
+    demos_folder,
+    is_dataset,
+    read_demonstrations,
+    read_info,
+    scan,
+)
+from rlfd.envs import EnvConfig, check, make, spec
+from rlfd.errors import RlfdError, unknown_name
+
+__all__ = ["find", "list_all", "load"]
+
+logger = logging.getLogger("rlfd.demos")
+
+
+def list_all(data_dir: Path) -> list[DemoInfo]:
+    """Return every readable dataset under `data_dir`, newest first; others are warned about."""
+    found = []
+    for path in scan(demos_folder(data_dir)):
+        try:
+            found.append(read_info(path))
+        except RlfdError as error:
+            logger.warning("%s", error)
+    return sorted(found, key=_age, reverse=True)
+
+
+def _age(info: DemoInfo) -> tuple[str, int]:
+    match = VERSIONED.fullmatch(info.name)
+    return info.created, int(match["version"]) if match else 0
+
+
+def find(env: EnvConfig, data_dir: Path) -> list[DemoInfo]:
+    """Return the datasets that suit a run on `env`, the one to take by default first.
+
+    Those from the environment's demonstration start come first, whatever start the run has, since
+    demonstrations are to come from there only; among equals the newest comes first.
+    """
+    env = check(env)
+    suitable = [info for info in list_all(data_dir) if _difference(info, env) is None]
+    preferred = spec(env.name).demo_start
+    return sorted(
+        suitable, key=lambda info: info.env is None or info.env.start != preferred
+    )  # sorting is stable: the newest stay first
+
+
+def load(
+    name_or_path: str | Path, *, env: EnvConfig, data_dir: Path, allow_overlap: bool = False
+) -> Demonstrations:
+    """Load demonstrations for a run on `env`, and check that they belong to it.
+
+    The start may differ: demonstrations from ``demo`` serve a run on ``shifted``. Everything else,
+    and the options that both starts share, must be the same.
+
+    Args:
+        name_or_path: A name collected for this environment, with or without ``-vN`` (the newest
+            version then), a full id, a folder, or an id in the user's own Minari folder.
+        env: The run's environment.
+        data_dir: Where this tool keeps its data.
+        allow_overlap: Take demonstrations that visit the shifted start, too. Without it they are
+            refused for a run from there, because the experiment would show nothing.
+
+    Raises:
+        RlfdError: If they are unknown, damaged, or made for something else.
+    """
+    env = check(env)
+    path = _resolve(str(name_or_path), env, data_dir)
+    _refuse_difference(read_info(path), env)
+    demos = read_demonstrations(path)
+    _refuse_other_spaces(demos, env)
+    if env.start == "shifted" and not allow_overlap:
+        _refuse_overlap(demos)
+    return demos
+
+
+def _resolve(text: str, env: EnvConfig, data_dir: Path) -> Path:
+    """Return the folder that `text` means."""
+    if is_dataset(Path(text)):
+        return Path(text)
+    own = list_all(data_dir)
+    suitable = find(env, data_dir)
+    # A name may exist for several environments; one that suits is meant before one that does not.
+    for candidates in (suitable, own):
+        for info in candidates:
+            if text in _spellings(info):
+                return info.path
+    foreign = _minari_root() / text
+    if text and not text.startswith(".") and is_dataset(foreign):
+        return foreign
+    folder = demos_folder(data_dir) / text
+    if text and folder.is_dir() and folder.parent != demos_folder(data_dir).parent:
+        return folder  # there is something, but it is not readable: the reader says why
+    if not own:
+        raise RlfdError(
+            f"no demonstrations '{text}' under {demos_folder(data_dir)}",
+            f"collect some with 'rlfd collect-demos --env {env.name}'",
+        )
+    known = {spelling for info in suitable or own for spelling in _spellings(info)}
+    raise unknown_name("demonstrations", text, sorted(known), "list them with 'rlfd list demos'")
+
+
+def _spellings(info: DemoInfo) -> list[str]:
+    """Return every text that means this dataset, given that newer ones are asked first."""
+    texts = [info.id, info.name]
+    for text in (info.id, info.name):
+        match = VERSIONED.fullmatch(text)
+        if match:
+            texts.append(match["name"])
+    return texts
+
+
+def _minari_root() -> Path:
+    """Return the folder where Minari keeps what the user downloaded."""
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
+
+
+def _difference(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
+    """Return the first field that differs as (field, demonstrations' value, run's value)."""
+    known = spec(env.name)
+    if info.gym_id is not None and info.gym_id != known.gym_id:
+        theirs = info.env.name if info.env else info.gym_id
+        return "environment", theirs, env.name
+    if info.env is None:
+        return None
+    try:
+        made = check(info.env)
+    except RlfdError:
+        return "environment", info.env.name, env.name
+    kwargs = dict(spec(made.name).kwargs)
+    if made.name != env.name and kwargs != dict(known.kwargs):
+        return "environment", made.name, env.name
+    same_start = made.start == env.start
+    for key in sorted({*made.options, *env.options}):
+        both = key in made.options and key in env.options
+        if (both or same_start) and made.options.get(key) != env.options.get(key):
+            return f"option '{key}'", made.options.get(key), env.options.get(key)
+    return None
+
+
+def _refuse_difference(info: DemoInfo, env: EnvConfig) -> None:
+    difference = _difference(info, env)
+    if difference is not None:
+        field, theirs, ours = difference
+        raise RlfdError(
+            f"demonstrations '{info.id}' do not fit the run: {field} is {theirs!r} there, "
+            f"expected {ours!r}",
+            f"collect some with 'rlfd collect-demos --env {env.name}', or name others with --demos",
+        )
+
+
+def _refuse_other_spaces(demos: Demonstrations, env: EnvConfig) -> None:
+    made = make(env)
+    try:
+        observation_space, action_space = made.observation_space, made.action_space
+    finally:
+        made.close()
+    theirs: Any
+    for field, theirs, ours in (
+        ("action space", demos.action_space, action_space),
+        ("observation shape", demos.observation_space.shape, observation_space.shape),
+        ("observation type", demos.observation_space.dtype, observation_space.dtype),
+    ):
+        if theirs != ours:
+            raise RlfdError(
+                f"demonstrations '{demos.info.id}' do not fit {env.name}: "
+                f"{field} is {theirs} there, expected {ours}",
+                "name others with --demos",
+            )
+
+
+def _refuse_overlap(demos: Demonstrations) -> None:
+    overlap = shifted_start_overlap(demos)
+    if overlap is None or not overlap.overlaps:
+        return
+    episodes = np.array(overlap.episodes)
+    shown = ", ".join(map(str, episodes[:5])) + (", ..." if len(episodes) > 5 else "")
+    raise RlfdError(
+        f"demonstrations '{demos.info.id}' visit the shifted start: |x| reaches "
+        f"{overlap.max_abs_x:.2f} in {len(episodes)} of {len(demos.episodes)} episodes ({shown}), "
+        f"expected less than {overlap.limit:.2f}, which is {START_MARGIN} off the start",
+        "collect them from rest with 'rlfd collect-demos --env "
+        f"{demos.info.env.name if demos.info.env else 'LunarLander'} --start demo'",
+    )

@@ -1,0 +1,169 @@
+"""What a researcher looks at before trusting demonstrations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+
+from rlfd.demos.dataset import DemoInfo, Demonstrations
+
+__all__ = ["DemoReport", "Distribution", "StartOverlap", "inspect", "shifted_start_overlap"]
+
+SHIFTED_START = (0.75, 0.90)  # |x| of Lunar Lander's start `shifted`
+START_MARGIN = 0.2  # demonstrations that come nearer than this spoil the shifted-start experiment
+QUANTILES = (0.01, 0.5, 0.99)
+X_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How numbers are spread: mean, standard deviation (of the population), and five quantiles."""
+
+    mean: float
+    std: float
+    minimum: float
+    quartile_1: float
+    median: float
+    quartile_3: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class StartOverlap:
+    """How near the demonstrations come to Lunar Lander's shifted start.
+
+    Args:
+        quantiles: Quantiles of abs(x) over all states, by level (0.5, 0.9, 0.99, 1).
+        max_abs_x: The largest abs(x).
+        limit: abs(x) from which on a state counts as near the start.
+        episodes: Indices of the episodes with such a state.
+    """
+
+    quantiles: dict[float, float]
+    max_abs_x: float
+    limit: float
+    episodes: tuple[int, ...]
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether any state comes too near; such data are refused for the shifted start."""
+        return bool(self.episodes)
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """Summary of demonstrations.
+
+    Args:
+        info: Where they come from.
+        episodes: Number of episodes.
+        transitions: Number of actions in all of them.
+        returns: Over episodes.
+        lengths: Over episodes.
+        success_rate: None where there is no success test.
+        ends: Number of episodes by how they ended: ``terminated``, ``truncated``.
+        actions: How often each action was taken, for discrete actions. For several discrete
+            parts, one tuple for each. None for continuous ones, see `action_quantiles`.
+        action_quantiles: For continuous actions, one row (1 %, 50 %, 99 %) for each dimension.
+        observation_quantiles: One row (1 %, 50 %, 99 %) for each dimension; for images one row
+            over all pixels.
+        duplicates: Number of episodes that repeat an earlier one exactly.
+        start_overlap: For Lunar Lander only.
+    """
+
+    info: DemoInfo
+    episodes: int
+    transitions: int
+    returns: Distribution
+    lengths: Distribution
+    success_rate: float | None
+    ends: dict[str, int]
+    actions: tuple[tuple[int, ...], ...] | None
+    action_quantiles: tuple[tuple[float, ...], ...] | None
+    observation_quantiles: tuple[tuple[float, ...], ...]
+    duplicates: int
+    start_overlap: StartOverlap | None
+
+
+def inspect(demos: Demonstrations) -> DemoReport:
+    """Summarise `demos`."""
+    histogram, action_quantiles = _actions(demos)
+    observations = np.concatenate([episode.observations for episode in demos.episodes])
+    dimensions = 1 if len(demos.observation_space.shape) > 1 else int(observations[0].size)
+    distinct = {
+        episode.observations.tobytes() + episode.actions.tobytes() for episode in demos.episodes
+    }
+    return DemoReport(
+        info=demos.info,
+        episodes=len(demos.episodes),
+        transitions=demos.num_transitions,
+        returns=_distribution(demos.returns),
+        lengths=_distribution(demos.lengths.astype(np.float64)),
+        success_rate=demos.success_rate,
+        ends={
+            "terminated": sum(episode.terminated for episode in demos.episodes),
+            "truncated": sum(episode.truncated for episode in demos.episodes),
+        },
+        actions=histogram,
+        action_quantiles=action_quantiles,
+        observation_quantiles=_quantiles(observations.reshape(-1, dimensions)),
+        duplicates=len(demos.episodes) - len(distinct),
+        start_overlap=shifted_start_overlap(demos),
+    )
+
+
+def shifted_start_overlap(demos: Demonstrations) -> StartOverlap | None:
+    """Measure how near Lunar Lander demonstrations come to the shifted start; None for others.
+
+    A demonstration that visits the start from which a learner is to find back shows it what to do
+    there, and one stray episode is enough for that.
+    """
+    if demos.info.gym_id != "LunarLander-v3":
+        return None
+    largest = np.array([np.abs(episode.observations[:, 0]).max() for episode in demos.episodes])
+    everywhere = np.abs(
+        np.concatenate([episode.observations[:, 0] for episode in demos.episodes])
+    ).astype(np.float64)
+    limit = SHIFTED_START[0] - START_MARGIN
+    # A lander that is farther out than the start has passed it, or has left the screen.
+    return StartOverlap(
+        quantiles={level: float(np.quantile(everywhere, level)) for level in X_QUANTILES},
+        max_abs_x=float(largest.max()),
+        limit=limit,
+        episodes=tuple(int(index) for index in np.flatnonzero(largest > limit)),
+    )
+
+
+def _distribution(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Distribution:
+    five = (float(value) for value in np.quantile(values, (0.0, 0.25, 0.5, 0.75, 1.0)))
+    return Distribution(float(values.mean()), float(values.std()), *five)
+
+
+def _quantiles(
+    rows: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+) -> tuple[tuple[float, ...], ...]:
+    levels = np.quantile(rows.astype(np.float64), QUANTILES, axis=0)  # (3, D)
+    return tuple(tuple(float(value) for value in column) for column in levels.T)
+
+
+def _actions(
+    demos: Demonstrations,
+) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[tuple[float, ...], ...] | None]:
+    actions = np.concatenate([episode.actions for episode in demos.episodes])
+    space = demos.action_space
+    rows = actions.reshape(len(actions), -1)
+    if isinstance(space, spaces.Discrete):
+        start, sizes = np.array([space.start]), np.array([space.n])
+    elif isinstance(space, spaces.MultiDiscrete):
+        start, sizes = space.start.ravel(), space.nvec.ravel()
+    elif isinstance(space, spaces.MultiBinary):
+        start, sizes = np.zeros(rows.shape[1], int), np.full(rows.shape[1], 2)
+    else:
+        return None, _quantiles(rows)
+    counts = [
+        np.bincount(rows[:, part] - start[part], minlength=int(sizes[part]))
+        for part in range(rows.shape[1])
+    ]
+    return tuple(tuple(int(count) for count in part) for part in counts), None

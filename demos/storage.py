@@ -1,0 +1,439 @@
+"""Demonstrations on disk, as Minari datasets.
+
+A dataset lies at ``<data-dir>/demos/<environment>/<name>-v<number>``, so that Minari finds it when
+its `MINARI_DATASETS_PATH` is ``<data-dir>/demos``. What Minari has no place for is kept under the
+key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never as JPEG.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from rlfd import __version__
+from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
+from rlfd.envs import EnvConfig, spec
+from rlfd.errors import RlfdError, RunFailed
+from rlfd.files import new_temporary, publish_folder, write_json
+
+__all__ = [
+    "demos_folder",
+    "is_dataset",
+    "read_demonstrations",
+    "read_info",
+    "scan",
+    "write_demonstrations",
+]
+
+FORMAT_VERSION = 1
+METADATA = "metadata.json"
+KEY = "rlfd"
+VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
+
+logger = logging.getLogger("rlfd.demos")
+
+
+def demos_folder(data_dir: Path) -> Path:
+    """Return the folder that holds all datasets: Minari's root."""
+    return Path(data_dir) / "demos"
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether the folder `path` looks like a Minari dataset."""
+    return (path / "data" / METADATA).is_file() or (path / METADATA).is_file()
+
+
+def scan(root: Path) -> Iterator[Path]:
+    """Yield the folder of every dataset below `root`, sorted."""
+    if not root.is_dir():
+        return
+    for folder in sorted(root.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            if (folder / "data").is_dir():
+                yield folder
+            else:
+                yield from scan(folder)
+
+
+# Writing
+
+
+def check_writable(data_dir: Path, env: EnvConfig) -> Path:
+    """Make the folder for the datasets of `env` and return it.
+
+    Raises:
+        RlfdError: If it cannot be written.
+    """
+    folder = demos_folder(data_dir) / _plain(env.label)
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        _raise_for_disk(error, folder)
+    return folder
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that Minari could not use.
+
+    Raises:
+        RlfdError: If `name` has other characters than letters, digits, ``-`` and ``_``.
+    """
+    if not re.fullmatch(r"[-\w]+", name, re.ASCII) or name.startswith("-"):
+        raise RlfdError(
+            f"'{name}' cannot be the name of a dataset",
+            "use letters, digits, '-' and '_' only, such as 'expert-early'",
+        )
+
+
+def write_demonstrations(
+    episodes: Sequence[Episode],
+    *,
+    env: EnvConfig,
+    observation_space: spaces.Box,
+    action_space: spaces.Space[Any],
+    demonstrator: dict[str, Any],
+    name: str,
+    data_dir: Path,
+) -> Demonstrations:
+    """Write a new dataset and return it.
+
+    A crash leaves the complete dataset or none. A name that exists gets the next version number;
+    a name with a version number, such as ``expert-v3``, must be free.
+
+    Raises:
+        RlfdError: If the name is bad or taken, or the folder cannot be written.
+        RunFailed: If the disk is full.
+    """
+    check_name(name)
+    folder = check_writable(data_dir, env)
+    temporary = new_temporary(folder / name)
+    ours = {
+        "format": FORMAT_VERSION,
+        "env": env.to_json(),
+        "gym_id": spec(env.name).gym_id,
+        "kwargs": dict(spec(env.name).kwargs),
+        "demonstrator": demonstrator,
+        "content_hash": content_hash(episodes),
+        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "created_with": __version__,
+        "seeds": [episode.seed for episode in episodes],
+        "returns": [episode.episode_return for episode in episodes],
+        "success": [episode.success for episode in episodes],
+    }
+    try:
+        temporary.mkdir()
+        _write_minari(temporary / "data", episodes, env, observation_space, action_space)
+        final = _claim(folder, name)
+        try:
+            # The id is part of the metadata, and known only now that the place is ours.
+            path = temporary / "data" / METADATA
+            metadata = json.loads(path.read_text(encoding="utf-8"))
+            metadata |= {
+                "dataset_id": f"{folder.name}/{final.name}",
+                "algorithm_name": str(demonstrator.get("policy", "unknown")),
+                "description": f"{len(episodes)} episodes of {env.label}, collected with rlfd",
+                KEY: ours,
+            }
+            write_json(path, metadata)
+            publish_folder(temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                final.rmdir()  # only while it is still the empty folder of the claim
+            raise
+    except (OSError, RuntimeError) as error:  # RuntimeError is how h5py reports a failed close
+        _raise_for_disk(error, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
+
+
+def _write_minari(
+    data: Path,
+    episodes: Sequence[Episode],
+    env: EnvConfig,
+    observation_space: spaces.Box,
+    action_space: spaces.Space[Any],
+) -> None:
+    import minari
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    known = spec(env.name)
+    env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
+    env_spec.kwargs.update(known.kwargs)
+    if known.name == known.gym_id:
+        env_spec.kwargs.update(env.options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Minari asks for an author and a link
+        storage = MinariStorage.new(
+            data, observation_space, action_space, env_spec, "hdf5", jpeg_encoding=False
+        )
+        storage.update_metadata({"minari_version": minari.__version__})
+        storage.update_episodes(
+            EpisodeBuffer(
+                seed=episode.seed,
+                observations=episode.observations,
+                actions=episode.actions,
+                rewards=episode.rewards,
+                terminations=_last(episode.length, episode.terminated),
+                truncations=_last(episode.length, episode.truncated),
+                infos={},
+            )
+            for episode in episodes
+        )
+
+
+def _last(length: int, flag: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    flags = np.zeros(length, np.bool_)
+    flags[-1] = flag
+    return flags
+
+
+def _claim(folder: Path, name: str) -> Path:
+    """Make the empty folder of the next free version, so that nobody else can take it."""
+    asked = VERSIONED.fullmatch(name)
+    if asked:
+        try:
+            (folder / name).mkdir()
+        except FileExistsError:
+            raise RlfdError(
+                f"demonstrations '{folder.name}/{name}' exist already",
+                f"leave out the version, as in --name {asked['name']}, to get the next free one",
+            ) from None
+        return folder / name
+    versions = [
+        int(match["version"])
+        for path in folder.iterdir()
+        if (match := VERSIONED.fullmatch(path.name)) and match["name"] == name
+    ]
+    version = max(versions, default=-1) + 1
+    while True:
+        try:
+            (folder / f"{name}-v{version}").mkdir()
+        except FileExistsError:
+            version += 1
+        else:
+            return folder / f"{name}-v{version}"
+
+
+def _plain(label: str) -> str:
+    """Return `label` with only the characters that Minari allows in a namespace."""
+    return re.sub(r"[^-\w]", "-", label, flags=re.ASCII)
+
+
+def _raise_for_disk(error: Exception, folder: Path) -> NoReturn:
+    text = str(error).lower()
+    number = getattr(error, "errno", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text or "errno = 28" in text
+    if full:
+        raise RunFailed(
+            f"the disk is full: demonstrations could not be written to {folder}",
+            "nothing was left behind; free some space, or choose another place with --data-dir",
+        ) from error
+    reason = getattr(error, "strerror", None) or error
+    raise RlfdError(
+        f"demonstrations cannot be written to {folder} ({reason})",
+        "choose a folder that you may write to with --data-dir",
+    ) from error
+
+
+# Reading
+
+
+def read_info(path: Path) -> DemoInfo:
+    """Read what a dataset says about itself, without its arrays.
+
+    Raises:
+        RlfdError: If there is no dataset, or its metadata cannot be read.
+    """
+    path = Path(path)
+    file = _data_folder(path) / METADATA
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+        return _parse_info(path, metadata)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from error
+
+
+def _data_folder(path: Path) -> Path:
+    return path / "data" if (path / "data").is_dir() else path
+
+
+def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
+    identity = str(metadata["dataset_id"])
+    info = DemoInfo(
+        name=identity.rsplit("/", 1)[-1],
+        id=identity,
+        path=path,
+        env=None,
+        gym_id=None,
+        episodes=int(metadata["total_episodes"]),
+        transitions=int(metadata["total_steps"]),
+    )
+    ours = metadata.get(KEY)
+    if ours is None:
+        env_spec = metadata.get("env_spec")
+        return replace(info, gym_id=json.loads(env_spec)["id"] if env_spec else None)
+    if ours["format"] != FORMAT_VERSION:
+        raise ValueError(
+            f"format {ours['format']} was expected to be {FORMAT_VERSION}; "
+            f"it was written by rlfd {ours['created_with']}"
+        )
+    success = [flag for flag in ours["success"] if flag is not None]
+    return replace(
+        info,
+        env=EnvConfig.from_json(ours["env"]),
+        gym_id=ours["gym_id"],
+        demonstrator=dict(ours["demonstrator"]),
+        content_hash=ours["content_hash"],
+        created=ours["created"],
+        created_with=ours["created_with"],
+        return_mean=float(np.mean(ours["returns"])) if ours["returns"] else None,
+        success_rate=float(np.mean(success)) if success else None,
+    )
+
+
+def read_demonstrations(path: Path) -> Demonstrations:
+    """Read a dataset with its arrays, and check that it is whole.
+
+    Raises:
+        RlfdError: If it is missing, empty, incomplete, damaged, or of a kind we cannot use.
+    """
+    path = Path(path)
+    info = read_info(path)
+    try:
+        observation_space, action_space, raw = _read_minari(_data_folder(path))
+    # Minari checks with assertions, h5py answers a damaged file with any of these.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(observation_space, spaces.Box):
+        raise RlfdError(
+            f"demonstrations '{info.id}' have {type(observation_space).__name__} observations, "
+            "expected Box"
+        )
+    success, seeds = _success_and_seeds(path, info)
+    episodes = tuple(
+        _episode(info, index, item, success[index], seeds[index]) for index, item in enumerate(raw)
+    )
+    transitions = sum(episode.length for episode in episodes)
+    if not episodes or not transitions:
+        raise RlfdError(f"demonstrations '{info.id}' are empty, expected at least one episode")
+    if transitions != info.transitions:
+        raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
+    found = content_hash(episodes)
+    if info.content_hash and found != info.content_hash:
+        raise _damaged(path, "its content does not match the hash that was noted when written")
+    demos = Demonstrations(
+        replace(info, content_hash=found), episodes, observation_space, action_space
+    )
+    _check_values(demos)
+    return demos
+
+
+def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list[dict[str, Any]]]:
+    from minari.dataset.minari_storage import MinariStorage
+
+    storage = MinariStorage.read(data)
+    episodes = list(storage.get_episodes(range(storage.total_episodes)))
+    return storage.observation_space, storage.action_space, episodes
+
+
+def _success_and_seeds(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None]]:
+    if info.env is None:
+        return [None] * info.episodes, [None] * info.episodes
+    metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
+    success, seeds = list(metadata[KEY]["success"]), list(metadata[KEY]["seeds"])
+    if not len(success) == len(seeds) == info.episodes:
+        raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
+    return success, seeds
+
+
+def _episode(
+    info: DemoInfo, index: int, raw: dict[str, Any], success: bool | None, seed: int | None
+) -> Episode:
+    observations, actions = raw["observations"], raw["actions"]
+    if not isinstance(observations, np.ndarray) or not isinstance(actions, np.ndarray):
+        raise RlfdError(
+            f"demonstrations '{info.id}' have structured observations or actions, "
+            "expected one array each"
+        )
+    rewards = np.asarray(raw["rewards"], np.float64)
+    terminations, truncations = np.asarray(raw["terminations"]), np.asarray(raw["truncations"])
+    length = len(rewards)
+    sizes = (len(observations) - 1, len(actions), len(terminations), len(truncations))
+    if length == 0 or any(size != length for size in sizes):
+        raise _damaged(info.path, f"the arrays of episode {index} do not fit together")
+    if (terminations | truncations)[:-1].any():
+        raise RlfdError(
+            f"episode {index} of '{info.id}' is flagged as ended before its last step, "
+            "expected one episode at a time",
+            "split it into episodes first",
+        )
+    terminated = bool(terminations[-1])
+    # Data that just stops was cut: there is still a future to bootstrap from.
+    return Episode(observations, actions, rewards, terminated, not terminated, success, seed)
+
+
+def _check_values(demos: Demonstrations) -> None:
+    box, info = demos.observation_space, demos.info
+    for index, episode in enumerate(demos.episodes):
+        if episode.observations.shape[1:] != box.shape:
+            raise _damaged(
+                info.path,
+                f"observations of episode {index} have shape {episode.observations.shape[1:]}, "
+                f"expected {box.shape}",
+            )
+        for what, array in (
+            ("observation", episode.observations),
+            ("action", episode.actions),
+            ("reward", episode.rewards),
+        ):
+            if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+                raise RlfdError(
+                    f"episode {index} of '{info.id}' has a {what} that is not a finite number",
+                    "leave that episode out",
+                )
+        _check_actions(demos, index, episode)
+
+
+def _check_actions(demos: Demonstrations, index: int, episode: Episode) -> None:
+    space, actions = demos.action_space, episode.actions
+    if actions.shape[1:] != space.shape:
+        raise _damaged(
+            demos.info.path,
+            f"actions of episode {index} have shape {actions.shape[1:]}, expected {space.shape}",
+        )
+    low: Any = None
+    if isinstance(space, spaces.Discrete):
+        low, high = space.start, space.start + space.n - 1
+    elif isinstance(space, spaces.MultiDiscrete):
+        low, high = space.start, space.start + space.nvec - 1
+    if low is not None and not ((actions >= low) & (actions <= high)).all():
+        raise _damaged(demos.info.path, f"episode {index} has actions outside of {space}")
+
+
+def _damaged(path: Path, why: object) -> RlfdError:
+    return RlfdError(
+        f"demonstrations at {path} cannot be used, they are damaged or incomplete ({why})",
+        "restore the folder from a copy, or delete it and collect them again with "
+        "'rlfd collect-demos'",
+    )
