@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
     DataDir,
     Debug,
@@ -16,12 +17,20 @@ from rlfd.cli.options import (
     NoProgress,
     Quiet,
     RunsDir,
-    Start,
     Verbose,
+    parse_checkpoint,
+    parse_env_options,
     parse_positive,
 )
+from rlfd.errors import RlfdError
+
+if TYPE_CHECKING:
+    from rlfd.demos import Demonstrations, Demonstrator
+    from rlfd.envs import EnvConfig
 
 __all__ = ["collect_demos"]
+
+DEFAULT_EPISODES = 100
 
 _WHO = "Demonstrator"
 _WHAT = "Dataset"
@@ -32,23 +41,26 @@ def collect_demos(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="controller, random, or a trained run. Left out: the environment's own demonstrator.",
+            help="controller, random, or a trained run. Left out: the environment's own.",
             rich_help_panel=_WHO,
         ),
     ] = None,
     checkpoint: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Checkpoint of the run: latest, best, or a step; an early one demonstrates badly.",
+            help="Of the run: latest (left out), best, or a step; an early one demonstrates badly.",
             rich_help_panel=_WHO,
         ),
-    ] = "latest",
+    ] = None,
     greedy: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--greedy/--sampled", help="How a run picks its actions.", rich_help_panel=_WHO
+            "--greedy/--sampled",
+            help="How a run picks its actions. Left out: as its algorithm is judged.",
+            rich_help_panel=_WHO,
+            show_default=False,
         ),
-    ] = True,
+    ] = None,
     noise: Annotated[
         float,
         typer.Option(
@@ -58,7 +70,13 @@ def collect_demos(
             rich_help_panel=_WHO,
         ),
     ] = 0.0,
-    start: Start = "standard",
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Where episodes start. Left out: the environment's start for demonstrations.",
+            rich_help_panel="Environment",
+        ),
+    ] = None,
     env_option: EnvOptions = None,
     episodes: Annotated[
         int | None,
@@ -106,4 +124,105 @@ def collect_demos(
     The dataset is in Minari's format, below the data folder. Make a demonstrator imperfect with
     --noise, --checkpoint, --min-return and --max-return.
     """
-    raise NotImplementedError
+    output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
+    if episodes is not None and steps is not None:
+        raise RlfdError("give either --episodes or --steps, not both")
+    from rlfd import demos, envs
+
+    known = envs.spec(env)
+    config = envs.check(
+        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []))
+    )
+    policy = policy or known.default_demonstrator
+    if policy is None:
+        raise RlfdError(
+            f"{env} has no demonstrator of its own, expected --policy",
+            "give --policy random, or the folder of a trained run",
+        )
+    if policy in {"controller", "random", *demos.policies(config)}:
+        if checkpoint is not None or greedy is not None:
+            raise RlfdError(
+                f"--checkpoint, --greedy and --sampled belong to a run, not to '{policy}'",
+                "leave them out, or give the folder of a run as --policy",
+            )
+        demonstrator = demos.make_demonstrator(policy, config, seed=seed)
+    else:
+        demonstrator = _trained(policy, runs_dir, checkpoint or "latest", greedy, seed)
+    reporter = output.reporter
+    unit = "episodes" if steps is None else "steps"
+    goal = steps if steps is not None else episodes or DEFAULT_EPISODES
+    started = False
+
+    def progress(done: int, total: int, mean: float) -> None:
+        nonlocal started
+        if not started:  # not before the arguments have proved good
+            reporter.start(f"collecting {config.label}", total, 0, unit)
+            started = True
+        reporter.advance(done, {"return": mean})
+
+    try:
+        collected = demos.collect(
+            config,
+            demonstrator,
+            episodes=None if steps is not None else goal,
+            steps=steps,
+            noise=noise,
+            min_return=min_return,
+            max_return=max_return,
+            seed=seed,
+            name=name,
+            data_dir=data_dir,
+            progress=progress,
+        )
+    finally:
+        if started:
+            reporter.finish()
+    _print(output, config, collected, data_dir)
+
+
+def _trained(
+    text: str, runs_dir: Path, checkpoint: str, greedy: bool | None, seed: int
+) -> Demonstrator:
+    from rlfd.experiments.evaluate import run_demonstrator
+    from rlfd.experiments.run_dir import find_run
+
+    return run_demonstrator(
+        find_run(text, runs_dir), checkpoint=parse_checkpoint(checkpoint), greedy=greedy, seed=seed
+    )
+
+
+def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: Path) -> None:
+    info = collected.info
+    mean, deviation = float(collected.returns.mean()), float(collected.returns.std())
+    if output.json:
+        output.result(
+            {
+                "name": info.name,
+                "path": info.path,
+                "env": env.name,
+                "start": env.start,
+                "episodes": len(collected.episodes),
+                "transitions": collected.num_transitions,
+                "return_mean": mean,
+                "return_std": deviation,
+                "success_rate": collected.success_rate,
+                "demonstrator": dict(info.demonstrator),
+                "content_hash": info.content_hash,
+            }
+        )
+    else:
+        output.fields(
+            {
+                "demonstrations": info.name,
+                "folder": str(info.path),
+                "episodes": f"{len(collected.episodes):,} ({collected.num_transitions:,} steps)",
+                "return": f"{number(mean)} ± {number(deviation)}",
+                "success": share(collected.success_rate),
+            }
+        )
+    elsewhere = [] if data_dir == Path("data") else ["--data-dir", data_dir]
+    algo = "sqil" if hasattr(collected.action_space, "n") else "bc"
+    output.next_commands(
+        command_line("rlfd", "show", info.name, *elsewhere),
+        command_line("rlfd", "train", algo, "--env", env.name, "--demos", info.name, *elsewhere),
+    )

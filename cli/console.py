@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from rlfd.experiments.report import NullReporter, Reporter
@@ -280,12 +280,11 @@ class Output:
 
     def fields(self, rows: Mapping[str, str]) -> None:
         """Print names and values below each other."""
-        table = Table.grid(
-            Column(style="bold", no_wrap=True), Column(overflow="fold"), padding=(0, 2)
-        )
+        width = max(map(len, rows))
         for name, value in rows.items():
-            table.add_row(name, value)
-        self._stdout.print(table)
+            self._stdout.print(
+                Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True
+            )
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table; columns whose name starts with ``>`` are aligned to the right."""

@@ -34,7 +34,7 @@ _NOT_WRITABLE = {
 class Command(TyperCommand):
     """A subcommand whose errors end in `report_error`."""
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             result = super().invoke(ctx)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rlfd.cli.options import Debug, Json, NoProgress, Quiet, RunsDir, Verbose
+from rlfd.cli.console import Output, command_line, number, share
+from rlfd.cli.options import (
+    Debug,
+    Json,
+    NoProgress,
+    Quiet,
+    RunsDir,
+    Verbose,
+    parse_checkpoint,
+)
 
 __all__ = ["evaluate"]
 
@@ -55,4 +65,37 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Play episodes with a trained policy and print return, success and length."""
-    raise NotImplementedError
+    output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
+    from rlfd.experiments.evaluate import evaluate_run
+    from rlfd.experiments.run_dir import find_run
+
+    found = find_run(run, runs_dir)
+    summary = evaluate_run(
+        found,
+        episodes=episodes,
+        start=start,
+        checkpoint=parse_checkpoint(checkpoint),
+        policy=None if greedy is None else "greedy" if greedy else "sampled",
+        record_video=record_video,
+        seed=seed,
+        reporter=output.reporter,
+    )
+    if json:
+        output.result(asdict(summary))
+    else:
+        output.fields(
+            {
+                "run": summary.run,
+                "environment": f"{summary.env}, start {summary.start}",
+                "policy": f"{summary.policy}, after {summary.checkpoint:,} env steps",
+                "episodes": number(summary.episodes),
+                "return": f"{number(summary.return_mean)} ± {number(summary.return_std)}, "
+                f"IQM {number(summary.return_iqm)}",
+                "success": share(summary.success_rate),
+                "length": number(summary.length_mean),
+            }
+            | {f"video {index}": path for index, path in enumerate(summary.videos, start=1)}
+        )
+    output.next_commands(
+        command_line("rlfd", "plot", found.path.parent, "--out", "figure.png"),
+    )

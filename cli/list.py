@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from rlfd.cli.console import Output, number
+from rlfd.cli.console import Output, number, share
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
 
 __all__ = ["list_things"]
@@ -26,12 +26,13 @@ def list_things(
 ) -> None:
     """List algorithms, environments, demonstrations or runs."""
     output = Output(json=json, quiet=quiet)
-    columns, entries = {
+    listings: dict[str, Callable[[], Listing]] = {
         "algos": _algos,
         "envs": _envs,
         "demos": lambda: _demos(data_dir),
         "runs": lambda: _runs(runs_dir),
-    }[what]()
+    }
+    columns, entries = listings[what]()
     if json:
         output.result({what: entries})
         return
@@ -103,7 +104,7 @@ def _envs() -> Listing:
     columns: Columns = {
         "environment": ("name", str),
         "starts": ("starts", ", ".join),
-        "demonstrator": ("demonstrator", lambda value: value or "-"),
+        "demonstrator": ("demonstrator", _text),
         ">its return": ("demonstrator_return", number),
         ">random": ("random_return", number),
         "description": ("description", str),
@@ -112,7 +113,41 @@ def _envs() -> Listing:
 
 
 def _demos(data_dir: Path) -> Listing:
-    raise NotImplementedError
+    from rlfd import demos
+
+    entries = [
+        {
+            "name": info.name,
+            "id": info.id,
+            "env": info.env.name if info.env else info.gym_id,
+            "start": info.env.start if info.env else None,
+            "episodes": info.episodes,
+            "transitions": info.transitions,
+            "return_mean": info.return_mean,
+            "success_rate": info.success_rate,
+            "policy": info.demonstrator.get("policy"),
+            "noise": info.demonstrator.get("noise"),
+            "created": info.created,
+            "path": info.path,
+        }
+        for info in demos.list_all(data_dir)
+    ]
+    columns: Columns = {
+        "demonstrations": ("name", str),
+        "environment": ("env", _text),
+        "start": ("start", _text),
+        ">episodes": ("episodes", number),
+        ">steps": ("transitions", number),
+        ">return": ("return_mean", number),
+        ">success": ("success_rate", share),
+        "policy": ("policy", _text),
+        ">noise": ("noise", number),
+    }
+    return columns, entries
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else str(value)
 
 
 def _runs(runs_dir: Path) -> Listing:

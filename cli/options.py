@@ -24,8 +24,11 @@ __all__ = [
     "Start",
     "Verbose",
     "examples",
+    "given",
+    "parse_checkpoint",
     "parse_count",
     "parse_env_options",
+    "parse_positive",
     "parse_seeds",
 ]
 
@@ -50,6 +53,14 @@ def parse_positive(text: str | int) -> int:
     if number == 0:
         raise typer.BadParameter("expected at least 1.")
     return number
+
+
+def parse_checkpoint(text: str) -> str:
+    """Return ``latest`` or ``best`` as they are, and a step such as ``20k`` in digits."""
+    try:
+        return str(parse_count(text))
+    except typer.BadParameter:
+        return text
 
 
 def parse_seeds(text: str) -> list[int]:

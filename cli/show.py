@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rlfd.cli.console import Output, number, share
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
+from rlfd.errors import RlfdError, unknown_name
+
+if TYPE_CHECKING:
+    from rlfd.demos import DemoReport, Distribution
+    from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["show"]
 
@@ -23,4 +31,123 @@ def show(
     debug: Debug = False,
 ) -> None:
     """Show what one checks before trusting a dataset, or the state and results of a run."""
+    output = Output(json=json, quiet=quiet)
+    from rlfd import demos
+
+    folder = _demos_folder(name, data_dir)
+    if folder is not None:
+        _show_demos(output, demos.inspect(demos.read_demonstrations(folder)))
+    else:
+        _show_run(output, _find_run(name, runs_dir, data_dir))
+
+
+def _demos_folder(name: str, data_dir: Path) -> Path | None:
+    """Return the folder of the demonstrations called `name`, the newest if there are several."""
+    from rlfd import demos
+    from rlfd.demos.storage import is_dataset
+
+    if is_dataset(Path(name)):
+        return Path(name)
+    for info in demos.list_all(data_dir):
+        if name in {_without_version(text) for text in (info.name, info.id)} | {info.name, info.id}:
+            return info.path
+    return None
+
+
+def _without_version(name: str) -> str:
+    return re.sub(r"-v\d+$", "", name)
+
+
+def _find_run(name: str, runs_dir: Path, data_dir: Path) -> RunDir:
+    from rlfd import demos
+    from rlfd.experiments.run_dir import find_run, find_runs
+
+    try:
+        known = [str(run.path) for run in find_runs([], runs_dir)]
+    except RlfdError:  # there is not a single one
+        known = []
+    if not known:
+        known = [_without_version(info.name) for info in demos.list_all(data_dir)]
+        raise unknown_name(
+            "run or demonstrations", name, known, "see 'rlfd list runs' and 'rlfd list demos'"
+        )
+    return find_run(name, runs_dir)
+
+
+def _show_run(output: Output, run: RunDir) -> None:
     raise NotImplementedError
+
+
+def _show_demos(output: Output, report: DemoReport) -> None:
+    if output.json:
+        info = asdict(report.info) | {"env": report.info.env and report.info.env.to_json()}
+        output.result(asdict(report) | {"info": info})
+        return
+    info = report.info
+    made = {key: value for key, value in info.demonstrator.items() if value is not None}
+    fields = {
+        "demonstrations": info.id,
+        "folder": str(info.path),
+        "environment": f"{info.env.name}, start {info.env.start}" if info.env else str(info.gym_id),
+        "options": _pairs(info.env.options) if info.env else "-",
+        "demonstrator": _pairs(made),
+        "content": info.content_hash,
+        "episodes": f"{report.episodes:,} ({report.transitions:,} steps)",
+        "success": share(report.success_rate),
+        "ends": _pairs(report.ends),
+        "repeated episodes": number(report.duplicates),
+    }
+    output.fields(fields)
+    output.line("")
+    columns = ["", ">mean", ">std", ">min", ">25 %", ">median", ">75 %", ">max"]
+    output.table(
+        columns, [["return", *_spread(report.returns)], ["length", *_spread(report.lengths)]]
+    )
+    if report.actions is not None:
+        output.line("")
+        rows = [
+            [
+                f"{part}:{action}" if len(report.actions) > 1 else str(action),
+                number(count),
+                f"{count / max(report.transitions, 1):.1%}",
+            ]
+            for part, counts in enumerate(report.actions)
+            for action, count in enumerate(counts)
+        ]
+        output.table(["action", ">taken", ">share"], rows)
+    quantiles = {"action": report.action_quantiles, "observation": report.observation_quantiles}
+    for what, dimensions in quantiles.items():
+        if dimensions is not None:
+            output.line("")
+            rows = [[str(i), *map(number, row)] for i, row in enumerate(dimensions)]
+            output.table([what, ">1 %", ">50 %", ">99 %"], rows)
+    _show_overlap(output, report)
+
+
+def _show_overlap(output: Output, report: DemoReport) -> None:
+    overlap = report.start_overlap
+    if overlap is None:
+        return
+    output.line("")
+    output.table(
+        ["distance from the pad", *(f">{level:.0%}" for level in overlap.quantiles)],
+        [["|x|", *(f"{value:.3f}" for value in overlap.quantiles.values())]],
+    )
+    if overlap.overlaps:
+        output.line(
+            f"{len(overlap.episodes)} episodes go beyond |x| = {overlap.limit:.2f}: too near "
+            "to the shifted start, training from there refuses them"
+        )
+    else:
+        output.line(
+            f"all states stay within |x| = {overlap.max_abs_x:.2f}; up to {overlap.limit:.2f} "
+            "would be far enough from the shifted start"
+        )
+
+
+def _pairs(values: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or "-"
+
+
+def _spread(values: Distribution) -> list[str]:
+    return [number(value) for value in asdict(values).values()]

@@ -207,7 +207,10 @@ def _print_config(output: Output, resolved: Resolved) -> None:
         output.result({"config": values, "provenance": resolved.provenance})
         return
     nested = values["algorithm"]
-    rows = []
+    env = values["env"]
+    rows = [["algo", values["algo"], "command line"], ["preset", values["preset"], ""]]
+    rows += [["env", env["name"], "command line"], ["start", env["start"], "command line"]]
+    rows += [[f"env option {name}", str(value), ""] for name, value in env["options"].items()]
     for name, source in resolved.provenance.items():
         value = nested[name.partition(".")[2]] if "." in name else values[name]
         text = value if isinstance(value, str) else jsonlib.dumps(value)
