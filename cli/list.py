@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rlfd.cli.console import Output, number, share
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
+from rlfd.errors import RlfdError
 
-__all__ = ["list_things"]
+if TYPE_CHECKING:
+    from rlfd.experiments.run_dir import RunDir
+
+__all__ = ["last_evaluation", "list_things"]
 
 
 def list_things(
@@ -151,4 +156,56 @@ def _text(value: Any) -> str:
 
 
 def _runs(runs_dir: Path) -> Listing:
-    raise NotImplementedError
+    from rlfd.experiments.run_dir import find_runs
+
+    try:
+        runs = find_runs([], runs_dir)
+    except RlfdError:  # there is not a single one
+        runs = []
+    columns: Columns = {
+        "run": ("run", str),
+        "state": ("state", str),
+        ">progress": ("progress", lambda value: "-" if value is None else f"{value:.0%}"),
+        ">steps": ("env_steps", number),
+        ">evaluated at": ("evaluated_at", number),
+        ">return": ("return_mean", number),
+        ">success": ("success_rate", share),
+    }
+    return columns, [_run_entry(run) for run in runs]
+
+
+def _run_entry(run: RunDir) -> dict[str, Any]:
+    """Return one row of `rlfd list runs`; a damaged folder must not hide the others."""
+    entry: dict[str, Any] = {"run": str(run.path), "state": "damaged", "progress": None}
+    entry |= dict.fromkeys(("env_steps", "evaluated_at", "return_mean", "success_rate"))
+    with contextlib.suppress(RlfdError, KeyError, TypeError):
+        status, config = run.status(), run.config()
+        steps = status.get("env_steps", 0)
+        entry |= {"state": status["state"], "env_steps": steps}
+        if status["state"] == "finished":
+            entry["progress"] = 1.0
+        elif config.steps:
+            entry["progress"] = steps / config.steps
+        entry |= last_evaluation(run)
+    return entry
+
+
+def last_evaluation(run: RunDir) -> dict[str, Any]:
+    """Return where and with what result a run's headline policy was evaluated last."""
+    from rlfd import algorithms
+
+    with contextlib.suppress(RlfdError):  # not evaluated yet
+        rows = run.evaluations()
+        headline = algorithms.get(run.config().algo).policies[0]
+        rows = rows[(rows["policy"] == headline) & (rows["phase"] != "best")]
+        if len(rows):
+            rows = rows[rows["env_steps"] == rows["env_steps"].max()]
+            rows = rows[rows["phase"] == rows["phase"].iloc[-1]]
+            return {
+                "evaluated_at": int(rows["env_steps"].iloc[0]),
+                "return_mean": float(rows["episode_return"].mean()),
+                "success_rate": float(rows["success"].mean())
+                if rows["success"].notna().any()
+                else None,
+            }
+    return {}

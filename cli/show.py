@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rlfd.cli.console import Output, number, share
+from rlfd.cli.console import Output, duration, number, share
 from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
 from rlfd.errors import RlfdError, unknown_name
 
@@ -75,7 +75,52 @@ def _find_run(name: str, runs_dir: Path, data_dir: Path) -> RunDir:
 
 
 def _show_run(output: Output, run: RunDir) -> None:
-    raise NotImplementedError
+    from rlfd.cli.list import last_evaluation
+
+    config, status = run.config(), run.status()
+    newest = last_evaluation(run)
+    if output.json:
+        output.result(
+            {
+                "run": run.path,
+                "status": status,
+                "config": config.to_json(),
+                "provenance": run.provenance(),
+                "last_evaluation": newest or None,
+            }
+        )
+        return
+    budget = f" of {config.steps:,}" if config.steps else ""
+    fields = {
+        "run": str(run.path),
+        "state": str(status["state"]),
+        "error": str(status.get("error") or ""),
+        "algorithm": f"{config.algo}, preset {config.preset}",
+        "environment": f"{config.env.name}, start {config.env.start}",
+        "options": _pairs(config.env.options),
+        "seed": str(config.seed),
+        "env steps": f"{status.get('env_steps', 0):,}{budget}",
+        "updates": f"{status.get('updates', 0):,}",
+        "time": duration(status.get("wall_seconds") or 0),
+        "demonstrations": _pairs(status.get("demos") or {}),
+        "last evaluation": "none yet",
+    }
+    if newest:
+        fields["last evaluation"] = (
+            f"at {newest['evaluated_at']:,} env steps: return {number(newest['return_mean'])}, "
+            f"success {share(newest['success_rate'])}"
+        )
+    output.fields({name: value for name, value in fields.items() if value})
+    changed = {name: layer for name, layer in run.provenance().items() if layer != "default"}
+    if changed:
+        values = config.to_json()
+        values |= {f"algorithm.{name}": value for name, value in values["algorithm"].items()}
+        rows = [
+            [name.removeprefix("algorithm."), str(values.get(name)), layer]
+            for name, layer in changed.items()
+        ]
+        output.line("")
+        output.table(["changed setting", "value", "set by"], rows)
 
 
 def _show_demos(output: Output, report: DemoReport) -> None:

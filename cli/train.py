@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from rlfd.cli.console import Output
+from rlfd.cli.console import Output, command_line, duration, number, share
 from rlfd.cli.options import (
     DataDir,
     Debug,
@@ -29,6 +29,7 @@ from rlfd.errors import RlfdError
 
 if TYPE_CHECKING:
     from rlfd.experiments.config import Resolved
+    from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["train"]
 
@@ -198,7 +199,74 @@ def train(
     if show_config:
         _print_config(output, resolved)
         return
-    raise NotImplementedError
+    from rlfd.experiments import train as training
+    from rlfd.experiments.run_dir import RunDir
+
+    run = RunDir.of(resolved.config, runs_dir)
+    if resume_if_exists and run.exists:
+        if run.status()["state"] == "finished":
+            output.message(f"run {run.path} is finished already")
+            _print_result(output, run)
+            return
+        resume = True
+    if overwrite and run.exists and not yes:
+        _confirm(run)
+    training.train(
+        resolved,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        resume=resume,
+        overwrite=overwrite,
+        reporter=output.reporter,
+        track=track,
+    )
+    _print_result(output, run)
+    output.next_commands(
+        command_line("rlfd", "evaluate", run.path),
+        command_line("rlfd", "plot", run.path.parent, "--out", "figure.png"),
+    )
+
+
+def _confirm(run: RunDir) -> None:
+    status = run.status()
+    about = f"{status['state']}, {status.get('env_steps', 0):,} env steps"
+    try:
+        agreed = typer.confirm(f"delete run {run.path} ({about})?", err=True)
+    except typer.Abort as error:  # there is nobody to ask
+        raise RlfdError(
+            f"--overwrite would delete run {run.path} ({about})", "add --yes to agree"
+        ) from error
+    if not agreed:
+        raise typer.Abort
+
+
+def _print_result(output: Output, run: RunDir) -> None:
+    status = run.status()
+    final = status.get("final") or {}
+    if output.json:
+        output.result(
+            {
+                "run": run.path,
+                "state": status["state"],
+                "env_steps": status["env_steps"],
+                "updates": status["updates"],
+                "wall_seconds": status.get("wall_seconds"),
+                "return_mean": final.get("return_mean"),
+                "success_rate": final.get("success_rate"),
+                "final": final,
+            }
+        )
+        return
+    output.fields(
+        {
+            "run": str(run.path),
+            "env steps": number(status["env_steps"]),
+            "updates": number(status["updates"]),
+            "time": duration(status.get("wall_seconds") or 0),
+            "return": number(final.get("return_mean")),
+            "success": share(final.get("success_rate")),
+        }
+    )
 
 
 def _print_config(output: Output, resolved: Resolved) -> None:
