@@ -1,1 +1,7 @@
-"""Algorithms."""
+"""Learning methods: one file each, registered by name."""
+
+from rlfd.algorithms import bc, sqil, sqil_t
+from rlfd.algorithms.registry import get, names
+from rlfd.algorithms.rl import dqn, soft_q
+
+__all__ = ["bc", "dqn", "get", "names", "soft_q", "sqil", "sqil_t"]

@@ -1,0 +1,292 @@
+"""The seam between a learning method and everything that runs it.
+
+The runner decides *when* (log, evaluate, checkpoint, stop), the method decides *what* happens in one
+pass of its paper's loop. Nothing here, and nothing below `rlfd.algorithms`, knows files, terminals or
+Gymnasium.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.errors import RlfdError
+
+__all__ = [
+    "ActionKind",
+    "ActionSpec",
+    "Algorithm",
+    "AlgorithmConfig",
+    "DemoField",
+    "DemoTensors",
+    "Learner",
+    "Metrics",
+    "Needs",
+    "PolicyMode",
+    "Problem",
+    "TransitionBatch",
+    "World",
+    "hyper",
+]
+
+Metrics = dict[str, Tensor]
+"""Named scalars of one iteration; they stay tensors until somebody writes them."""
+
+ActionKind = Literal["discrete", "continuous", "multi_discrete", "multi_binary"]
+DemoField = Literal["next_observations", "rewards", "terminated", "truncated"]
+PolicyMode = Literal["sampled", "greedy"]
+T = TypeVar("T")
+
+
+class TransitionBatch(Protocol):
+    """What one step of every environment returned; every row is a real transition."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    learner_rewards: np.ndarray
+    next_observations: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class World(Protocol):
+    """The only way to interact: a vector of N environments."""
+
+    @property
+    def num_envs(self) -> int:
+        """N."""
+
+    @property
+    def env_steps(self) -> int:
+        """Agent decisions so far, over all environments."""
+
+    @property
+    def observations(self) -> np.ndarray:
+        """Current observations. Shape (N, *observation_shape)."""
+
+    def step(self, actions: np.ndarray) -> TransitionBatch:
+        """Act once in every environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionSpec:
+    """The action space, without Gymnasium.
+
+    `sizes` is (A,) for discrete, (A_1, ..., A_k) for multi_discrete, (k,) for multi_binary and
+    continuous. `low` and `high` bound continuous actions, one entry each.
+    """
+
+    kind: ActionKind
+    sizes: tuple[int, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Numbers in one action."""
+        return len(self.sizes) if self.kind == "multi_discrete" else self.sizes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTensors:
+    """Demonstrations as a method sees them: only the fields it declares, transitions in time order.
+
+    Shapes: observations and next_observations (M, *observation_shape), actions (M,) or (M, k),
+    episode_ids (M,) int64, the rest (M,). A field that was not declared is None.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    episode_ids: Tensor
+    next_observations: Tensor | None = None
+    rewards: Tensor | None = None
+    terminated: Tensor | None = None
+    truncated: Tensor | None = None
+
+    @property
+    def num_transitions(self) -> int:
+        """M."""
+        return self.observations.shape[0]
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of whole episodes."""
+        return int(self.episode_ids.max()) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a method needs to learn, checked before anything is built."""
+
+    demonstrations: bool
+    reward: bool
+    interaction: bool
+    demo_fields: frozenset[DemoField] = frozenset()
+    action_kinds: frozenset[ActionKind] = frozenset({"discrete"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Everything that a method is built from besides its own hyperparameters.
+
+    Attributes:
+        observation_shape: Shape of one observation.
+        action: The action space.
+        demonstrations: None unless the method needs them.
+        env_steps: Planned agent decisions, for schedules. 0 for methods that do not interact.
+        num_envs: Environments in the world.
+        seed: Seed of every random draw inside the method.
+        device: Where tensors live.
+        compile: ``on``, ``off``, or ``auto`` (by the planned number of updates).
+    """
+
+    observation_shape: tuple[int, ...]
+    action: ActionSpec
+    demonstrations: DemoTensors | None
+    env_steps: int
+    num_envs: int
+    seed: int
+    device: torch.device
+    compile: Literal["auto", "on", "off"] = "auto"
+
+
+def hyper(
+    default: T,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+) -> T:
+    """Declare a hyperparameter: default, one line of documentation, closed bounds or open `above`."""
+    metadata = {"doc": doc, "low": low, "high": high, "above": above}
+    field: T = dataclasses.field(default=default, metadata=metadata)
+    return field
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Base of every method's hyperparameters; checks ranges and choices on construction."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            hint = hints[field.name]
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                choices = ", ".join(str(choice) for choice in get_args(hint))
+                raise RlfdError(f"setting '{field.name}' is '{value}', expected one of {choices}")
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_range(field.name, number, **field.metadata)
+
+
+def _check_range(
+    name: str, value: Any, doc: str, low: float | None, high: float | None, above: float | None
+) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not np.isfinite(value):
+        raise RlfdError(f"setting '{name}' is {value}, expected a finite number")
+    if above is not None and value <= above:
+        raise RlfdError(f"setting '{name}' is {value}, expected more than {above}")
+    if (low is not None and value < low) or (high is not None and value > high):
+        expected = f"at least {low}" if high is None else f"{low} to {high}"
+        raise RlfdError(f"setting '{name}' is {value}, expected {expected}")
+
+
+class Learner(Protocol):
+    """The part of a method that holds its state."""
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return what acting depends on, by name."""
+
+    def load_policy_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `policy_state` returned."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next update depends on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+
+
+class Algorithm(ABC):
+    """A learning method.
+
+    Class attributes:
+        name: Name on the command line.
+        title: Paper or source.
+        summary: One line for `rlfd list algos`.
+        Config: Dataclass of hyperparameters.
+        needs: Checked by the runner before anything is built.
+        policies: Ways to act after training; the first one is the headline.
+        metric_definitions: Fixed names of everything `iteration` reports, with one line each.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    summary: ClassVar[str]
+    Config: ClassVar[type[AlgorithmConfig]]
+    needs: ClassVar[Needs]
+    policies: ClassVar[tuple[PolicyMode, ...]]
+    metric_definitions: ClassVar[dict[str, str]]
+
+    learner: Learner
+    """Holds all state besides `updates`; a method with more state extends `state_dict`."""
+
+    updates: int = 0
+    """Gradient steps so far."""
+
+    @abstractmethod
+    def __init__(self, problem: Problem, config: Any) -> None: ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether the method has nothing more to learn (offline methods stop by themselves)."""
+        return False
+
+    @abstractmethod
+    def iteration(self, world: World) -> Metrics:
+        """Make one pass of the paper's outer loop. Offline methods ignore `world`.
+
+        Returns:
+            Scalars averaged over the updates of this pass; empty when there was none.
+        """
+
+    @abstractmethod
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Choose actions with the learned policy, without changing the method's state.
+
+        Args:
+            observations: Shape (B, *observation_shape).
+            greedy: Most likely action instead of a sample.
+            generator: Source of randomness for samples. None uses torch's own.
+
+        Returns:
+            Actions. Shape (B,) for discrete spaces, (B, k) otherwise.
+        """
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return what `act` depends on, by name."""
+        return self.learner.policy_state()
+
+    def load_policy_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `policy_state` returned."""
+        self.learner.load_policy_state(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next iteration depends on: tensors, numbers, strings, dicts."""
+        return {"learner": self.learner.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.learner.load_state_dict(state["learner"])
+        self.updates = int(state["updates"])

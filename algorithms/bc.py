@@ -1,0 +1,335 @@
+"""Behavioural cloning: supervised learning of the demonstrator's action from its observation.
+
+Pomerleau (1991); as base line in Ross and Bagnell (2010) and every later imitation paper. With N pairs (s, a):
+
+    L_NLL = -(1/N) Σ log π(a|s) - β_H mean H(π(·|s)) + λ_2 ‖θ‖²
+    L_MSE =  (1/N) Σ ‖a - π(s)‖²                                (continuous actions, deterministic)
+
+Trained with early stopping on held-out *trajectories*: neighbouring observations in both halves
+would hide overfitting.
+
+Departures from common practice: none. Sums are divided by N, not by the number of trajectories;
+`weighting=trajectories` gives every trajectory the same weight instead (w = N / (m T_i)). The last,
+smaller minibatch of a pass is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from rlfd.algorithms.base import (
+    Algorithm,
+    AlgorithmConfig,
+    DemoTensors,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    World,
+    hyper,
+)
+from rlfd.algorithms.core.distributions import Gaussian, make_distribution
+from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.networks import mlp
+from rlfd.algorithms.core.timing import timed
+from rlfd.algorithms.registry import register
+from rlfd.errors import RlfdError
+
+__all__ = ["BC", "BCConfig", "EarlyStopping", "PolicyNetwork", "split_trajectories"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BCConfig(AlgorithmConfig):
+    """Hyperparameters of behavioural cloning."""
+
+    learning_rate: float = hyper(1e-3, "Adam's step size", above=0)
+    batch_size: int = hyper(128, "pairs per update", low=1)
+    l2: float = hyper(1e-4, "λ_2, weight of the squared parameters", low=0)
+    entropy_weight: float = hyper(1e-3, "β_H, weight of the policy's entropy", low=0)
+    max_epochs: int = hyper(500, "passes over the training trajectories, at most", low=1)
+    patience: int = hyper(20, "passes without improvement before stopping", low=1)
+    min_delta: float = hyper(0.0, "validation loss must fall by more than this to count", low=0)
+    validation_fraction: float = hyper(0.1, "share of trajectories held out", above=0, high=0.9)
+    loss: Literal["nll", "mse"] = hyper("nll", "negative log-likelihood, or squared error")
+    weighting: Literal["transitions", "trajectories"] = hyper(
+        "transitions", "what counts equally: every pair, or every trajectory"
+    )
+    temperature: float = hyper(1.0, "discrete: log-probabilities are softmax(outputs / τ)", above=0)
+    normalise: bool = hyper(True, "standardise observations by the training trajectories")
+    hidden: tuple[int, ...] = hyper((128, 128), "widths of the hidden layers", low=1)
+    layer_norm: bool = hyper(False, "LayerNorm after each hidden linear layer")
+
+
+class PolicyNetwork(nn.Module):
+    """Standardisation, MLP and the log-std of continuous actions."""
+
+    def __init__(
+        self, problem: Problem, config: BCConfig, num_outputs: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        inputs = math.prod(problem.observation_shape)
+        self.register_buffer("mean", torch.zeros(inputs, device=problem.device))
+        self.register_buffer("std", torch.ones(inputs, device=problem.device))
+        self.log_std = nn.Parameter(torch.zeros(num_outputs, device=problem.device))
+        self.body = mlp(
+            [inputs, *config.hidden, num_outputs],
+            layer_norm=config.layer_norm,
+            generator=generator,
+            device=problem.device,
+        )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Map observations (B, *observation_shape) to outputs (B, K)."""
+        outputs: Tensor = self.body((observations.flatten(1) - self.mean) / self.std)
+        return outputs
+
+
+def split_trajectories(
+    demonstrations: DemoTensors, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, bool]:
+    """Split transitions into training and validation, whole trajectories each.
+
+    With a single trajectory its last steps are held out instead.
+
+    Args:
+        demonstrations: M transitions.
+        fraction: Share of trajectories held out; at least one is.
+        generator: Source of the choice.
+
+    Returns:
+        Indices for training, indices for validation, and whether whole trajectories were split.
+    """
+    ids, count = demonstrations.episode_ids, demonstrations.num_episodes
+    if count == 1:
+        length = demonstrations.num_transitions
+        held_out = max(1, round(fraction * length))
+        return torch.arange(length - held_out), torch.arange(length - held_out, length), False
+    held_out = min(count - 1, max(1, round(fraction * count)))
+    order = torch.randperm(count, generator=generator)
+    is_validation = torch.isin(ids, order[:held_out])
+    return (~is_validation).nonzero()[:, 0], is_validation.nonzero()[:, 0], True
+
+
+class EarlyStopping:
+    """Keeps the parameters of the best validation loss and says when to stop.
+
+    Args:
+        patience: Epochs without improvement before stopping.
+        min_delta: Smaller falls do not count.
+    """
+
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self.patience, self.min_delta = patience, min_delta
+        self.best = math.inf
+        self.waited = 0
+        self.kept: Parameters = {}
+
+    def observe(self, loss: float, parameters: Parameters) -> bool:
+        """Take one epoch's validation loss; return whether to stop now."""
+        if loss < self.best - self.min_delta:
+            self.best, self.waited = loss, 0
+            self.kept = {name: value.clone() for name, value in parameters.items()}
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+
+@register
+class BC(Algorithm):
+    """Behavioural cloning."""
+
+    name = "bc"
+    title = "Behavioural cloning (Pomerleau, 1991)"
+    summary = "supervised learning of demonstrated actions, early stopping on held-out trajectories"
+    Config = BCConfig
+    needs = Needs(
+        demonstrations=True,
+        reward=False,
+        interaction=False,
+        action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+    )
+    policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
+    metric_definitions: ClassVar[dict[str, str]] = {
+        "loss/train": "L on training minibatches, mean over the epoch",
+        "loss/validation": "L on held-out trajectories after the epoch, without entropy and L2 terms",
+        "policy/accuracy": "share of held-out pairs whose most likely action is the demonstrated one "
+        "(continuous: 1 - mean squared error / variance)",
+        "policy/entropy": "entropy of the policy on training minibatches, nats",
+        "optim/grad_norm": "norm of the gradient",
+    }
+
+    def __init__(self, problem: Problem, config: BCConfig) -> None:
+        demos = problem.demonstrations
+        assert demos is not None
+        if config.loss == "mse" and problem.action.kind != "continuous":
+            raise RlfdError(
+                f"loss=mse is for continuous actions, this environment's are {problem.action.kind}",
+                "use --set loss=nll",
+            )
+        if demos.num_transitions < 2:
+            raise RlfdError(
+                f"behavioural cloning needs at least 2 transitions, got {demos.num_transitions}"
+            )
+        self.config, self.device = config, problem.device
+        self.generator = torch.Generator().manual_seed(problem.seed)
+        weight_generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
+        self.distribution = make_distribution(problem.action)
+        self.network = PolicyNetwork(
+            problem, config, self.distribution.num_outputs, weight_generator
+        )
+        train, validation, self.split_by_trajectory = split_trajectories(
+            demos, config.validation_fraction, self.generator
+        )
+        data = self._data(demos)
+        self._train = {name: value[train] for name, value in data.items()}
+        self._validation = {name: value[validation] for name, value in data.items()}
+        if config.normalise:
+            flat = self._train["observations"].flatten(1)
+            self.network.mean.copy_(flat.mean(0))
+            # a dimension that hardly varies (a leg contact, a constant) keeps its own scale
+            std = flat.std(0, correction=0)
+            self.network.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+        self.batch_size = min(config.batch_size, len(train))
+        per_epoch = len(train) // self.batch_size
+        self.engine = UpdateEngine(
+            self.network,
+            self._loss,
+            Adam(config.learning_rate, planned_updates=per_epoch * config.max_epochs),
+            compile="on" if problem.compile == "on" else "off",  # the real number is far smaller
+        )
+        self.stopping = EarlyStopping(config.patience, config.min_delta)
+        self.epoch = 0
+        self._finished = False
+
+    def _data(self, demos: DemoTensors) -> Batch:
+        lengths = torch.bincount(demos.episode_ids).double()
+        weights = torch.ones(demos.num_transitions)
+        if self.config.weighting == "trajectories":
+            mean_length = demos.num_transitions / demos.num_episodes
+            weights = (mean_length / lengths[demos.episode_ids]).float()
+        data = {"observations": demos.observations, "actions": demos.actions, "weights": weights}
+        return {name: value.to(self.device) for name, value in data.items()}
+
+    def _outputs(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        outputs: Tensor = functional_call(self.network, parameters, (observations,))
+        if not isinstance(self.distribution, Gaussian):
+            outputs = outputs / self.config.temperature
+        return outputs
+
+    def _losses(self, outputs: Tensor, parameters: Parameters, actions: Tensor) -> Tensor:
+        """The summands of L_NLL or L_MSE. Shape (B,)."""
+        if self.config.loss == "mse":
+            assert isinstance(self.distribution, Gaussian)
+            return (self.distribution.to_unit(actions) - outputs).square().sum(-1)
+        return -self.distribution.log_prob(outputs, parameters["log_std"], actions)
+
+    def _loss(
+        self, parameters: Parameters, _: Parameters, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        outputs = self._outputs(parameters, batch["observations"])  # (B, K)
+        loss = (batch["weights"] * self._losses(outputs, parameters, batch["actions"])).mean()
+        entropy = self.distribution.entropy(outputs, parameters["log_std"]).mean()
+        if config.loss == "nll":
+            loss = loss - config.entropy_weight * entropy
+        squares = torch.stack([value.square().sum() for value in parameters.values()]).sum()
+        loss = loss + config.l2 * squares
+        return loss, {"loss/train": loss, "policy/entropy": entropy}
+
+    @torch.no_grad()
+    def _validate(self) -> tuple[Tensor, Tensor]:
+        """Validation loss and accuracy."""
+        data, parameters = self._validation, self.engine.parameters
+        outputs = self._outputs(parameters, data["observations"])
+        losses = data["weights"] * self._losses(outputs, parameters, data["actions"])
+        chosen, actions = self.distribution.mode(outputs), data["actions"]
+        if isinstance(self.distribution, Gaussian):
+            variance = actions.var(dim=0, correction=0).sum().clamp(min=1e-12)
+            accuracy = 1.0 - (chosen - actions).square().sum(-1).mean() / variance
+        else:
+            accuracy = (chosen == actions).flatten(1 if actions.ndim > 1 else 0).float()
+            accuracy = accuracy.mean()
+        return losses.mean(), accuracy
+
+    @property
+    def finished(self) -> bool:
+        """Whether training has stopped and the best parameters are back in place."""
+        return self._finished
+
+    def iteration(self, world: World | None) -> Metrics:
+        """Make one pass over the training trajectories, then look at the held-out ones."""
+        for batch in self._shuffled_batches():
+            self.engine.step(batch)
+            self.updates += 1
+        self.epoch += 1
+        loss, accuracy = self._validate()
+        stop = self.stopping.observe(float(loss), self.engine.parameters)
+        if stop or self.epoch >= self.config.max_epochs:
+            if self.stopping.kept:
+                self.engine.load_parameters(self.stopping.kept)
+            self._finished = True
+        return self.engine.drain() | {"loss/validation": loss, "policy/accuracy": accuracy}
+
+    @timed("sample")
+    def _shuffled_batches(self) -> list[Batch]:
+        count = len(self._train["weights"])
+        order = torch.randperm(count, generator=self.generator).to(self.device)
+        data = {name: value[order] for name, value in self._train.items()}
+        size = self.batch_size
+        return [
+            {name: value[start : start + size] for name, value in data.items()}
+            for start in range(0, count - size + 1, size)
+        ]
+
+    @timed("act")
+    @torch.no_grad()
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Return the policy's most likely actions, or samples."""
+        parameters = self.engine.parameters
+        inputs = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
+        outputs = self._outputs(parameters, inputs)
+        if greedy or self.config.loss == "mse":
+            actions = self.distribution.mode(outputs)
+        else:
+            actions = self.distribution.sample(outputs, parameters["log_std"], generator)
+        chosen: np.ndarray = actions.cpu().numpy()
+        return chosen
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return the network's parameters and its observation statistics."""
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def load_policy_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `policy_state` returned."""
+        self.network.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next epoch depends on; the split follows from the seed."""
+        return {
+            "engine": self.engine.state_dict(),
+            "generator": self.generator.get_state(),
+            "best": self.stopping.best,
+            "waited": self.stopping.waited,
+            "kept": self.stopping.kept,
+            "epoch": self.epoch,
+            "finished": self._finished,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.engine.load_state_dict(state["engine"])
+        self.generator.set_state(state["generator"])
+        self.stopping.best, self.stopping.waited = state["best"], state["waited"]
+        self.stopping.kept = state["kept"]
+        self.epoch, self._finished = state["epoch"], state["finished"]
+        self.updates = state["updates"]

@@ -1,0 +1,300 @@
+"""Experience: the learner's own ring buffer and the demonstrations' store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import DemoTensors, TransitionBatch
+from rlfd.algorithms.core.engine import Batch
+from rlfd.algorithms.core.timing import timed
+
+__all__ = ["BlockSumPriorities", "DemoStore", "ReplayBuffer"]
+
+FIELDS = ("observations", "actions", "rewards", "next_observations", "terminated", "ended")
+
+
+class ReplayBuffer:
+    """First-in-first-out memory of one world's transitions, kept in time order per environment.
+
+    Rows are time, columns are environments, so that n-step returns can be read off on sampling. A
+    return never runs past an episode's end: after a termination nothing is bootstrapped, after a
+    truncation the true final observation is.
+
+    Args:
+        capacity: Transitions kept (rounded down to whole rows of `num_envs`).
+        num_envs: N.
+        observation_shape: Shape of one observation.
+        gamma: γ, for the discount of each sampled transition.
+        n_step: Length of the returns. At least 1.
+        device: Where the memory lives.
+        prioritised: Exponent α of proportional prioritised sampling (Schaul et al., 2016); 0 = uniform.
+        priority_epsilon: ε added to each absolute error.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        num_envs: int,
+        observation_shape: tuple[int, ...],
+        gamma: float,
+        n_step: int = 1,
+        device: torch.device,
+        prioritised: float = 0.0,
+        priority_epsilon: float = 1e-6,
+    ) -> None:
+        self.rows = max(1, capacity // num_envs)
+        self.num_envs, self.gamma, self.n_step, self.device = num_envs, gamma, n_step, device
+        self.prioritised, self.priority_epsilon = prioritised, priority_epsilon
+        shape = (self.rows, num_envs)
+        self._memory = {
+            "observations": torch.zeros(*shape, *observation_shape, device=device),
+            "actions": torch.zeros(shape, dtype=torch.int64, device=device),
+            "rewards": torch.zeros(shape, device=device),
+            "next_observations": torch.zeros(*shape, *observation_shape, device=device),
+            "terminated": torch.zeros(shape, dtype=torch.bool, device=device),
+            "ended": torch.zeros(shape, dtype=torch.bool, device=device),
+        }
+        self._flat = {name: value.flatten(0, 1) for name, value in self._memory.items()}
+        self._position = 0  # row written next
+        self._filled = 0  # rows that hold data
+        self._priorities = (
+            BlockSumPriorities(self.rows * num_envs, device) if prioritised > 0 else None
+        )
+        self._max_priority = 1.0
+
+    def __len__(self) -> int:
+        return self._filled * self.num_envs
+
+    def add(self, transitions: TransitionBatch, rewards: Tensor) -> None:
+        """Store one step of every environment.
+
+        Args:
+            transitions: N transitions.
+            rewards: What the learner is to see as reward. Shape (N,).
+        """
+        row = self._position
+        memory = self._memory
+        memory["observations"][row] = torch.from_numpy(transitions.observations)
+        memory["actions"][row] = torch.from_numpy(transitions.actions)
+        memory["rewards"][row] = rewards
+        memory["next_observations"][row] = torch.from_numpy(transitions.next_observations)
+        memory["terminated"][row] = torch.from_numpy(transitions.terminated)
+        ended = transitions.terminated | transitions.truncated
+        memory["ended"][row] = torch.from_numpy(ended)
+        if self._priorities is not None:
+            first = row * self.num_envs
+            slots = torch.arange(first, first + self.num_envs, device=self.device)
+            self._priorities.set(
+                slots, torch.full_like(slots, self._max_priority, dtype=torch.float64)
+            )
+        self._position = (row + 1) % self.rows
+        self._filled = min(self._filled + 1, self.rows)
+
+    @timed("sample")
+    def sample(self, batches: int, size: int, generator: torch.Generator) -> list[Batch]:
+        """Draw minibatches uniformly, with replacement, all with one gather per field.
+
+        Args:
+            batches: How many.
+            size: B, transitions in each.
+            generator: Source of the draws.
+
+        Returns:
+            Dicts with observations (B, *shape), actions (B,), rewards (B,) (n-step sums),
+            next_observations (B, *shape) (after the last summed step) and discounts (B,)
+            (γ^n · (1 - terminated)). With n-step returns also path_observations
+            (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
+            where the sum had stopped before.
+        """
+        slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
+        fields = self._gather(slots)
+        split = {name: value.unflatten(0, (batches, size)) for name, value in fields.items()}
+        return [{name: value[i] for name, value in split.items()} for i in range(batches)]
+
+    @timed("sample")
+    def sample_prioritised(self, size: int, beta: float, generator: torch.Generator) -> Batch:
+        """Draw one minibatch in proportion to priority, with importance weights.
+
+        Args:
+            size: B.
+            beta: Exponent of the importance weights (N P(i))^-β, divided by the batch's largest.
+            generator: Source of the draws.
+
+        Returns:
+            As `sample`, with weights (B,) and slots (B,) for `set_priorities`.
+        """
+        if self._priorities is None:
+            raise ValueError("this buffer was not built for prioritised sampling")
+        slots, probabilities = self._priorities.sample(size, generator)
+        weights = (len(self) * probabilities).pow(-beta)
+        batch = self._gather(slots)
+        batch["weights"] = (weights / weights.max()).float()
+        batch["slots"] = slots
+        return batch
+
+    def set_priorities(self, slots: Tensor, errors: Tensor) -> None:
+        """Set priorities (|error| + ε)^α of transitions drawn before. Both of shape (B,)."""
+        if self._priorities is None:
+            raise ValueError("this buffer was not built for prioritised sampling")
+        values = (errors.double().abs() + self.priority_epsilon).pow(self.prioritised)
+        self._priorities.set(slots, values)
+        self._max_priority = max(self._max_priority, float(values.max()))
+
+    def _gather(self, slots: Tensor) -> Batch:
+        memory = self._flat
+        batch = {
+            "observations": memory["observations"][slots],
+            "actions": memory["actions"][slots],
+            "rewards": memory["rewards"][slots],
+        }
+        last = slots
+        discount = torch.full(slots.shape, self.gamma, device=self.device)
+        if self.n_step > 1:
+            path, path_discounts = [], []
+            alive = self._may_continue(last)
+            for _ in range(1, self.n_step):
+                following = torch.where(
+                    alive, (last + self.num_envs) % (self.rows * self.num_envs), last
+                )
+                path.append(memory["next_observations"][last])
+                path_discounts.append(torch.where(alive, discount, 0.0))
+                batch["rewards"] = batch["rewards"] + torch.where(
+                    alive, discount * memory["rewards"][following], 0.0
+                )
+                discount = torch.where(alive, discount * self.gamma, discount)
+                last = following
+                alive = alive & self._may_continue(last)
+            batch["path_observations"] = torch.stack(path, dim=1)
+            batch["path_discounts"] = torch.stack(path_discounts, dim=1)
+        batch["next_observations"] = memory["next_observations"][last]
+        batch["discounts"] = discount * (~memory["terminated"][last]).float()
+        return batch
+
+    def _may_continue(self, slots: Tensor) -> Tensor:
+        """Whether the row after each slot holds the same episode's next transition."""
+        newest_row = (self._position - 1) % self.rows
+        newest = slots // self.num_envs == newest_row
+        return ~self._flat["ended"][slots] & ~newest
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that was stored."""
+        state: dict[str, Any] = {
+            name: value[: self._filled].clone() for name, value in self._memory.items()
+        }
+        state["position"], state["filled"] = self._position, self._filled
+        if self._priorities is not None:
+            state["priorities"] = self._priorities.values.clone()
+            state["max_priority"] = self._max_priority
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._position, self._filled = int(state["position"]), int(state["filled"])
+        for name in FIELDS:
+            self._memory[name][: self._filled] = state[name]
+        if self._priorities is not None:
+            values = state["priorities"].to(self.device)
+            self._priorities.set(torch.arange(len(values), device=self.device), values)
+            self._max_priority = float(state["max_priority"])
+
+
+class BlockSumPriorities:
+    """Numbers to draw indices from in proportion, with sums kept per block of 512.
+
+    Drawing searches first the blocks, then inside one; both are vectorised over the batch, which at
+    these sizes beats a binary sum tree's many small levels.
+
+    Args:
+        size: How many numbers. They start at 0.
+        device: Where they live.
+    """
+
+    BLOCK = 512
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        blocks = -(-size // self.BLOCK)
+        self._table = torch.zeros(blocks, self.BLOCK, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(blocks, dtype=torch.float64, device=device)
+        self._size = size
+
+    @property
+    def values(self) -> Tensor:
+        """All numbers. Shape (size,)."""
+        return self._table.view(-1)[: self._size]
+
+    def set(self, indices: Tensor, values: Tensor) -> None:
+        """Replace numbers. Both of shape (B,); of repeated indices one value wins."""
+        self._table.view(-1)[indices] = values
+        blocks = torch.unique(indices // self.BLOCK)
+        self._sums[blocks] = self._table[blocks].sum(dim=1)
+
+    def sample(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw indices (size,) in proportion to the numbers; return them with probabilities."""
+        ends = self._sums.cumsum(0)
+        total = ends[-1]
+        draw = torch.rand(size, dtype=torch.float64, generator=generator, device=ends.device)
+        draw = draw * total
+        blocks = torch.searchsorted(ends, draw, right=True).clamp(max=len(ends) - 1)
+        inside = self._table[blocks].cumsum(1)
+        rest = (draw - (ends[blocks] - self._sums[blocks])).clamp(min=0.0)
+        columns = torch.searchsorted(inside, rest[:, None], right=True)[:, 0]
+        # rounding at the block's upper end must not land on an empty slot
+        last_used = (inside < inside[:, -1:]).sum(dim=1)
+        columns = torch.minimum(columns, last_used)
+        indices = blocks * self.BLOCK + columns
+        return indices, self._table[blocks, columns] / total
+
+
+class DemoStore:
+    """Demonstrated transitions on the device; never evicted, drawn with replacement.
+
+    Args:
+        demonstrations: With the fields next_observations and terminated.
+        gamma: γ, for the discounts.
+        device: Where they live.
+    """
+
+    def __init__(self, demonstrations: DemoTensors, *, gamma: float, device: torch.device) -> None:
+        if demonstrations.next_observations is None or demonstrations.terminated is None:
+            raise ValueError("the store needs next_observations and terminated")
+        terminated = demonstrations.terminated.to(device)
+        self._fields: Batch = {
+            "observations": demonstrations.observations.to(device),
+            "actions": demonstrations.actions.to(device),
+            "next_observations": demonstrations.next_observations.to(device),
+            "terminated": terminated,
+            "discounts": gamma * (~terminated).float(),
+        }
+        ids = demonstrations.episode_ids
+        first = torch.ones_like(ids, dtype=torch.bool)
+        first[1:] = ids[1:] != ids[:-1]
+        self._starts = self._fields["observations"][first.to(device)]
+
+    def __len__(self) -> int:
+        return len(self._fields["actions"])
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of demonstrated episodes."""
+        return len(self._starts)
+
+    @timed("sample")
+    def sample(self, batches: int, size: int, generator: torch.Generator) -> list[Batch]:
+        """Draw minibatches: observations, actions, next_observations, terminated, discounts."""
+        device = self._starts.device
+        slots = torch.randint(len(self), (batches * size,), generator=generator, device=device)
+        split = {
+            name: value[slots].unflatten(0, (batches, size)) for name, value in self._fields.items()
+        }
+        return [{name: value[i] for name, value in split.items()} for i in range(batches)]
+
+    @timed("sample")
+    def sample_starts(self, size: int, generator: torch.Generator) -> Tensor:
+        """Draw initial observations of demonstrated episodes. Shape (size, *observation_shape)."""
+        device = self._starts.device
+        rows = torch.randint(len(self._starts), (size,), generator=generator, device=device)
+        return self._starts[rows]

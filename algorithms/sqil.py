@@ -1,0 +1,297 @@
+"""SQIL: soft Q imitation learning.
+
+Anonymous (Reddy, Dragan and Levine), "What Would π* Do?: Imitation Learning via Off-Policy
+Reinforcement Learning", submitted 2018; conference version "SQIL", ICLR 2020, arXiv 1905.11108.
+Equation and line numbers below are those of the submitted version.
+
+    B(D, r) = Σ_{(s,a,s') ∈ D} (Q(s, a) - (r + γ V(s')))²                          (eq 16)
+    V(s) = τ log Σ_a exp(Q(s, a) / τ), 0 after a terminal state                    (eq 2)
+    θ ← θ - η ∇[ B(D_demo, r) + λ_samp B(D_samp, 0) ]                              (Alg. 1, line 4)
+    π(a|s) = exp((Q(s, a) - V(s)) / τ)                                             (eq 1)
+
+Each sum is estimated by the mean over a minibatch, equally large from both memories (section 3.3).
+
+Departures from the paper in the default settings (`--preset paper` undoes all of them; what each is
+worth on Lunar Lander stands in docs/algorithms/sqil.md):
+  * V(s') comes from a slowly following target network and is held constant (`mode=target`, Polyak),
+    as in the authors' released Atari code; the paper differentiates through it (`mode=full`).
+  * temperature 0.1 instead of 1: with r = 1, entropy at temperature 1 is worth more than imitating.
+  * a demonstrated transition into a terminal state is worth r / (1 - γ) (`absorbing=value`), which
+    section 3.3 proposes and did not use; without it, ending the episode is the worst that can happen.
+  * layer normalisation in the network.
+  * the learning rate falls linearly to 0.
+  * one update per two env steps all along (`interleave=steps`) instead of k updates, then a rollout.
+  * λ_samp = 1 on means (`sample_weight=mean`); the paper's 1e-6 multiplies a sum over a growing set
+    (`sample_weight=sum` restores that).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.core import soft
+from rlfd.algorithms.core.engine import Batch, Parameters
+from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
+from rlfd.algorithms.core.replay import DemoStore
+from rlfd.algorithms.registry import register
+from rlfd.errors import RlfdError
+
+__all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftImitationConfig(QLearnerConfig):
+    """Hyperparameters that SQIL and SQIL-T share."""
+
+    mode: Literal["full", "semi", "target"] = hyper(
+        "target", "gradient through V(s'), or V(s') held constant, or from the target network"
+    )
+    temperature: float = hyper(0.1, "τ of V and π; the paper's is 1", above=0)
+    lambda_samp: float = hyper(1.0, "λ_samp, weight of the learner's own transitions", low=0)
+    sample_weight: Literal["mean", "sum"] = hyper(
+        "mean", "λ_samp weighs means, or sums over the memories (as printed in the paper)"
+    )
+    interleave: Literal["steps", "rollouts"] = hyper(
+        "steps", "update every few env steps, or k times before each whole rollout (Alg. 1)"
+    )
+    updates_per_rollout: int = hyper(200, "k (interleave=rollouts)", low=1)
+    rollout_policy: Literal["learner", "uniform"] = hyper(
+        "learner", "who acts; uniform is the paper's ablation"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.interleave == "rollouts" and self.final_learning_rate != 1.0:
+            raise RlfdError(
+                "interleave=rollouts makes a number of updates that is not known beforehand, "
+                "so the learning rate cannot fall over it",
+                "set final_learning_rate=1",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SQILConfig(SoftImitationConfig):
+    """Hyperparameters of SQIL."""
+
+    reward: float = hyper(1.0, "r, reward of a demonstrated transition", above=0)
+    absorbing: Literal["off", "value"] = hyper(
+        "value", "a demonstrated terminal transition is worth r, or r / (1 - γ)"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.absorbing == "value" and self.gamma == 1.0:
+            raise RlfdError("absorbing=value needs gamma < 1", "set absorbing=off")
+
+
+def squared_soft_bellman_errors(
+    q: Tensor, rewards: Tensor | float, discounts: Tensor, next_values: Tensor
+) -> Tensor:
+    """Return (Q(s, a) - (r + γ (1 - d) V(s')))², the summands of eq 16.
+
+    Args:
+        q: Q(s, a). Shape (B,).
+        rewards: r. Shape (B,) or a number.
+        discounts: γ (1 - terminated). Shape (B,).
+        next_values: V(s'). Shape (B,). Pass it detached to hold the target constant.
+
+    Returns:
+        Shape (B,).
+    """
+    return (q - (rewards + discounts * next_values)).square()  # eq 16
+
+
+def demo_rewards(
+    terminated: Tensor, reward: float, gamma: float, absorbing: Literal["off", "value"]
+) -> Tensor:
+    """Return r for each demonstrated transition, r / (1 - γ) into terminal states if wanted.
+
+    Args:
+        terminated: Whether s' is terminal; a time limit is not. Shape (B,).
+        reward: r.
+        gamma: γ.
+        absorbing: ``value`` = as if the demonstrator stayed rewarded forever (section 3.3).
+
+    Returns:
+        Shape (B,), float32.
+    """
+    rewards = torch.full(terminated.shape, reward, device=terminated.device)
+    if absorbing == "value":
+        rewards = torch.where(terminated, reward / (1.0 - gamma), rewards)
+    return rewards
+
+
+class SoftImitationLoop:
+    """Alg. 1 around a loss: acting, both memories, and which update is due when.
+
+    Args:
+        problem: What to learn in.
+        config: Hyperparameters.
+        learner: Network, engine and the memory D_samp.
+        with_starts: Whether the loss reads initial observations of demonstrations.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: SoftImitationConfig,
+        learner: QLearner,
+        *,
+        with_starts: bool = False,
+    ) -> None:
+        assert problem.demonstrations is not None
+        self.config, self.learner, self.with_starts = config, learner, with_starts
+        self.demos = DemoStore(problem.demonstrations, gamma=config.gamma, device=problem.device)
+
+    def values_after(
+        self, parameters: Parameters, target: Parameters, next_observations: Tensor
+    ) -> Tensor:
+        """Return V(s') (eq 2) as `mode` says. Shape (B,)."""
+        if self.config.mode == "full":
+            q_values = self.learner.values(parameters, next_observations)
+            return soft.soft_value(q_values, self.config.temperature)
+        with torch.no_grad():
+            source = target if self.config.mode == "target" else parameters
+            q_values = self.learner.values(source, next_observations)
+            return soft.soft_value(q_values, self.config.temperature)
+
+    def act_and_store(self, world: World) -> int:
+        """Act once in every environment; the rewards in D_samp are 0 whatever the world paid.
+
+        Returns:
+            How many episodes ended.
+        """
+        learner = self.learner
+        if self.config.rollout_policy == "uniform":
+            actions = learner.uniform(world.num_envs)
+        else:
+            actions = learner.boltzmann(
+                world.observations, self.config.temperature, learner.generator
+            )
+        transitions = world.step(actions)
+        learner.store(transitions, rewards=torch.zeros(world.num_envs))
+        return int((transitions.terminated | transitions.truncated).sum())
+
+    def iteration(self, world: World, updates: int) -> int:
+        """Make one pass of Alg. 1's loop, `updates` having been made before.
+
+        Returns:
+            How many updates were made.
+        """
+        if self.config.interleave == "rollouts":
+            for _ in range(world.num_envs):  # k updates for each rollout
+                if len(self.learner.replay) > 0:
+                    self._update(self.config.updates_per_rollout)  # Alg. 1, line 4
+            made = self.config.updates_per_rollout * world.num_envs
+            made = made if len(self.learner.replay) > 0 else 0
+            ended = 0
+            while ended < world.num_envs:  # Alg. 1, lines 6-7
+                ended += self.act_and_store(world)
+            return made
+        self.act_and_store(world)
+        due = max(0, self.learner.updates_due(world.env_steps, updates))
+        self._update(due)
+        return due
+
+    def _update(self, count: int) -> None:
+        """Take `count` gradient steps, half demonstrations, half own transitions each."""
+        if count == 0:
+            return
+        learner, size = self.learner, self.config.batch_size
+        demo = self.demos.sample(count, size, learner.generator)
+        own = learner.replay.sample(count, size, learner.generator)
+        weight = torch.tensor(self._sample_weight(), device=learner.device)
+        for demo_batch, own_batch in zip(demo, own, strict=True):
+            batch = {f"demo/{name}": value for name, value in demo_batch.items()}
+            batch |= {f"own/{name}": value for name, value in own_batch.items()}
+            batch["own/weight"] = weight
+            if self.with_starts:
+                batch["demo/starts"] = self.demos.sample_starts(size, learner.generator)
+            learner.engine.step(batch)
+
+    def _sample_weight(self) -> float:
+        if self.config.sample_weight == "mean":
+            return self.config.lambda_samp
+        return self.config.lambda_samp * len(self.learner.replay) / len(self.demos)
+
+
+@register
+class SQIL(Algorithm):
+    """Soft Q imitation learning."""
+
+    name = "sqil"
+    title = "What Would π* Do?: Imitation Learning via Off-Policy RL (Reddy et al., 2018)"
+    summary = "soft Q-learning, reward r for demonstrated and 0 for own transitions"
+    Config = SQILConfig
+    needs = Needs(
+        demonstrations=True,
+        reward=False,
+        interaction=True,
+        demo_fields=frozenset({"next_observations", "terminated"}),
+    )
+    policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
+    metric_definitions: ClassVar[dict[str, str]] = {
+        "loss/demo": "B(D_demo, r) / |D_demo|: mean squared soft Bellman error of demonstrations",
+        "loss/own": "B(D_samp, 0) / |D_samp|: the same for own transitions with reward 0",
+        "q/demo": "mean of Q(s, a) over demonstrated transitions",
+        "q/own": "mean of Q(s, a) over own transitions",
+        "policy/demo_likelihood": "mean of π(a|s) over demonstrated transitions",
+        "policy/entropy": "entropy of π at own states, nats",
+        "optim/grad_norm": "norm of the gradient before clipping",
+    }
+
+    def __init__(self, problem: Problem, config: SQILConfig) -> None:
+        self.config = config
+        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
+        self.loop = SoftImitationLoop(problem, config, self.learner)
+
+    def _loss(
+        self, parameters: Parameters, target: Parameters, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config, values = self.config, self.learner.values
+        demo_q_values = values(parameters, batch["demo/observations"])  # (B, A)
+        own_q_values = values(parameters, batch["own/observations"])  # (B, A)
+        demo_q = select(demo_q_values, batch["demo/actions"])
+        own_q = select(own_q_values, batch["own/actions"])
+        rewards = demo_rewards(
+            batch["demo/terminated"], config.reward, config.gamma, config.absorbing
+        )
+        demo_next = self.loop.values_after(parameters, target, batch["demo/next_observations"])
+        own_next = self.loop.values_after(parameters, target, batch["own/next_observations"])
+
+        demo_error = squared_soft_bellman_errors(
+            demo_q, rewards, batch["demo/discounts"], demo_next
+        ).mean()  # B(D_demo, r)
+        own_error = squared_soft_bellman_errors(
+            own_q, 0.0, batch["own/discounts"], own_next
+        ).mean()  # B(D_samp, 0)
+        loss = demo_error + batch["own/weight"] * own_error  # Alg. 1, line 4
+
+        log_probs = soft.boltzmann_log_probs(demo_q_values, config.temperature)
+        return loss, {
+            "loss/demo": demo_error,
+            "loss/own": own_error,
+            "q/demo": demo_q.mean(),
+            "q/own": own_q.mean(),
+            "policy/demo_likelihood": select(log_probs, batch["demo/actions"]).exp().mean(),
+            "policy/entropy": soft.boltzmann_entropy(own_q_values, config.temperature).mean(),
+        }
+
+    def iteration(self, world: World) -> Metrics:
+        """Make one pass of Alg. 1's loop."""
+        self.updates += self.loop.iteration(world, self.updates)
+        return self.learner.engine.drain()
+
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Return samples of π (eq 1), or its most likely actions."""
+        if greedy:
+            return self.learner.greedy(observations)
+        return self.learner.boltzmann(observations, self.config.temperature, generator)

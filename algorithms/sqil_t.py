@@ -1,0 +1,145 @@
+"""SQIL-T: soft Q imitation learning on the tighter bound, which keeps an explicit cloning term.
+
+Appendix A.1 of the paper named in `rlfd.algorithms.sqil`; its conference version calls the same form
+regularised behavioural cloning. With B of eq 16 and trajectories ζ of the demonstrations:
+
+    ℓ_SQIL-T = α Σ_ζ Σ_t -(Q(s_t, a_t) - V(s_t)) + λ_demo B(D_demo, 0) + λ_samp B(D_samp, 0)   (eq 19)
+    ℓ        = ℓ_SQIL-T - α Σ_ζ V(s_0)                                                         (eq 15)
+
+`value_at_start=true` minimises eq 15 instead. Sums are estimated by means over minibatches, all
+divided by |D_demo|. α = 2 λ_demo r corresponds to SQIL's reward r (eq 18).
+
+Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, except that there
+is no reward for a terminal rule to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.core import soft
+from rlfd.algorithms.core.engine import Batch, Parameters
+from rlfd.algorithms.core.q_learner import QLearner, select
+from rlfd.algorithms.registry import register
+from rlfd.algorithms.sqil import (
+    SoftImitationConfig,
+    SoftImitationLoop,
+    squared_soft_bellman_errors,
+)
+
+__all__ = ["SQILT", "SQILTConfig", "cloning_losses"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SQILTConfig(SoftImitationConfig):
+    """Hyperparameters of SQIL-T."""
+
+    alpha: float = hyper(2.0, "α, weight of the cloning term", low=0)
+    lambda_demo: float = hyper(1.0, "λ_demo, weight of the demonstrations' Bellman error", low=0)
+    value_at_start: bool = hyper(False, "add -α V(s_0) of each demonstration: eq 15, not eq 19")
+
+
+def cloning_losses(q_values: Tensor, actions: Tensor, temperature: float) -> Tensor:
+    """Return -(Q(s, a) - V(s)) = -τ log π(a|s), the summands of eq 19's first term.
+
+    Args:
+        q_values: Shape (B, A).
+        actions: Demonstrated actions. Shape (B,).
+        temperature: τ.
+
+    Returns:
+        Shape (B,).
+    """
+    return soft.soft_value(q_values, temperature) - select(q_values, actions)
+
+
+@register
+class SQILT(Algorithm):
+    """SQIL-T."""
+
+    name = "sqil-t"
+    title = "What Would π* Do?, appendix A.1 (Reddy et al., 2018); regularised behavioural cloning"
+    summary = "cloning plus soft Bellman errors with reward 0: SQIL's tighter bound"
+    Config = SQILTConfig
+    needs = Needs(
+        demonstrations=True,
+        reward=False,
+        interaction=True,
+        demo_fields=frozenset({"next_observations", "terminated"}),
+    )
+    policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
+    metric_definitions: ClassVar[dict[str, str]] = {
+        "loss/cloning": "mean of -(Q(s, a) - V(s)) over demonstrated transitions",
+        "loss/demo": "B(D_demo, 0) / |D_demo|: mean squared soft Bellman error of demonstrations",
+        "loss/own": "B(D_samp, 0) / |D_samp|: the same for own transitions",
+        "q/demo": "mean of Q(s, a) over demonstrated transitions",
+        "q/own": "mean of Q(s, a) over own transitions",
+        "policy/demo_likelihood": "mean of π(a|s) over demonstrated transitions",
+        "policy/entropy": "entropy of π at own states, nats",
+        "optim/grad_norm": "norm of the gradient before clipping",
+    }
+
+    def __init__(self, problem: Problem, config: SQILTConfig) -> None:
+        self.config = config
+        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
+        self.loop = SoftImitationLoop(
+            problem, config, self.learner, with_starts=config.value_at_start
+        )
+        # starts are drawn one per transition, but there is one per trajectory
+        self._start_share = self.loop.demos.num_episodes / len(self.loop.demos)
+
+    def _loss(
+        self, parameters: Parameters, target: Parameters, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config, values = self.config, self.learner.values
+        demo_q_values = values(parameters, batch["demo/observations"])  # (B, A)
+        own_q_values = values(parameters, batch["own/observations"])  # (B, A)
+        demo_q = select(demo_q_values, batch["demo/actions"])
+        own_q = select(own_q_values, batch["own/actions"])
+        demo_next = self.loop.values_after(parameters, target, batch["demo/next_observations"])
+        own_next = self.loop.values_after(parameters, target, batch["own/next_observations"])
+
+        cloning = cloning_losses(demo_q_values, batch["demo/actions"], config.temperature).mean()
+        demo_error = squared_soft_bellman_errors(
+            demo_q, 0.0, batch["demo/discounts"], demo_next
+        ).mean()
+        own_error = squared_soft_bellman_errors(own_q, 0.0, batch["own/discounts"], own_next).mean()
+        loss = (
+            config.alpha * cloning
+            + config.lambda_demo * demo_error
+            + batch["own/weight"] * own_error
+        )  # eq 19
+        if config.value_at_start:
+            start_q_values = values(parameters, batch["demo/starts"])
+            start_value = soft.soft_value(start_q_values, config.temperature).mean()
+            loss = loss - config.alpha * self._start_share * start_value  # eq 15
+
+        log_probs = soft.boltzmann_log_probs(demo_q_values, config.temperature)
+        return loss, {
+            "loss/cloning": cloning,
+            "loss/demo": demo_error,
+            "loss/own": own_error,
+            "q/demo": demo_q.mean(),
+            "q/own": own_q.mean(),
+            "policy/demo_likelihood": select(log_probs, batch["demo/actions"]).exp().mean(),
+            "policy/entropy": soft.boltzmann_entropy(own_q_values, config.temperature).mean(),
+        }
+
+    def iteration(self, world: World) -> Metrics:
+        """Make one pass of Alg. 1's loop, with this method's loss."""
+        self.updates += self.loop.iteration(world, self.updates)
+        return self.learner.engine.drain()
+
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Return samples of π (eq 1), or its most likely actions."""
+        if greedy:
+            return self.learner.greedy(observations)
+        return self.learner.boltzmann(observations, self.config.temperature, generator)

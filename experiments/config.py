@@ -1,0 +1,308 @@
+"""The configuration of a run: defaults < preset < file < command line, with who set what.
+
+`RunConfig` is what `config.json` holds; nothing else decides what a run computes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rlfd import algorithms
+from rlfd.algorithms.base import AlgorithmConfig
+from rlfd.algorithms.presets import preset_layers
+from rlfd.envs import EnvConfig, check
+from rlfd.errors import RlfdError, unknown_name
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Resolved", "RunConfig", "resolve"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a run computes.
+
+    Attributes:
+        algo: Name in the registry.
+        env: The environment with start and options.
+        algorithm: The method's hyperparameters.
+        seed: Root of every random stream of the run.
+        steps: Budget in env steps; for methods that do not interact, in updates (0 = until they
+            stop by themselves).
+        num_envs: Environments stepped together.
+        demos: Name of the demonstrations; None = none.
+        num_demos: Episodes used of them (a seeded subset); None = all.
+        log_every: Budget units between rows of train.csv.
+        eval_every: Budget units between evaluations; 0 = only at the end.
+        eval_episodes: Episodes of each of those evaluations, per policy.
+        final_episodes: Episodes of the evaluations at the end, per policy.
+        checkpoint_every: Budget units between checkpoints.
+        device: Where learning happens, such as ``cpu``.
+        threads: Torch threads.
+        compile: Whether updates are compiled.
+        preset: Name of the preset the defaults came from.
+        exp_name: Tells variants of one algorithm apart; part of the run's folder.
+    """
+
+    algo: str
+    env: EnvConfig
+    algorithm: AlgorithmConfig
+    seed: int = 0
+    steps: int = 100_000
+    num_envs: int = 8
+    demos: str | None = None
+    num_demos: int | None = None
+    log_every: int = 2_000
+    eval_every: int = 10_000
+    eval_episodes: int = 20
+    final_episodes: int = 100
+    checkpoint_every: int = 50_000
+    device: str = "cpu"
+    threads: int = 1
+    compile: Literal["auto", "on", "off"] = "auto"
+    preset: str = "default"
+    exp_name: str = "default"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values["env"] = self.env.to_json()
+        values["algorithm"] = dataclasses.asdict(self.algorithm)
+        return json.loads(json.dumps({"schema": SCHEMA, **values}))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> RunConfig:
+        """Read what `to_json` returned.
+
+        Raises:
+            RlfdError: If a field is unknown or has the wrong type.
+        """
+        values = dict(value)
+        if values.pop("schema", None) != SCHEMA:
+            raise RlfdError("this configuration was written by another version of rlfd")
+        algo = algorithms.get(values["algo"])
+        env = EnvConfig.from_json(values.pop("env"))
+        algorithm = algo.Config(**_typed(algo.Config, values.pop("algorithm")))
+        return cls(env=env, algorithm=algorithm, **_typed(cls, values))
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and, for each field, which layer set it."""
+
+    config: RunConfig
+    provenance: dict[str, str]
+
+
+RUN_FIELDS = tuple(
+    field.name
+    for field in dataclasses.fields(RunConfig)
+    if field.name not in ("algo", "env", "algorithm", "preset")
+)
+MINIMUM = {
+    "seed": 0,
+    "steps": 0,
+    "num_envs": 1,
+    "num_demos": 1,
+    "log_every": 1,
+    "eval_every": 0,
+    "eval_episodes": 1,
+    "final_episodes": 1,
+    "checkpoint_every": 1,
+    "threads": 1,
+}
+
+
+def resolve(
+    algo: str,
+    env: EnvConfig,
+    *,
+    preset: str | None = None,
+    config_file: Path | None = None,
+    settings: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Resolved:
+    """Build a run's configuration from all layers, weakest first.
+
+    Args:
+        algo: Name of the algorithm.
+        env: The environment.
+        preset: Name of a preset; None = ``default``.
+        config_file: JSON or TOML with tables ``run`` and ``algorithm``, or a run's config.json.
+        settings: ``key=value`` for the algorithm's hyperparameters.
+        options: Fields of `RunConfig` given on the command line.
+
+    Raises:
+        RlfdError: If a name is unknown, or a value has the wrong type or is out of range.
+    """
+    cls = algorithms.get(algo)
+    env = check(env)
+    run: dict[str, Any] = {}
+    hyperparameters: dict[str, Any] = {}
+    provenance = {name: "default" for name in RUN_FIELDS}
+    provenance |= {f"algorithm.{f.name}": "default" for f in dataclasses.fields(cls.Config)}
+
+    def apply(layer: str, run_part: Mapping[str, Any], algorithm_part: Mapping[str, Any]) -> None:
+        _known("run setting", run_part, RUN_FIELDS, layer)
+        _known(f"setting of {algo}", algorithm_part, _names(cls.Config), layer)
+        run.update(run_part)
+        hyperparameters.update(algorithm_part)
+        provenance.update({name: layer for name in run_part})
+        provenance.update({f"algorithm.{name}": layer for name in algorithm_part})
+
+    for label, layer in preset_layers(algo, preset or "default", env.name):
+        apply(label, layer.run, layer.algorithm)
+    if config_file is not None:
+        apply(f"file {config_file}", *_read_file(config_file, algo))
+    given = dict(_split(setting) for setting in settings)
+    _known(f"setting of {algo}", given, _names(cls.Config), "--set")
+    apply("--set", {}, {name: _parse(cls.Config, name, text) for name, text in given.items()})
+    apply("command line", options or {}, {})
+
+    algorithm = cls.Config(**_typed(cls.Config, hyperparameters))
+    typed = _typed(RunConfig, run)
+    if not cls.needs.interaction:
+        typed.setdefault("steps", 0)
+        typed.setdefault("num_envs", 1)
+        typed.setdefault("log_every", 1)
+        typed.setdefault("eval_every", 0)
+    config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
+    _check_run(config, cls.needs.interaction)
+    return Resolved(config, provenance)
+
+
+def _check_run(config: RunConfig, interaction: bool) -> None:
+    for name, least in MINIMUM.items():
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise RlfdError(f"'{name}' is {value}, expected at least {least}")
+    if interaction and config.steps == 0:
+        raise RlfdError("'steps' is 0, expected at least 1", "give a budget with --steps")
+    if config.device != "cpu":
+        import torch
+
+        kind = config.device.split(":")[0]
+        if kind != "cuda":
+            raise RlfdError(f"unknown device '{config.device}', expected cpu or cuda")
+        if not torch.cuda.is_available():
+            raise RlfdError("no CUDA device was found", "use --device cpu")
+    bad = [c for c in config.exp_name if not (c.isalnum() or c in "-_.=,+")]
+    if bad or config.exp_name in ("", ".", ".."):
+        raise RlfdError(
+            f"experiment name '{config.exp_name}' is used as a folder, "
+            "expected letters, digits and -_.=,+"
+        )
+
+
+def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RlfdError(f"cannot read configuration {path}: {error.strerror}") from error
+    try:
+        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise RlfdError(f"configuration {path} is not valid {path.suffix[1:]}: {error}") from error
+    if not isinstance(value, dict):
+        raise RlfdError(f"configuration {path} holds no table, expected 'run' and 'algorithm'")
+    if "schema" in value:  # a run's own config.json
+        if value.get("algo") != algo:
+            raise RlfdError(f"configuration {path} is for '{value.get('algo')}', not for '{algo}'")
+        ignored = ("algo", "env", "algorithm", "preset", "schema")
+        run = {name: item for name, item in value.items() if name not in ignored}
+        return run, value["algorithm"]
+    extra = set(value) - {"run", "algorithm"}
+    if extra:
+        raise unknown_name("table", min(extra), ["run", "algorithm"], f"in {path}")
+    return value.get("run", {}), value.get("algorithm", {})
+
+
+def _names(cls: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def _known(kind: str, given: Mapping[str, Any], known: Sequence[str], layer: str) -> None:
+    for name in given:
+        if name not in known:
+            raise unknown_name(kind, name, known, f"given by {layer}")
+
+
+def _split(setting: str) -> tuple[str, str]:
+    name, separator, text = setting.partition("=")
+    if not separator or not name:
+        raise RlfdError(f"setting '{setting}' is not of the form key=value")
+    return name.strip(), text.strip()
+
+
+def _parse(cls: type[Any], name: str, text: str) -> Any:
+    """Read a value from the command line by the field's type. No code is evaluated."""
+    hint = get_type_hints(cls)[name]
+    if hint is str or get_origin(hint) is Literal:
+        return text
+    if hint is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in words:
+            raise _wrong_type(name, "true or false", text)
+        return words[text.lower()]
+    if get_origin(hint) is tuple:
+        parts = [part for part in text.strip("()[]").split(",") if part.strip()]
+        return [_number(name, part, int) for part in parts]
+    return _number(name, text, hint)
+
+
+def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
+    try:
+        value = float(text.replace("_", ""))
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise _wrong_type(name, expected, text) from None
+    if kind is int:
+        if not value.is_integer():
+            raise _wrong_type(name, "a whole number", text)
+        return int(value)
+    return value
+
+
+def _typed(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check values (from JSON, TOML or Python) against a dataclass's types; ints pass as floats."""
+    hints = get_type_hints(cls)
+    _known("setting", values, list(hints), "the configuration")
+    return {name: _convert(name, value, hints[name]) for name, value in values.items()}
+
+
+def _convert(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(arg for arg in get_args(hint) if arg is not type(None))
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            choices = ", ".join(map(str, get_args(hint)))
+            raise _wrong_type(name, f"one of {choices}", value)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise _wrong_type(name, "a list of whole numbers", value)
+        return tuple(_convert(name, item, int) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        raise _wrong_type(name, words[hint], value)
+    return value
+
+
+def _wrong_type(name: str, expected: str, value: Any) -> RlfdError:
+    return RlfdError(f"setting '{name}' is '{value}', expected {expected}")

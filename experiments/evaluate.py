@@ -1,0 +1,338 @@
+"""Playing a learned policy: for a run's own evaluations, for `rlfd evaluate`, as demonstrator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from rlfd import algorithms
+from rlfd.algorithms.base import Algorithm, PolicyMode
+from rlfd.envs import EnvConfig, PlayedEpisode, check, play_episodes
+from rlfd.errors import RlfdError, unknown_name
+from rlfd.experiments import checkpoint as checkpoints
+from rlfd.experiments.config import RunConfig
+from rlfd.experiments.problem import build_for_acting
+from rlfd.experiments.report import NullReporter, Reporter
+from rlfd.experiments.run_dir import RunDir
+from rlfd.seeding import derive, derive_many
+
+__all__ = [
+    "EvalSummary",
+    "RunDemonstrator",
+    "best_step",
+    "evaluate_run",
+    "evaluation_row",
+    "play_policy",
+    "run_demonstrator",
+]
+
+EVAL_SEED_OFFSET = 10_000
+
+
+def play_policy(
+    algorithm: Algorithm,
+    env: EnvConfig,
+    *,
+    policy: PolicyMode,
+    episodes: int,
+    seed: int,
+    stream: str,
+    num_envs: int = 20,
+    frames: int = 0,
+) -> Iterator[PlayedEpisode]:
+    """Play whole episodes with a learned policy, without touching the algorithm's state.
+
+    Args:
+        algorithm: Acts.
+        env: Where.
+        policy: Samples, or most likely actions.
+        episodes: How many.
+        seed: The run's seed; evaluation has streams of its own (10,000 + seed).
+        stream: Which evaluation: the same name gives the same start states.
+        num_envs: How many run at a time.
+        frames: Film this many, the first ones.
+    """
+    root = EVAL_SEED_OFFSET + seed
+    seeds = derive_many(root, f"evaluation {stream}", episodes)
+    generator = torch.Generator(device=_device(algorithm))
+    generator.manual_seed(derive(root, f"actions {stream}"))
+
+    def act(observations: npt.NDArray[Any], _: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return algorithm.act(observations, greedy=policy == "greedy", generator=generator)
+
+    return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames)
+
+
+def _device(algorithm: Algorithm) -> torch.device:
+    return next(iter(algorithm.policy_state().values())).device
+
+
+def evaluation_row(
+    played: PlayedEpisode, *, env_steps: int, phase: str, policy: str
+) -> dict[str, Any]:
+    """Return an evaluation episode as a row of eval.csv."""
+    return {
+        "env_steps": env_steps,
+        "phase": phase,
+        "policy": policy,
+        "episode": played.index,
+        "seed": played.seed,
+        "episode_return": played.episode_return,
+        "episode_length": played.length,
+        "terminated": played.terminated,
+        "truncated": played.truncated,
+        "success": played.success,
+        "landed": played.landed,
+    }
+
+
+def best_step(run: RunDir) -> int | None:
+    """Return the step of the best saved policy; None before the first evaluation.
+
+    Best by the periodic evaluations of the headline policy: success rate where the environment has
+    a success test, then mean return; the later one of equals.
+    """
+    rows = run.evaluations()
+    headline = algorithms.get(run.config().algo).policies[0]
+    rows = rows[(rows["phase"] == "periodic") & (rows["policy"] == headline)]
+    saved = checkpoints.list_policies(run.checkpoints)
+    rows = rows[rows["env_steps"].isin(list(saved))]
+    if rows.empty:
+        return None
+    scores = rows.groupby("env_steps")[["success", "episode_return"]].mean().fillna(0.0)
+    ranked = scores.reset_index().sort_values(["success", "episode_return", "env_steps"])
+    return int(ranked["env_steps"].iloc[-1])
+
+
+def choose_policy(run: RunDir, checkpoint: str) -> tuple[int, Path]:
+    """Return step and file of the saved policy that ``latest``, ``best`` or a step number names.
+
+    Raises:
+        RlfdError: If there is none.
+    """
+    saved = checkpoints.list_policies(run.checkpoints)
+    if not saved:
+        raise RlfdError(
+            f"run {run.path} has no saved policy yet", "let it train until its first evaluation"
+        )
+    if checkpoint == "latest":
+        step = max(saved)
+    elif checkpoint == "best":
+        best = best_step(run)
+        step = max(saved) if best is None else best
+    elif checkpoint.isdigit() and int(checkpoint) in saved:
+        step = int(checkpoint)
+    else:
+        known = ["latest", "best", *map(str, saved)]
+        raise unknown_name(
+            "checkpoint", checkpoint, known, f"saved steps: {', '.join(map(str, saved))}"
+        )
+    return step, saved[step]
+
+
+def load_policy(run: RunDir, checkpoint: str) -> tuple[Algorithm, RunConfig, int]:
+    """Rebuild a run's algorithm with a saved policy; it can act but not go on learning.
+
+    Raises:
+        RlfdError: If there is no such policy, or it cannot be read.
+    """
+    config = run.config()
+    step, path = choose_policy(run, checkpoint)
+    torch.set_num_threads(config.threads)
+    algorithm = build_for_acting(config)
+    try:
+        algorithm.load_policy_state(checkpoints.load_policy(path))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RlfdError(f"policy {path} does not fit its run: {error}") from error
+    return algorithm, config, step
+
+
+@dataclass(frozen=True)
+class EvalSummary:
+    """What `rlfd evaluate` reports. Rates are None where the environment has no success test."""
+
+    run: str
+    algo: str
+    env: str
+    start: str
+    checkpoint: int
+    policy: str
+    episodes: int
+    return_mean: float
+    return_std: float
+    return_iqm: float
+    length_mean: float
+    success_rate: float | None
+    videos: list[str]
+
+
+def evaluate_run(
+    run: RunDir,
+    *,
+    episodes: int,
+    start: str | None = None,
+    checkpoint: str = "latest",
+    policy: str | None = None,
+    record_video: int = 0,
+    seed: int | None = None,
+    reporter: Reporter | None = None,
+) -> EvalSummary:
+    """Play a trained run's policy and summarise it.
+
+    Args:
+        run: The run.
+        episodes: How many episodes.
+        start: Start-state distribution; None = the one it was trained on.
+        checkpoint: ``latest``, ``best`` or a step.
+        policy: ``sampled`` or ``greedy``; None = the algorithm's headline policy.
+        record_video: Film this many of the episodes.
+        seed: Root of start states and draws; None = the run's.
+        reporter: Told about progress.
+
+    Raises:
+        RlfdError: If something that was named does not exist.
+    """
+    reporter = reporter or NullReporter()
+    algorithm, config, step = load_policy(run, checkpoint)
+    mode = check_policy(algorithm, policy)
+    env = config.env if start is None else check(dataclasses.replace(config.env, start=start))
+    reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
+    played = []
+    for episode in play_policy(
+        algorithm,
+        env,
+        policy=mode,
+        episodes=episodes,
+        seed=config.seed if seed is None else seed,
+        stream="final",
+        frames=record_video,
+    ):
+        played.append(episode)
+        reporter.advance(len(played), {"return": episode.episode_return})
+    reporter.finish()
+    videos = [
+        str(_write_video(run, episode, f"{env.start}-{mode}-step{step}"))
+        for episode in played
+        if episode.frames
+    ]
+    return EvalSummary(
+        run=str(run.path),
+        algo=config.algo,
+        env=env.name,
+        start=env.start,
+        checkpoint=step,
+        policy=mode,
+        episodes=episodes,
+        videos=videos,
+        **summarise(played),
+    )
+
+
+def check_policy(algorithm: Algorithm, policy: str | None) -> PolicyMode:
+    """Return the way to act that `policy` names, or the headline.
+
+    Raises:
+        RlfdError: If the algorithm has none of that name.
+    """
+    for mode in algorithm.policies:
+        if policy in (None, mode):
+            return mode
+    raise unknown_name(f"policy of {algorithm.name}", str(policy), algorithm.policies)
+
+
+def summarise(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
+    """Return means over episodes, with the names that `evaluate --json` prints."""
+    from rlfd.experiments.statistics import iqm
+
+    returns = np.array([episode.episode_return for episode in played])
+    successes = [episode.success for episode in played if episode.success is not None]
+    return {
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_iqm": float(iqm(returns)),
+        "length_mean": float(np.mean([episode.length for episode in played])),
+        "success_rate": float(np.mean(successes)) if successes else None,
+    }
+
+
+def _write_video(run: RunDir, episode: PlayedEpisode, label: str) -> Path:
+    from moviepy import ImageSequenceClip
+
+    run.videos.mkdir(parents=True, exist_ok=True)
+    path = run.videos / f"{label}-episode{episode.index}.mp4"
+    clip = ImageSequenceClip(episode.frames, fps=50)
+    clip.write_videofile(str(path), logger=None, audio=False)
+    return path
+
+
+class RunDemonstrator:
+    """A trained run that demonstrates. Each episode draws from a generator of its own."""
+
+    def __init__(
+        self, algorithm: Algorithm, description: dict[str, Any], *, greedy: bool, seed: int
+    ) -> None:
+        self._algorithm, self._description = algorithm, description
+        self._greedy, self._seed = greedy, seed
+        self._generators: dict[int, torch.Generator] = {}
+
+    def reset(self, n: int) -> None:
+        """Forget all episodes."""
+        self._generators = {}
+
+    def act(
+        self, observations: npt.NDArray[Any], indices: npt.NDArray[np.int64]
+    ) -> npt.NDArray[Any]:
+        """Act for the episodes of the given indices."""
+        if self._greedy:
+            return self._algorithm.act(observations, greedy=True)
+        return np.concatenate(
+            [
+                self._algorithm.act(row[None], greedy=False, generator=self._generator(int(index)))
+                for row, index in zip(observations, indices, strict=True)
+            ]
+        )
+
+    def _generator(self, index: int) -> torch.Generator:
+        if index not in self._generators:
+            seed = derive(self._seed, f"demonstrator episode {index}")
+            self._generators[index] = torch.Generator().manual_seed(seed)
+        return self._generators[index]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is recorded of the demonstrator."""
+        return dict(self._description)
+
+
+def run_demonstrator(
+    run: RunDir, *, checkpoint: str, greedy: bool | None, seed: int
+) -> RunDemonstrator:
+    """Return a trained run as demonstrator.
+
+    Args:
+        run: The run.
+        checkpoint: ``latest``, ``best`` or a step (an early one is a weak demonstrator).
+        greedy: Most likely actions, or samples; None = the algorithm's headline policy.
+        seed: Root of the samples.
+    """
+    algorithm, config, step = load_policy(run, checkpoint)
+    if greedy is None:
+        greedy = algorithm.policies[0] == "greedy"
+    mode = check_policy(algorithm, "greedy" if greedy else "sampled")
+    description = {
+        "policy": "run",
+        "name": f"{config.algo}-{mode}",
+        "algo": config.algo,
+        "trained_on": config.env.to_json(),
+        "exp_name": config.exp_name,
+        "run_seed": config.seed,
+        "checkpoint": step,
+        "mode": mode,
+    }
+    return RunDemonstrator(algorithm, description, greedy=greedy, seed=seed)

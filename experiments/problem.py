@@ -1,0 +1,126 @@
+"""From an environment and demonstrations to what an algorithm is built from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from rlfd import algorithms
+from rlfd.algorithms.base import ActionSpec, Algorithm, DemoTensors, Needs, Problem
+from rlfd.demos import Demonstrations
+from rlfd.envs import EnvConfig, make
+from rlfd.errors import RlfdError
+from rlfd.experiments.config import RunConfig
+from rlfd.seeding import derive
+
+__all__ = ["build_algorithm", "build_for_acting", "check_support", "demo_tensors"]
+
+
+def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
+    """Return observation shape and action space, if the algorithm can handle them.
+
+    Raises:
+        RlfdError: If the algorithm was not made for this kind of actions; names those that were.
+    """
+    with contextlib.closing(make(env)) as made:
+        observation_space, action = made.observation_space, _action_spec(made.action_space)
+    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
+    needs = algorithms.get(algo).needs
+    if action.kind not in needs.action_kinds:
+        able = [
+            n for n in algorithms.names() if action.kind in algorithms.get(n).needs.action_kinds
+        ]
+        raise RlfdError(
+            f"'{algo}' needs {' or '.join(sorted(needs.action_kinds))} actions, "
+            f"environment '{env.name}' has {action.kind} ones",
+            f"algorithms for it: {', '.join(able)}",
+        )
+    return observation_space.shape, action
+
+
+def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
+    if isinstance(space, spaces.Discrete):
+        return ActionSpec("discrete", (int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return ActionSpec("multi_discrete", tuple(int(n) for n in space.nvec))
+    if isinstance(space, spaces.MultiBinary):
+        return ActionSpec("multi_binary", (int(np.prod(space.shape)),))
+    assert isinstance(space, spaces.Box)
+    low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
+    return ActionSpec("continuous", (len(low),), low, high)
+
+
+def demo_tensors(demos: Demonstrations, needs: Needs) -> DemoTensors:
+    """Return demonstrations as one algorithm may see them, without what it did not declare."""
+    episodes = demos.episodes
+
+    def join(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
+        return torch.as_tensor(np.concatenate(arrays), dtype=dtype)
+
+    def at_end(flags: list[bool]) -> torch.Tensor:
+        rows = [np.arange(episode.length) == episode.length - 1 for episode in episodes]
+        return join([row & flag for row, flag in zip(rows, flags, strict=True)], torch.bool)
+
+    whole = not isinstance(demos.action_space, spaces.Box)
+    fields: dict[str, torch.Tensor] = {}
+    if "next_observations" in needs.demo_fields:
+        fields["next_observations"] = join([e.observations[1:] for e in episodes], torch.float32)
+    if "rewards" in needs.demo_fields:
+        fields["rewards"] = join([e.rewards for e in episodes], torch.float32)
+    if "terminated" in needs.demo_fields:
+        fields["terminated"] = at_end([e.terminated for e in episodes])
+    if "truncated" in needs.demo_fields:
+        fields["truncated"] = at_end([e.truncated for e in episodes])
+    return DemoTensors(
+        observations=join([e.observations[:-1] for e in episodes], torch.float32),
+        actions=join([e.actions for e in episodes], torch.int64 if whole else torch.float32),
+        episode_ids=join([np.full(e.length, i) for i, e in enumerate(episodes)], torch.int64),
+        **fields,
+    )
+
+
+def build_algorithm(config: RunConfig, demos: Demonstrations | None) -> Algorithm:
+    """Build a run's algorithm."""
+    needs = algorithms.get(config.algo).needs
+    return _build(config, demo_tensors(demos, needs) if demos is not None else None)
+
+
+def build_for_acting(config: RunConfig) -> Algorithm:
+    """Build a run's algorithm on the CPU to load a policy into; it cannot learn."""
+    config = dataclasses.replace(config, device="cpu", compile="off", num_envs=1, steps=0)
+    shape, action = check_support(config.algo, config.env)
+    needs = algorithms.get(config.algo).needs
+    if not needs.demonstrations:
+        return _build(config, None)
+    rows = (2,) if action.kind == "discrete" else (2, action.width)
+    placeholder = DemoTensors(
+        observations=torch.zeros(2, *shape),
+        actions=torch.zeros(rows),
+        episode_ids=torch.arange(2),
+        next_observations=torch.zeros(2, *shape),
+        rewards=torch.zeros(2),
+        terminated=torch.ones(2, dtype=torch.bool),
+        truncated=torch.zeros(2, dtype=torch.bool),
+    )
+    return _build(config, placeholder)
+
+
+def _build(config: RunConfig, demos: DemoTensors | None) -> Algorithm:
+    shape, action = check_support(config.algo, config.env)
+    problem = Problem(
+        observation_shape=shape,
+        action=action,
+        demonstrations=demos,
+        env_steps=config.steps,
+        num_envs=config.num_envs,
+        seed=derive(config.seed, "algorithm"),
+        device=torch.device(config.device),
+        compile=config.compile,
+    )
+    return algorithms.get(config.algo)(problem, config.algorithm)

@@ -1,0 +1,342 @@
+"""The folder of a run: the only module that knows its file names.
+
+{runs_dir}/{exp_name}/{algo}/{env}[-{start}]/seed{seed}/
+  config.json        resolved configuration and who set what; written before step 0, never edited
+  run.json           identity and state of the run
+  train.csv          metrics, one row per log interval
+  episodes.csv       one row per training episode
+  eval.csv           one row per evaluation episode
+  checkpoints/       policy_000010000.safetensors   what acting needs, one per evaluation
+                     resume_000050000/              everything, the newest two
+  videos/  tensorboard/  rlfd.log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rlfd.errors import RlfdError, unknown_name
+from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.files import write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CsvLog", "RunDir", "find_run", "find_runs"]
+
+EPISODE_COLUMNS = (
+    "env_steps",
+    "env_index",
+    "episode_return",
+    "episode_length",
+    "terminated",
+    "truncated",
+    "success",
+    "landed",
+)
+EVAL_COLUMNS = (
+    "env_steps",
+    "phase",
+    "policy",
+    "episode",
+    "seed",
+    "episode_return",
+    "episode_length",
+    "terminated",
+    "truncated",
+    "success",
+    "landed",
+)
+TRAIN_COLUMNS = (
+    "env_steps",
+    "updates",
+    "wall_seconds",
+    "time/env",
+    "time/act",
+    "time/sample",
+    "time/update",
+)
+
+
+class CsvLog:
+    """A CSV file with a fixed header that grows by whole rows.
+
+    Args:
+        path: Created with its header if missing.
+        columns: The header.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._columns = path, list(columns)
+        self._stream: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        if self.size() == 0:
+            self._append(",".join(self._columns) + "\n")
+
+    def size(self) -> int:
+        """Length in bytes of everything written so far."""
+        self._stream.flush()
+        return os.fstat(self._stream.fileno()).st_size
+
+    def truncate(self, size: int) -> None:
+        """Forget everything after the first `size` bytes (0 = all rows, the header stays)."""
+        self._stream.flush()
+        os.ftruncate(self._stream.fileno(), size)
+        if size == 0:
+            self._append(",".join(self._columns) + "\n")
+
+    def write(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append rows; every column must be there.
+
+        Raises:
+            OSError: If the disk is full; nothing of these rows is left behind then.
+        """
+        lines = [",".join(_cell(row[name]) for name in self._columns) for row in rows]
+        if lines:
+            self._append("\n".join(lines) + "\n")
+
+    def _append(self, text: str) -> None:
+        before = os.fstat(self._stream.fileno()).st_size
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._stream.fileno(), before)
+            raise
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        with contextlib.suppress(OSError):
+            self._stream.close()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+class RunDir:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"RunDir({str(self.path)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunDir) and self.path.resolve() == other.path.resolve()
+
+    def __hash__(self) -> int:
+        return hash(self.path.resolve())
+
+    @classmethod
+    def of(cls, config: RunConfig, runs_dir: Path) -> RunDir:
+        """Return where a run of this configuration belongs."""
+        folder = runs_dir / config.exp_name / config.algo / config.env.label
+        return cls(folder / f"seed{config.seed}")
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was ever started here."""
+        return (self.path / "config.json").is_file()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        """Folder of the videos."""
+        return self.path / "videos"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def log_file(self) -> Path:
+        """File that messages go to."""
+        return self.path / "rlfd.log"
+
+    def create(self, resolved: Resolved) -> None:
+        """Make the folder and write the configuration.
+
+        Raises:
+            RlfdError: If the folder cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_json(
+                self.path / "config.json",
+                {**resolved.config.to_json(), "provenance": resolved.provenance},
+            )
+        except OSError as error:
+            raise RlfdError(
+                f"cannot write run folder {self.path}: {error.strerror}",
+                "choose another place with --runs-dir",
+            ) from error
+
+    def remove_contents(self) -> None:
+        """Delete the run; its lock stays, so that whoever holds it goes on holding it."""
+        for path in self.path.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != ".lock":
+                path.unlink()
+
+    def config(self) -> RunConfig:
+        """Read the configuration.
+
+        Raises:
+            RlfdError: If it is missing or unreadable.
+        """
+        value = self._read_json("config.json")
+        value.pop("provenance", None)
+        return RunConfig.from_json(value)
+
+    def provenance(self) -> dict[str, str]:
+        """Read which layer set each field."""
+        return dict(self._read_json("config.json").get("provenance", {}))
+
+    def status(self) -> dict[str, Any]:
+        """Read run.json; a run that was killed before writing it counts as interrupted."""
+        if not (self.path / "run.json").is_file():
+            return {"state": "interrupted", "env_steps": 0, "updates": 0}
+        status = self._read_json("run.json")
+        if status["state"] == "running" and not self.is_locked():
+            status["state"] = "interrupted"  # killed: nobody was there to say so
+        return status
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Write run.json."""
+        write_json(self.path / "run.json", dict(status))
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RlfdError(
+                f"cannot read {self.path / name}: {error}", "the run folder is damaged"
+            ) from error
+        if not isinstance(value, dict):
+            raise RlfdError(f"{self.path / name} holds no table", "the run folder is damaged")
+        return value
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for this process; the system frees it when the process ends.
+
+        Raises:
+            RlfdError: If another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "a", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RlfdError(
+                    f"run {self.path} is being worked on by another process",
+                    "wait for it, or choose another --seed or --exp-name",
+                ) from error
+            yield
+
+    def is_locked(self) -> bool:
+        """Whether a process is working on the run."""
+        try:
+            with open(self.path / ".lock", "a", encoding="utf-8") as stream:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # a folder that cannot be written cannot be worked on
+        return False
+
+    def open_train_log(self, metrics: Sequence[str]) -> CsvLog:
+        """Open train.csv."""
+        return CsvLog(self.path / "train.csv", [*TRAIN_COLUMNS, *metrics])
+
+    def open_episode_log(self) -> CsvLog:
+        """Open episodes.csv."""
+        return CsvLog(self.path / "episodes.csv", EPISODE_COLUMNS)
+
+    def open_eval_log(self) -> CsvLog:
+        """Open eval.csv."""
+        return CsvLog(self.path / "eval.csv", EVAL_COLUMNS)
+
+    def train(self) -> pd.DataFrame:
+        """Read train.csv."""
+        return self._read_csv("train.csv")
+
+    def episodes(self) -> pd.DataFrame:
+        """Read episodes.csv."""
+        return self._read_csv("episodes.csv")
+
+    def evaluations(self) -> pd.DataFrame:
+        """Read eval.csv."""
+        return self._read_csv("eval.csv")
+
+    def _read_csv(self, name: str) -> pd.DataFrame:
+        import pandas as pd
+
+        try:
+            return pd.read_csv(self.path / name)
+        except (OSError, ValueError) as error:
+            raise RlfdError(
+                f"cannot read {self.path / name}: {error}", "the run may not have started yet"
+            ) from error
+
+
+def episode_row(record: Any) -> dict[str, Any]:
+    """Return a finished training episode as a row of episodes.csv."""
+    return {name: value for name, value in asdict(record).items() if name in EPISODE_COLUMNS}
+
+
+def find_runs(texts: Sequence[str | Path], runs_dir: Path) -> list[RunDir]:
+    """Find the runs at or below folders; each may be given relative to `runs_dir` too.
+
+    Raises:
+        RlfdError: If there is none; names the nearest.
+    """
+    found: dict[Path, RunDir] = {}
+    for text in texts or [runs_dir]:
+        for base in (Path(text), runs_dir / text, runs_dir / "default" / text):
+            configs = sorted(base.rglob("config.json")) if base.is_dir() else []
+            if configs:
+                found.update({c.parent.resolve(): RunDir(c.parent) for c in configs})
+                break
+        else:
+            known = [str(c.parent.relative_to(runs_dir)) for c in runs_dir.rglob("config.json")]
+            raise unknown_name("run", str(text), sorted(known), "list them with 'rlfd list runs'")
+    return list(found.values())
+
+
+def find_run(text: str | Path, runs_dir: Path) -> RunDir:
+    """Find exactly one run.
+
+    Raises:
+        RlfdError: If there is none, or several.
+    """
+    runs = find_runs([text], runs_dir)
+    if len(runs) > 1:
+        names = ", ".join(str(run.path) for run in runs[:4])
+        raise RlfdError(f"'{text}' holds {len(runs)} runs ({names}, ...)", "name one of them")
+    return runs[0]
