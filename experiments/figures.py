@@ -1,0 +1,600 @@
+"""Learning curves: the statistic over seeds with a 95 % bootstrap band, nothing smoothed.
+
+Beside every figure lies the CSV it was drawn from, headed by the command that made it. matplotlib
+is used through its objects, so that no window system and no global state is involved.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from rlfd import envs
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError, unknown_name
+from rlfd.experiments import statistics
+from rlfd.experiments.results import (
+    METRIC_COLUMNS,
+    Metric,
+    RunResult,
+    common_metric,
+    display_name,
+    env_title,
+    load_results,
+)
+from rlfd.experiments.run_dir import RunDir
+from rlfd.files import new_temporary, write_text
+
+__all__ = ["FIGURE_SUFFIXES", "X_AXES", "FigureFiles", "ReferenceLine", "plot_learning_curves"]
+
+Array = NDArray[np.float64]
+XAxis = Literal["env-steps", "frames", "wall-time"]
+X_AXES: tuple[XAxis, ...] = ("env-steps", "frames", "wall-time")
+FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
+
+# Okabe and Ito's colours, told apart with every kind of colour blindness. One per algorithm, the
+# same in every figure, each with its own dashes for print without colour.
+_BLUE, _VERMILLION, _ORANGE, _GREEN, _PURPLE, _SKY = (
+    "#0072B2",
+    "#D55E00",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+)
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1)))
+_STYLES: dict[str, tuple[str, Any]] = {
+    "sqil": (_BLUE, _DASHES[0]),
+    "sqil-t": (_VERMILLION, _DASHES[1]),
+    "bc": (_ORANGE, _DASHES[2]),
+    "gail": (_GREEN, _DASHES[3]),
+    "dqn": (_PURPLE, _DASHES[0]),
+    "soft-q": (_SKY, _DASHES[1]),
+}
+# Further variants (--exp-name) of one algorithm in one figure: from Tol's "muted", so that a
+# colour above never stands for anything but its algorithm.
+_VARIANTS: tuple[tuple[str, Any], ...] = (
+    ("#882255", _DASHES[1]),
+    ("#44AA99", _DASHES[2]),
+    ("#999933", _DASHES[3]),
+    ("#332288", (0, (8, 2))),
+    ("#CC6677", (0, (3, 1, 1, 1, 1, 1))),
+    ("#117733", (0, (1, 1))),
+)
+_REFERENCE_DASHES = ((0, (1, 1.6)), (0, (4, 2, 1, 2)))
+_RC: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "pdf.fonttype": 42,  # TrueType: publishers refuse type 3
+    "svg.fonttype": "none",
+    "svg.hashsalt": "rlfd",
+}
+_COLUMN = 3.3  # inches: one column of a two-column paper
+_MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class ReferenceLine:
+    """A horizontal line to compare with."""
+
+    label: str
+    value: float
+
+
+@dataclass(frozen=True)
+class FigureFiles:
+    """A figure, the numbers it was drawn from, and what a reader of it must know."""
+
+    figure: Path
+    data: Path
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One line of one panel; `x` is empty for a method that does not interact."""
+
+    env: EnvConfig
+    algo: str
+    exp_name: str
+    policy: str
+    is_second: bool  # the other policy of a pair drawn for the same runs
+    seeds: tuple[int, ...]
+    x: Array
+    y: Array
+    low: Array | None
+    high: Array | None
+
+    @property
+    def variant(self) -> tuple[str, str]:
+        return self.exp_name, self.algo
+
+
+def plot_learning_curves(
+    runs: Iterable[RunDir],
+    out: Path,
+    *,
+    x: XAxis = "env-steps",
+    metric: Metric | None = None,
+    use_iqm: bool = False,
+    policy: Literal["sampled", "greedy", "both"] | None = None,
+    command: str = "",
+    labels: Mapping[tuple[str, str], str] | None = None,
+    references: Mapping[str, Sequence[ReferenceLine]] | None = None,
+) -> FigureFiles:
+    """Draw the periodic evaluations of `runs`: one panel per environment and start.
+
+    Args:
+        runs: Runs of any number of algorithms, variants, environments and seeds.
+        out: The figure; its suffix says the format. The data go beside it as CSV.
+        x: Unit of the horizontal axis.
+        metric: What is drawn; by default success where every environment has a success test.
+        use_iqm: Draw the interquartile mean over seeds instead of the mean.
+        policy: Which policy's evaluations; by default the one each algorithm is judged by.
+        command: What the user typed, for the CSV.
+        labels: Names for the legend by (exp_name, algo); made from the runs where missing.
+        references: Horizontal lines by environment label; by default the demonstrations' mean and
+            the registry's random policy.
+
+    Raises:
+        RlfdError: For a format or axis that is not known, or if nothing has been evaluated yet.
+    """
+    if out.suffix.lower() not in FIGURE_SUFFIXES:
+        raise RlfdError(
+            f"cannot write a figure as '{out.name}', known formats are "
+            f"{', '.join(FIGURE_SUFFIXES)}",
+            "end the file name with one of them",
+        )
+    if x not in X_AXES:
+        raise unknown_name("horizontal axis", x, X_AXES)
+    results = load_results(runs)
+    metric = common_metric(results, metric)
+    notes: list[str] = []
+    curves = _curves(results, x, metric, use_iqm, policy, notes)
+    panels = list(dict.fromkeys(curve.env.label for curve in curves))
+    lines = {
+        panel: references.get(panel, ())
+        if references is not None
+        else _references([result for result in results if result.env.label == panel], metric)
+        for panel in panels
+    }
+    names = _legend_names(curves, labels or {})
+    caption = _caption(curves, use_iqm)
+    data = _data(curves, names, lines, x, metric, use_iqm)
+    with matplotlib.rc_context(_RC):
+        figure = _draw(curves, panels, lines, names, caption, x, metric)
+        data_path = out.with_suffix(".csv")
+        header = [f"# command: {command}"] if command else []
+        header += [f"# {caption}; no smoothing", *(f"# {note}" for note in notes)]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(data_path, "\n".join(header) + "\n" + data.to_csv(index=False))
+        _save(figure, out)
+    return FigureFiles(out, data_path, tuple(notes))
+
+
+def _curves(
+    results: Sequence[RunResult],
+    x: XAxis,
+    metric: Metric,
+    use_iqm: bool,
+    policy: str | None,
+    notes: list[str],
+) -> list[_Curve]:
+    groups: dict[tuple[str, str, str], list[RunResult]] = {}
+    for result in results:
+        groups.setdefault((result.env.label, result.exp_name, result.algo), []).append(result)
+    curves = []
+    for group in groups.values():
+        policies = group[0].policies
+        wanted = policies if policy == "both" else (policy or policies[0],)
+        for name in wanted:
+            curve = _curve(group, x, metric, use_iqm, name, name != wanted[0], notes)
+            if curve is not None:
+                curves.append(curve)
+    if not curves:
+        raise RlfdError(
+            "none of these runs has been evaluated yet", "wait, or lower --eval-every when training"
+        )
+    return curves
+
+
+def _curve(
+    group: Sequence[RunResult],
+    x: XAxis,
+    metric: Metric,
+    use_iqm: bool,
+    policy: str,
+    is_second: bool,
+    notes: list[str],
+) -> _Curve | None:
+    """Return the line of one variant's seeds; None (and a note) if there is nothing to draw."""
+    name = f"{group[0].exp_name}/{group[0].algo} on {group[0].env.label} ({policy})"
+    tables = {
+        result.seed: points
+        for result in sorted(group, key=lambda result: result.seed)
+        if len(points := _evaluation_means(result, policy, metric))
+    }
+    missing = sorted(result.seed for result in group if result.seed not in tables)
+    if missing:
+        notes.append(f"{name}: seed {', '.join(map(str, missing))} not evaluated yet, left out")
+    if not tables:
+        return None
+    if not group[0].interacts:
+        grid = np.zeros(0)
+        values = np.array([[points.iloc[-1]] for points in tables.values()])
+    else:
+        by_seed = {result.seed: result for result in group}
+        xs = [_x_values(by_seed[seed], points, x) for seed, points in tables.items()]
+        ys = [np.asarray(points, dtype=np.float64) for points in tables.values()]
+        grid, values = _on_common_grid(xs, ys, name, notes)
+    low = high = None
+    if len(values) >= statistics.FEWEST_SEEDS:
+        rng = np.random.default_rng(statistics.BOOTSTRAP_SEED)
+        low, high = statistics.bootstrap_curve(values, rng=rng, use_iqm=use_iqm)
+    return _Curve(
+        env=group[0].env,
+        algo=group[0].algo,
+        exp_name=group[0].exp_name,
+        policy=policy,
+        is_second=is_second,
+        seeds=tuple(tables),
+        x=grid,
+        y=np.array([statistics.iqm(c) if use_iqm else c.mean() for c in values.T]),
+        low=low,
+        high=high,
+    )
+
+
+def _evaluation_means(result: RunResult, policy: str, metric: Metric) -> pd.Series[float]:
+    """Return the mean of each periodic evaluation by env steps.
+
+    A method that does not interact has no place on that axis: only its final evaluation counts.
+    """
+    rows = result.evaluations
+    phase = "periodic" if result.interacts else "final"
+    rows = rows[(rows["policy"] == policy) & (rows["phase"] == phase)]
+    return rows.groupby("env_steps")[METRIC_COLUMNS[metric]].mean().dropna()
+
+
+def _x_values(result: RunResult, points: pd.Series[float], x: XAxis) -> Array:
+    steps = np.asarray(points.index, dtype=np.float64)
+    if x == "env-steps":
+        return steps
+    if x == "frames":
+        default = envs.spec(result.env.name).options.get("frame_skip", 1)
+        return steps * float(result.env.options.get("frame_skip", default))
+    train = result.run.train()
+    begin = np.zeros(1)
+    known_steps = np.concatenate([begin, np.asarray(train["env_steps"], dtype=np.float64)])
+    known_times = np.concatenate([begin, np.asarray(train["wall_seconds"], dtype=np.float64)])
+    return np.asarray(np.interp(steps, known_steps, known_times), dtype=np.float64)
+
+
+def _on_common_grid(
+    xs: Sequence[Array], ys: Sequence[Array], name: str, notes: list[str]
+) -> tuple[Array, Array]:
+    """Put the seeds on one grid within the range that all of them cover.
+
+    Returns:
+        The grid, shape (P,), and the values, shape (n, P). Seeds evaluated at the same places are
+        taken as they are; otherwise each is interpolated linearly between its own evaluations.
+    """
+    low, high = max(x[0] for x in xs), min(x[-1] for x in xs)
+    if low > high:
+        raise RlfdError(
+            f"the seeds of {name} have no evaluated range in common", "plot fewer of them"
+        )
+    if any(x[-1] > high for x in xs):
+        notes.append(
+            f"{name}: runs of unequal length, drawn only as far as all {len(xs)} seeds reach"
+        )
+    inside = [(x >= low) & (x <= high) for x in xs]
+    grid = np.unique(np.concatenate([x[i] for x, i in zip(xs, inside, strict=True)]))
+    if all(np.array_equal(x[i], grid) for x, i in zip(xs, inside, strict=True)):
+        return grid, np.stack([y[i] for y, i in zip(ys, inside, strict=True)])
+    notes.append(f"{name}: seeds evaluated at different places, interpolated in between")
+    return grid, np.stack([np.interp(grid, x, y) for x, y in zip(xs, ys, strict=True)])
+
+
+def _references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLine]:
+    """Return the means of the demonstrations used, and of the random policy where it is known."""
+    key = "return_mean" if metric == "return" else "success_rate"
+    found: dict[str, float] = {}
+    for result in results:
+        demos = result.status.get("demos") or {}
+        if demos.get(key) is not None:
+            found[str(demos["name"]).split("/")[-1]] = float(demos[key])
+    several = len(set(found.values())) > 1
+    lines = {f"demonstrations ({n})" if several else "demonstrations": v for n, v in found.items()}
+    known = envs.spec(results[0].env.name).references.get(results[0].env.start)
+    if known is not None:
+        value = known.random_return if metric == "return" else known.random_success
+        if value is not None:
+            lines["random policy"] = value
+    return [ReferenceLine(label, value) for label, value in lines.items()]
+
+
+def _legend_names(
+    curves: Sequence[_Curve], labels: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str, str], str]:
+    """Return the legend's text by (exp_name, algo, policy), with n where it is not the same."""
+    variants: dict[str, set[str]] = {}
+    for curve in curves:
+        variants.setdefault(curve.algo, set()).add(curve.exp_name)
+    counts = _seed_counts(curves)
+    names = {}
+    for curve in curves:
+        name = labels.get(curve.variant)
+        if name is None:
+            name = display_name(curve.algo)
+            if len(variants[curve.algo]) > 1:
+                name += f" ({curve.exp_name})"
+        if any(other.is_second for other in curves):
+            name += f", {curve.policy}"
+        key = (curve.exp_name, curve.algo, curve.policy)
+        if len(set().union(*counts.values())) > 1:
+            own = sorted(counts[key])
+            name += f" (n={own[0]})" if len(own) == 1 else f" (n={own[0]}–{own[-1]})"
+        names[key] = name
+    return names
+
+
+def _seed_counts(curves: Sequence[_Curve]) -> dict[tuple[str, str, str], set[int]]:
+    counts: dict[tuple[str, str, str], set[int]] = {}
+    for curve in curves:
+        key = (curve.exp_name, curve.algo, curve.policy)
+        counts.setdefault(key, set()).add(len(curve.seeds))
+    return counts
+
+
+def _caption(curves: Sequence[_Curve], use_iqm: bool) -> str:
+    counts = set().union(*_seed_counts(curves).values())
+    seeds = f"{counts.pop()} seeds" if len(counts) == 1 else "n seeds"
+    if seeds == "1 seeds":
+        return "a single seed, no interval"
+    statistic = "interquartile mean" if use_iqm else "mean"
+    if all(curve.low is None for curve in curves):
+        return f"{statistic} over {seeds}, no interval (it needs {statistics.FEWEST_SEEDS})"
+    return f"{statistic} and 95% bootstrap interval over {seeds}"
+
+
+def _data(
+    curves: Sequence[_Curve],
+    names: Mapping[tuple[str, str, str], str],
+    lines: Mapping[str, Sequence[ReferenceLine]],
+    x: XAxis,
+    metric: Metric,
+    use_iqm: bool,
+) -> pd.DataFrame:
+    """Return every number in the figure: one row per point, one per horizontal line."""
+    columns = ["env", "label", "kind", "algo", "exp_name", "policy", "metric", "statistic"]
+    columns += ["n", "seeds", "x_axis", "x", "y", "low", "high"]
+    rows: list[dict[str, Any]] = []
+    for curve in curves:
+        identity = {
+            "env": curve.env.label,
+            "label": names[curve.exp_name, curve.algo, curve.policy],
+            "kind": "curve" if len(curve.x) else "level",
+            "algo": curve.algo,
+            "exp_name": curve.exp_name,
+            "policy": curve.policy,
+            "metric": metric,
+            "statistic": "iqm" if use_iqm else "mean",
+            "n": len(curve.seeds),
+            "seeds": " ".join(map(str, curve.seeds)),
+            "x_axis": x,
+        }
+        for i, y in enumerate(curve.y):
+            band = {}
+            if curve.low is not None and curve.high is not None:
+                band = {"low": curve.low[i], "high": curve.high[i]}
+            place = {"x": curve.x[i]} if len(curve.x) else {}
+            rows.append(identity | place | {"y": y} | band)
+    for panel, references in lines.items():
+        rows += [
+            {"env": panel, "label": line.label, "kind": "reference", "metric": metric}
+            | {"y": line.value}
+            for line in references
+        ]
+    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
+
+
+def _draw(
+    curves: Sequence[_Curve],
+    panels: Sequence[str],
+    lines: Mapping[str, Sequence[ReferenceLine]],
+    names: Mapping[tuple[str, str, str], str],
+    caption: str,
+    x: XAxis,
+    metric: Metric,
+) -> Figure:
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    width = _COLUMN if columns == 1 else 7.0
+    styles = _assign_styles(curves)
+    reference_names = list(dict.fromkeys(r.label for panel in panels for r in lines[panel]))
+    entries = len(names) + len(reference_names)
+    legend_rows = math.ceil(entries / (2 if columns == 1 else 4))
+    legend_columns = math.ceil(entries / legend_rows)
+    height = rows * (1.95 if columns == 1 else 1.75 if columns == 2 else 1.5)
+    height += 0.4 + 0.15 * legend_rows
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    same_scale = metric == "success" or len({curve.env.name for curve in curves}) == 1
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=same_scale)
+    scale, x_label = _x_scale(curves, x)
+    handles: dict[str, Line2D] = {}
+    for index, axis in enumerate(axes.flat):
+        if index >= len(panels):
+            axis.set_visible(False)
+            continue
+        panel = panels[index]
+        own = [curve for curve in curves if curve.env.label == panel]
+        _draw_panel(axis, own, styles, names, scale, handles)
+        for line in lines[panel]:
+            dashes = _REFERENCE_DASHES[reference_names.index(line.label) % 2]
+            shade = "0.25" if reference_names.index(line.label) == 0 else "0.55"
+            drawn = axis.axhline(line.value, color=shade, linestyle=dashes, linewidth=1.0, zorder=1)
+            handles.setdefault(line.label, drawn)
+        axis.set_title(env_title(own[0].env))
+        if index + columns >= len(panels):
+            axis.set_xlabel(x_label)
+        if index % columns == 0:
+            axis.set_ylabel("success rate" if metric == "success" else "episode return")
+    for axis in axes.flat:
+        axis.margins(y=0.05)
+        if metric == "success":
+            axis.set_ylim(-_MARGIN, 1 + _MARGIN)
+    ordered = [name for name in [*names.values(), *reference_names] if name in handles]
+    figure.legend(
+        [handles[name] for name in ordered],
+        [_math(name) for name in ordered],
+        loc="outside lower center",
+        ncols=legend_columns,
+        title=caption,
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.2,
+        borderaxespad=0.0,
+    )
+    return figure
+
+
+def _draw_panel(
+    axis: Axes,
+    curves: Sequence[_Curve],
+    styles: Mapping[tuple[str, str], tuple[str, Any]],
+    names: Mapping[tuple[str, str, str], str],
+    scale: float,
+    handles: dict[str, Line2D],
+) -> None:
+    ends = [curve.x[-1] for curve in curves if len(curve.x)]
+    end = max(ends) / scale if ends else 1.0
+    for order, curve in enumerate(curves):
+        colour, dashes = styles[curve.variant]
+        label = names[curve.exp_name, curve.algo, curve.policy]
+        place = curve.x / scale
+        y, low, high = curve.y, curve.low, curve.high
+        if not len(place):  # a method that does not interact: a level over the whole width
+            place, y = np.array([0.0, end]), np.repeat(y, 2)
+            low = None if low is None else np.repeat(low, 2)
+            high = None if high is None else np.repeat(high, 2)
+        zorder = 3 - order / len(curves)  # the first named lies on top
+        (line,) = axis.plot(
+            place,
+            y,
+            color=colour,
+            linestyle=(0, (1, 0.8)) if curve.is_second else dashes,
+            linewidth=0.9 if curve.is_second else 1.4,
+            marker="o" if len(place) == 1 else None,
+            markersize=3,
+            zorder=zorder,
+        )
+        handles.setdefault(label, line)
+        if low is not None and high is not None:
+            axis.fill_between(
+                place, low, high, color=colour, alpha=0.18, linewidth=0, zorder=zorder - 1
+            )
+    axis.set_xlim(0, end)
+    if ends:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+        axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
+    else:
+        axis.set_xticks([])
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="0.9", linewidth=0.5)
+    axis.set_axisbelow(True)
+
+
+def _assign_styles(curves: Sequence[_Curve]) -> dict[tuple[str, str], tuple[str, Any]]:
+    """Return colour and dashes by variant; an algorithm's first variant has the algorithm's own."""
+    styles: dict[tuple[str, str], tuple[str, Any]] = {}
+    seen: set[str] = set()
+    further = 0
+    for curve in curves:
+        if curve.variant in styles:
+            continue
+        if curve.algo in seen:
+            styles[curve.variant] = _VARIANTS[further % len(_VARIANTS)]
+            further += 1
+        else:
+            styles[curve.variant] = _algorithm_style(curve.algo)
+            seen.add(curve.algo)
+    return styles
+
+
+def _algorithm_style(algo: str) -> tuple[str, Any]:
+    """Return an algorithm's own colour and dashes, from its name alone."""
+    if algo in _STYLES:
+        return _STYLES[algo]
+    number = zlib.crc32(algo.encode())
+    colours = (_BLUE, _VERMILLION, _ORANGE, _GREEN, _PURPLE, _SKY)
+    return colours[number % len(colours)], _DASHES[number // 8 % len(_DASHES)]
+
+
+def _x_scale(curves: Sequence[_Curve], x: XAxis) -> tuple[float, str]:
+    """Return what to divide by, and the axis label."""
+    ends = [curve.x[-1] for curve in curves if len(curve.x)]
+    if not ends:
+        return 1.0, "no interaction with the environment"
+    if x == "env-steps":
+        return 1.0, "environment steps"
+    if x == "frames":
+        return 1.0, "environment frames"
+    for seconds, unit in ((3600.0, "h"), (60.0, "min")):
+        if max(ends) >= 3 * seconds:
+            return seconds, f"wall-clock time ({unit})"
+    return 1.0, "wall-clock time (s)"
+
+
+def _short_number(value: float, _position: int) -> str:
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{suffix}"
+    return f"{value:g}"
+
+
+def _math(label: str) -> str:
+    """Return a label as matplotlib takes it: λ_samp with a real subscript, no accidental maths."""
+    escaped = label.replace("$", r"\$")
+    return re.sub(r"([α-ω])_(\w+)", r"\1$_{\\mathrm{\2}}$", escaped)
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """Write the figure in one step, the same bytes for the same data."""
+    kind = out.suffix.lower()[1:]
+    metadata = {
+        "png": {"Software": None},
+        "svg": {"Date": None},
+        "pdf": {"CreationDate": None},
+    }[kind]
+    temporary = new_temporary(out)
+    try:
+        figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+"""Finished and running runs as `figures` and `tables` look at them: one number per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import pandas as pd
+
+from rlfd import algorithms
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+from rlfd.experiments.run_dir import RunDir
+
+__all__ = [
+    "METRIC_COLUMNS",
+    "Metric",
+    "RunResult",
+    "common_metric",
+    "display_name",
+    "env_title",
+    "load_results",
+]
+
+Metric = Literal["return", "success"]
+METRIC_COLUMNS: dict[Metric, str] = {"return": "episode_return", "success": "success"}
+
+_NAMES = {"soft-q": "Soft Q"}  # those that are not simply written in capitals
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One run's identity and records.
+
+    Attributes:
+        run: The run folder.
+        algo: Name of the algorithm.
+        exp_name: Which variant of it.
+        env: The environment and start that it was trained and evaluated on.
+        seed: Its seed.
+        status: What `run.json` says.
+    """
+
+    run: RunDir
+    algo: str
+    exp_name: str
+    env: EnvConfig
+    seed: int
+    status: dict[str, Any] = field(repr=False)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row per evaluation episode."""
+        return self.run.evaluations()
+
+    @cached_property
+    def has_success(self) -> bool:
+        """Whether the environment has a success test."""
+        return bool(self.evaluations["success"].notna().any())
+
+    @property
+    def interacts(self) -> bool:
+        """Whether the method acts in the environment while it learns."""
+        return algorithms.get(self.algo).needs.interaction
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Ways to act after training; the algorithm is judged by the first one."""
+        return algorithms.get(self.algo).policies
+
+    def evaluation_mean(self, phase: str, policy: str, metric: Metric) -> float | None:
+        """Return the mean over the evaluation episodes of one phase; None without any."""
+        rows = self.evaluations
+        rows = rows[(rows["phase"] == phase) & (rows["policy"] == policy)]
+        values = rows[METRIC_COLUMNS[metric]].dropna()
+        return float(values.mean()) if len(values) else None
+
+
+def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
+    """Read the identity of every run, in the order given; a folder named twice counts once.
+
+    Raises:
+        RlfdError: If there is no run, or one seed of one variant appears in two folders.
+    """
+    results: dict[tuple[str, str, str, int], RunResult] = {}
+    for run in runs:
+        config = run.config()
+        key = (config.exp_name, config.algo, config.env.label, config.seed)
+        earlier = results.get(key)
+        if earlier is not None:
+            if earlier.run.path.resolve() == run.path.resolve():
+                continue
+            raise RlfdError(
+                f"'{earlier.run.path}' and '{run.path}' are both seed {config.seed} of "
+                f"'{config.exp_name}/{config.algo}' on {config.env.label}",
+                "name the runs of one folder only, or give them different --exp-name",
+            )
+        results[key] = RunResult(
+            run=run,
+            algo=config.algo,
+            exp_name=config.exp_name,
+            env=config.env,
+            seed=config.seed,
+            status=run.status(),
+        )
+    if not results:
+        raise RlfdError("there is no run to look at", "train one with 'rlfd train'")
+    return list(results.values())
+
+
+def common_metric(results: Sequence[RunResult], metric: Metric | None) -> Metric:
+    """Return the metric asked for, else success where every run has a success test.
+
+    Raises:
+        RlfdError: If success is asked for and a run's environment has no success test.
+    """
+    without = [result for result in results if not result.has_success]
+    if metric == "success" and without:
+        raise RlfdError(
+            f"{without[0].env.label} has no success test (run '{without[0].run.path}')",
+            "use the metric 'return'",
+        )
+    return metric or ("return" if without else "success")
+
+
+def display_name(algo: str) -> str:
+    """Return how an algorithm is written in figures and tables."""
+    return _NAMES.get(algo, algo.upper())
+
+
+def env_title(env: EnvConfig) -> str:
+    """Return how an environment and its start are written in figures and tables."""
+    return env.name if env.start == "standard" else f"{env.name}, {env.start} start"

@@ -1,0 +1,101 @@
+"""Run folders with made-up results, for everything that reads runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rlfd import algorithms
+from rlfd.envs import EnvConfig, check
+from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.experiments.run_dir import RunDir
+
+DEMOS = {"name": "d", "hash": "0", "return_mean": 270.0, "success_rate": 1.0, "episodes": 100}
+SHIFTED = EnvConfig("LunarLander", "shifted")
+
+
+def write_run(
+    root: Path,
+    *,
+    algo: str = "sqil",
+    seed: int = 0,
+    env: EnvConfig = SHIFTED,
+    exp_name: str = "default",
+    state: str = "finished",
+    steps: Sequence[int] = (1000, 2000, 3000),
+    success: Callable[[int, np.random.Generator], float] | Sequence[float] = (0.0, 0.5, 1.0),
+    final: float | None = 0.75,
+    training: Sequence[float] = (),
+    has_success: bool = True,
+    demos: dict[str, Any] | None = DEMOS,
+    episodes: int = 20,
+) -> RunDir:
+    """Write a run: `success` at `steps`, the greedy policy 0.25 below the sampled one.
+
+    A successful episode has return 250, any other -150. The best checkpoint succeeds 0.1 more often
+    than the `final` weights. `training` holds the success of each training episode.
+    """
+    last = max(steps, default=500)
+    config = RunConfig(
+        algo=algo,
+        env=check(env),
+        algorithm=algorithms.get(algo).Config(),
+        seed=seed,
+        steps=last,
+        exp_name=exp_name,
+    )
+    run = RunDir.of(config, root)
+    run.create(Resolved(config, {}))
+    run.write_status({"state": state, "env_steps": last, "demos": demos, "error": None})
+    rng = np.random.default_rng([seed, len(algo), len(exp_name), len(env.label)])
+
+    def ended(won: int) -> dict[str, Any]:
+        return {
+            "episode_return": 400.0 * won - 150.0,
+            "episode_length": 200,
+            "terminated": True,
+            "truncated": False,
+            "success": bool(won) if has_success else None,
+            "landed": bool(won) if has_success else None,
+        }
+
+    def evaluation(phase: str, at: int, rate: float) -> list[dict[str, Any]]:
+        return [
+            {"env_steps": at, "phase": phase, "policy": policy, "episode": i, "seed": i}
+            | ended(int(i < round(share * episodes)))
+            for policy, share in (("sampled", rate), ("greedy", max(0.0, rate - 0.25)))
+            for i in range(episodes)
+        ]
+
+    log = run.open_eval_log()
+    for index, at in enumerate(steps):
+        rate = success(at, rng) if callable(success) else success[index]
+        log.write(evaluation("periodic", at, float(np.clip(rate, 0, 1))))
+    if final is not None:
+        log.write(evaluation("final", last, final))
+        log.write(evaluation("best", last, min(1.0, final + 0.1)))
+    log.close()
+    log = run.open_episode_log()
+    log.write({"env_steps": i, "env_index": 0} | ended(int(won)) for i, won in enumerate(training))
+    log.close()
+    log = run.open_train_log([])
+    times = dict.fromkeys(("time/env", "time/act", "time/sample", "time/update"), 0.0)
+    log.write(
+        {"env_steps": at, "updates": at // 2, "wall_seconds": at / 500} | times for at in steps
+    )
+    log.close()
+    return run
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunDir]:
+    """Return a function that writes runs below a temporary folder."""
+
+    def make(**options: Any) -> RunDir:
+        return write_run(tmp_path / "runs", **options)
+
+    return make
