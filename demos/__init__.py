@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlfd.demos.collect import Progress, collect
+from rlfd.demos.collecting import Progress, collect
 from rlfd.demos.controllers import Demonstrator, Noisy, make_demonstrator, policies
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.demos.library import find, list_all, load
+from rlfd.demos.library import find, list_all, load, read
 from rlfd.demos.report import (
     DemoReport,
     Distribution,
@@ -13,7 +13,6 @@ from rlfd.demos.report import (
     inspect,
     shifted_start_overlap,
 )
-from rlfd.demos.storage import read_demonstrations, read_info
 
 __all__ = [
     "DemoInfo",
@@ -33,7 +32,6 @@ __all__ = [
     "load",
     "make_demonstrator",
     "policies",
-    "read_demonstrations",
-    "read_info",
+    "read",
     "shifted_start_overlap",
 ]

@@ -22,7 +22,7 @@ from rlfd.demos.storage import (
 from rlfd.envs import EnvConfig, check, make, spec
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["find", "list_all", "load"]
+__all__ = ["find", "list_all", "load", "read"]
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -46,15 +46,21 @@ def _age(info: DemoInfo) -> tuple[str, int]:
 def find(env: EnvConfig, data_dir: Path) -> list[DemoInfo]:
     """Return the datasets that suit a run on `env`, the one to take by default first.
 
-    Those from the environment's demonstration start come first, whatever start the run has, since
-    demonstrations are to come from there only; among equals the newest comes first.
+    Those from the environment's demonstration start with its default options come first, whatever
+    start the run has, since demonstrations are to come from there; among equals the newest one.
     """
     env = check(env)
     suitable = [info for info in list_all(data_dir) if _difference(info, env) is None]
-    preferred = spec(env.name).demo_start
-    return sorted(
-        suitable, key=lambda info: info.env is None or info.env.start != preferred
-    )  # sorting is stable: the newest stay first
+    usual = check(EnvConfig(env.name, spec(env.name).demo_start))
+
+    def distance(info: DemoInfo) -> tuple[bool, bool]:
+        made = info.env
+        return (
+            made is None or made.start != usual.start,
+            made is None or dict(check(made).options) != dict(usual.options),
+        )
+
+    return sorted(suitable, key=distance)  # sorting is stable: the newest stay first
 
 
 def load(
@@ -77,7 +83,7 @@ def load(
         RlfdError: If they are unknown, damaged, or made for something else.
     """
     env = check(env)
-    path = _resolve(str(name_or_path), env, data_dir)
+    path = _locate(str(name_or_path), Path(data_dir), env)
     _refuse_difference(read_info(path), env)
     demos = read_demonstrations(path)
     _refuse_other_spaces(demos, env)
@@ -86,40 +92,44 @@ def load(
     return demos
 
 
-def _resolve(text: str, env: EnvConfig, data_dir: Path) -> Path:
-    """Return the folder that `text` means."""
+def read(name_or_path: str | Path, *, data_dir: Path) -> Demonstrations:
+    """Load demonstrations for looking at them, whatever they were made for.
+
+    Raises:
+        RlfdError: If they are unknown or damaged.
+    """
+    return read_demonstrations(_locate(str(name_or_path), Path(data_dir), None))
+
+
+def _locate(text: str, data_dir: Path, env: EnvConfig | None) -> Path:
+    """Return the folder that `text` means; a name that suits `env` is meant before others."""
     if is_dataset(Path(text)):
         return Path(text)
+    root = demos_folder(data_dir)
     own = list_all(data_dir)
-    suitable = find(env, data_dir)
-    # A name may exist for several environments; one that suits is meant before one that does not.
-    for candidates in (suitable, own):
-        for info in candidates:
-            if text in _spellings(info):
-                return info.path
-    foreign = _minari_root() / text
-    if text and not text.startswith(".") and is_dataset(foreign):
-        return foreign
-    folder = demos_folder(data_dir) / text
-    if text and folder.is_dir() and folder.parent != demos_folder(data_dir).parent:
-        return folder  # there is something, but it is not readable: the reader says why
+    suitable = find(env, data_dir) if env is not None else []
+    for info in [*suitable, *own]:
+        if text in _spellings(info.id):
+            return info.path
+    for path in scan(root):  # what is there but cannot be read: the reader will say why
+        if text in _spellings(path.relative_to(root).as_posix()):
+            return path
+    if text and is_dataset(_minari_root() / text):
+        return _minari_root() / text
     if not own:
+        name = env.name if env is not None else "ENV"
         raise RlfdError(
-            f"no demonstrations '{text}' under {demos_folder(data_dir)}",
-            f"collect some with 'rlfd collect-demos --env {env.name}'",
+            f"no demonstrations '{text}' under {root}",
+            f"collect some with 'rlfd collect-demos --env {name}'",
         )
-    known = {spelling for info in suitable or own for spelling in _spellings(info)}
+    known = {spelling for info in suitable or own for spelling in _spellings(info.id)}
     raise unknown_name("demonstrations", text, sorted(known), "list them with 'rlfd list demos'")
 
 
-def _spellings(info: DemoInfo) -> list[str]:
+def _spellings(identity: str) -> list[str]:
     """Return every text that means this dataset, given that newer ones are asked first."""
-    texts = [info.id, info.name]
-    for text in (info.id, info.name):
-        match = VERSIONED.fullmatch(text)
-        if match:
-            texts.append(match["name"])
-    return texts
+    texts = [identity, identity.rsplit("/", 1)[-1]]
+    return texts + [match["name"] for text in texts if (match := VERSIONED.fullmatch(text))]
 
 
 def _minari_root() -> Path:

@@ -320,6 +320,11 @@ def read_demonstrations(path: Path) -> Demonstrations:
     """
     path = Path(path)
     info = read_info(path)
+    if not info.episodes:
+        raise RlfdError(
+            f"demonstrations '{info.id}' are empty, expected at least one episode",
+            "collect some with 'rlfd collect-demos'",
+        )
     try:
         observation_space, action_space, raw = _read_minari(_data_folder(path))
     # Minari checks with assertions, h5py answers a damaged file with any of these.
@@ -335,8 +340,6 @@ def read_demonstrations(path: Path) -> Demonstrations:
         _episode(info, index, item, success[index], seeds[index]) for index, item in enumerate(raw)
     )
     transitions = sum(episode.length for episode in episodes)
-    if not episodes or not transitions:
-        raise RlfdError(f"demonstrations '{info.id}' are empty, expected at least one episode")
     if transitions != info.transitions:
         raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
     found = content_hash(episodes)

@@ -99,7 +99,7 @@ class Reference:
 
     random_return: float
     random_success: float | None
-    demonstrator_return: float
+    demonstrator_return: float | None
     demonstrator_success: float | None
 
 
@@ -305,6 +305,15 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_LANDER_OPTIONS,
             has_success=True,
             default_demonstrator="controller",
+            references={
+                "standard": Reference(-187.0, 0.0, 243.3, 0.828),
+                "demo": Reference(-161.5, 0.0, 236.7, 0.999),
+                "shifted": Reference(-205.0, 0.0, 169.4, 0.904),
+                "tilt_out": Reference(-240.3, 0.0, 241.7, 0.737),
+                "ground": Reference(-133.3, 0.0, 74.1, 0.786),
+                "spin": Reference(-473.8, 0.0, 170.2, 0.814),
+                "out_fast": Reference(-182.4, 0.0, 212.3, 0.822),
+            },
             description="land between the flags; 4 actions, 8 observations",
             wrap=_lunar_lander,
         ),
@@ -317,6 +326,15 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_LANDER_OPTIONS,
             has_success=True,
             default_demonstrator="controller",
+            references={
+                "standard": Reference(-261.7, 0.0, 269.8, 0.941),
+                "demo": Reference(-257.1, 0.0, 231.1, 0.953),
+                "shifted": Reference(-222.5, 0.0, 134.4, 0.811),
+                "tilt_out": Reference(-286.5, 0.0, 113.5, 0.446),
+                "ground": Reference(-275.4, 0.0, 54.7, 0.773),
+                "spin": Reference(-538.5, 0.0, 126.6, 0.755),
+                "out_fast": Reference(-186.4, 0.0, 179.0, 0.768),
+            },
             description="the same with the SQIL paper's 6 actions and 9 observations",
             wrap=_lunar_lander_6,
         ),
@@ -324,16 +342,25 @@ SPECS: dict[str, EnvSpec] = {
             name="CartPole",
             gym_id="CartPole-v1",
             default_demonstrator="controller",
+            references={
+                "standard": Reference(22.9, None, 500.0, None),
+            },
             description="balance a pole on a cart, up to 500 steps",
         ),
         EnvSpec(
             name="Acrobot",
             gym_id="Acrobot-v1",
+            references={
+                "standard": Reference(-498.9, None, None, None),
+            },
             description="swing a two-link arm above the bar, -1 per step, up to 500 steps",
         ),
         EnvSpec(
             name="MountainCar",
             gym_id="MountainCar-v0",
+            references={
+                "standard": Reference(-200.0, None, None, None),
+            },
             description="rock a weak car up a hill, -1 per step, up to 200 steps",
         ),
     )

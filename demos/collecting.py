@@ -81,8 +81,7 @@ def collect(
     for played in rollouts:
         keep.look_at(played, action_space)
         if progress is not None and keep.kept:
-            returns = [episode.episode_return for episode in keep.kept]
-            progress(min(keep.done, keep.goal), keep.goal, float(np.mean(returns)))
+            progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))
         if keep.done >= keep.goal:
             break
     else:
@@ -129,6 +128,7 @@ class _Filter:
         filtered = min_return is not None or max_return is not None
         self.limit = self.goal * (ATTEMPTS if filtered else 1)
         self.kept: list[Episode] = []
+        self.return_sum = 0.0
         self.done = 0
         self.played = 0
         self.seen = (np.inf, -np.inf)
@@ -154,6 +154,7 @@ class _Filter:
                 seed=played.seed,
             )
         )
+        self.return_sum += value
         self.done += played.length if self.by_steps else 1
 
     def failure(self) -> RlfdError:

@@ -1,0 +1,70 @@
+"""What every environment with a short name keeps to, from each of its starts."""
+
+import numpy as np
+import pytest
+
+from rlfd import envs
+from rlfd.envs import EnvConfig, World
+
+CASES = [EnvConfig(name, start) for name in envs.names() for start in envs.spec(name).starts]
+NUM_ENVS = 3
+
+
+@pytest.fixture(params=CASES, ids=lambda config: config.label)
+def config(request):
+    return request.param
+
+
+def stream(config, steps, seed=2):
+    world = World(config, num_envs=NUM_ENVS, seed=seed)
+    rng = np.random.default_rng(13)
+    first = world.observations
+    rows = [world.step(rng.integers(world.action_space.n, size=NUM_ENVS)) for _ in range(steps)]
+    return world, first, rows
+
+
+def test_the_world_plays_what_the_single_environments_play(config):
+    """Episodes by hand, reset and step, are the reference for the vector's transitions."""
+    world, first, rows = stream(config, 151)
+    records = world.drain_episodes()
+    for index in range(NUM_ENVS):
+        env = envs.make(config)
+        mine = [record for record in records if record.env_index == index]
+        seed = int(np.random.SeedSequence(2).generate_state(NUM_ENVS)[index])
+        observation, _ = env.reset(seed=seed)
+        np.testing.assert_array_equal(observation, first[index])
+        total, length, ended = 0.0, 0, 0
+        for row in rows:
+            np.testing.assert_array_equal(row.observations[index], observation)
+            observation, reward, terminated, truncated, info = env.step(row.actions[index])
+            np.testing.assert_array_equal(row.next_observations[index], observation)
+            assert row.rewards[index] == row.learner_rewards[index] == reward
+            assert row.terminated[index] == terminated
+            assert row.truncated[index] == (truncated and not terminated)
+            total, length = total + float(reward), length + 1
+            if terminated or truncated:
+                record = mine[ended]
+                assert (record.episode_return, record.episode_length) == (total, length)
+                assert record.success == info.get("success")
+                assert (record.success is None) == (not envs.spec(config.name).has_success)
+                total, length, ended = 0.0, 0, ended + 1
+                observation, _ = env.reset()
+        assert ended == len(mine)
+
+
+def test_seeds_are_repeatable_and_distinct(config):
+    _, first, rows = stream(config, 5)
+    _, again, rows_again = stream(config, 5)
+    _, other, _ = stream(config, 5, seed=3)
+    np.testing.assert_array_equal(first, again)
+    for row, row_again in zip(rows, rows_again, strict=True):
+        np.testing.assert_array_equal(row.next_observations, row_again.next_observations)
+    starts = np.concatenate([first, other])
+    assert len(np.unique(starts, axis=0)) == 2 * NUM_ENVS
+
+
+def test_observations_have_the_promised_type(config):
+    world, first, rows = stream(config, 3)
+    assert first.dtype == world.observation_space.dtype
+    assert rows[-1].next_observations.shape == (NUM_ENVS, *world.observation_space.shape)
+    assert rows[-1].next_observations.dtype == world.observation_space.dtype

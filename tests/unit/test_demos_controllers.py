@@ -1,0 +1,98 @@
+"""Demonstrators without training: how well they do, and that noise is what it says."""
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlfd import demos
+from rlfd.demos import Noisy, make_demonstrator, policies
+from rlfd.envs import EnvConfig, play_episodes
+from rlfd.errors import RlfdError
+
+
+def play(env, episodes, policy="controller"):
+    actor = make_demonstrator(policy, env, seed=0)
+    actor.reset(episodes)
+    return list(play_episodes(env, seeds=range(episodes), act=actor.act))
+
+
+@pytest.mark.parametrize(
+    ("env", "success"),
+    [
+        (EnvConfig("LunarLander", "demo"), 0.95),
+        (EnvConfig("LunarLander", "shifted"), 0.75),
+        (EnvConfig("LunarLander6", "demo"), 0.85),
+    ],
+)
+def test_the_lunar_lander_controllers_land(env, success):
+    played = play(env, 30)
+    assert np.mean([episode.success for episode in played]) >= success
+
+
+def test_the_cart_pole_controller_balances():
+    assert np.mean([episode.episode_return for episode in play(EnvConfig("CartPole"), 20)]) >= 475
+
+
+def test_known_policies():
+    assert policies(EnvConfig("LunarLander")) == ["controller", "random"]
+    assert policies(EnvConfig("Acrobot-v1")) == ["random"]
+    with pytest.raises(RlfdError, match="did you mean 'random'"):
+        make_demonstrator("randm", EnvConfig("Acrobot"), seed=0)
+    with pytest.raises(RlfdError, match="there is no controller for Acrobot"):
+        make_demonstrator("controller", EnvConfig("Acrobot"), seed=0)
+
+
+class Constant:
+    """Always the same action."""
+
+    def reset(self, n):
+        self.n = n
+
+    def act(self, observations, indices):
+        return np.full(len(indices), 3)
+
+    def describe(self):
+        return {"policy": "constant"}
+
+
+def answers(actor, batches):
+    return np.concatenate(
+        [actor.act(np.zeros((len(batch), 2)), np.array(batch)) for batch in batches]
+    )
+
+
+@pytest.mark.parametrize("kind", ["random", "noisy"])
+def test_chance_belongs_to_the_episode_not_to_the_batch(kind):
+    env = EnvConfig("LunarLander6")
+    if kind == "random":
+        actor = make_demonstrator("random", env, seed=3)
+    else:
+        actor = Noisy(Constant(), 0.5, spaces.Discrete(6), seed=3)
+    actor.reset(3)
+    together = answers(actor, [[0, 1, 2]] * 31).reshape(31, 3)
+    actor.reset(3)
+    apart = np.stack([answers(actor, [[index]] * 31) for index in (2, 0, 1)], axis=1)
+    np.testing.assert_array_equal(together, apart[:, [1, 2, 0]])
+    assert (together[:, 0] != together[:, 1]).any()
+
+
+def test_noise_exchanges_the_share_it_says():
+    actor = Noisy(Constant(), 0.3, spaces.Discrete(6), seed=0)
+    actor.reset(1)
+    share = np.mean(answers(actor, [[0]] * 5000) != 3)
+    assert share == pytest.approx(0.3 * 5 / 6, abs=0.02)
+    assert actor.describe() == {"policy": "constant", "noise": 0.3}
+    assert (answers(Noisy(Constant(), 0.0, spaces.Discrete(6), 0), [[0]] * 50) == 3).all()
+    for wrong in (-0.1, 1.5):
+        with pytest.raises(RlfdError, match="noise must be a probability"):
+            Noisy(Constant(), wrong, spaces.Discrete(6), 0)
+
+
+@pytest.mark.parametrize("name", ["Pendulum-v1", "CartPole-v1"])
+def test_random_serves_every_action_space(name, tmp_path):
+    env = EnvConfig(name)
+    actor = make_demonstrator("random", env, seed=0)
+    collected = demos.collect(env, actor, episodes=3, data_dir=tmp_path)
+    loaded = demos.load("random", env=env, data_dir=tmp_path)
+    assert loaded.info.content_hash == collected.info.content_hash
+    assert loaded.action_space.contains(loaded.episodes[0].actions[0])

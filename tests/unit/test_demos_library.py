@@ -1,0 +1,212 @@
+"""Finding and loading: names, defaults, and what does not fit."""
+
+import json
+import logging
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+
+from rlfd import demos
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+
+DEMO = EnvConfig("LunarLander", "demo")
+STANDARD = EnvConfig("LunarLander")
+SHIFTED = EnvConfig("LunarLander", "shifted")
+
+
+def collect(data_dir, env, episodes=2, **kwargs):
+    actor = demos.make_demonstrator("controller", env, seed=0)
+    return demos.collect(env, actor, episodes=episodes, data_dir=data_dir, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    collect(folder, DEMO)
+    collect(folder, DEMO, seed=1)
+    collect(folder, STANDARD, name="pushed", episodes=13)  # one of them strays
+    collect(folder, STANDARD)
+    collect(folder, EnvConfig("LunarLander", "demo", {"push_scale": 0.5}), name="half")
+    collect(folder, EnvConfig("LunarLander6", "demo"))
+    collect(folder, EnvConfig("CartPole"))
+    return folder
+
+
+def test_find_puts_the_default_first(data):
+    ids = [info.id for info in demos.find(SHIFTED, data)]
+    assert ids == [
+        "LunarLander-demo/controller-v1",
+        "LunarLander-demo/controller-v0",
+        "LunarLander-demo/half-v0",
+        "LunarLander/controller-v0",
+        "LunarLander/pushed-v0",
+    ]
+    assert "LunarLander-demo/half-v0" not in [info.id for info in demos.find(DEMO, data)]
+    assert [info.env.name for info in demos.find(EnvConfig("LunarLander6"), data)] == [
+        "LunarLander6"
+    ]
+    assert demos.find(EnvConfig("Acrobot"), data) == []
+    assert len(demos.list_all(data)) == 7
+    assert demos.list_all(data / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "identity"),
+    [
+        ("controller", "LunarLander-demo/controller-v1"),
+        ("controller-v0", "LunarLander-demo/controller-v0"),
+        ("LunarLander-demo/controller", "LunarLander-demo/controller-v1"),
+        ("LunarLander-demo/controller-v0", "LunarLander-demo/controller-v0"),
+    ],
+)
+@pytest.mark.parametrize("env", [DEMO, SHIFTED, STANDARD])
+def test_names(data, env, name, identity):
+    assert demos.load(name, env=env, data_dir=data).info.id == identity
+
+
+def test_other_starts_can_be_named(data):
+    for name in ("pushed", "LunarLander/pushed-v0"):
+        assert demos.load(name, env=DEMO, data_dir=data).info.env.start == "standard"
+
+
+def test_a_folder_can_be_given(data, tmp_path, monkeypatch):
+    path = data / "demos" / "CartPole" / "controller-v0"
+    monkeypatch.chdir(tmp_path)
+    for text in (path, str(path), str(path / "data")):
+        loaded = demos.load(text, env=EnvConfig("CartPole"), data_dir=tmp_path)
+        assert loaded.info.id == "CartPole/controller-v0"
+
+
+def test_a_gymnasium_id_can_use_what_its_short_name_made(data):
+    loaded = demos.load("controller", env=EnvConfig("CartPole-v1"), data_dir=data)
+    assert loaded.info.env.name == "CartPole"
+
+
+@pytest.mark.parametrize(
+    ("name", "env", "words"),
+    [
+        ("contrller", SHIFTED, "unknown demonstrations 'contrller', did you mean 'controller'?"),
+        ("CartPole/controller", SHIFTED, "environment is 'CartPole' there, expected 'LunarLander'"),
+        ("LunarLander6-demo/controller", SHIFTED, "environment is 'LunarLander6' there"),
+        ("LunarLander-demo/half", DEMO, "option 'push_scale' is 0.5 there, expected 0.0"),
+        ("half", DEMO, "option 'push_scale' is 0.5 there, expected 0.0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(data, name, env, words):
+    with pytest.raises(RlfdError) as error:
+        demos.load(name, env=env, data_dir=data)
+    assert words in str(error.value)
+    assert error.value.exit_code == 2
+    assert error.value.hint
+
+
+def test_nothing_collected_yet(tmp_path):
+    with pytest.raises(RlfdError, match="rlfd collect-demos --env LunarLander"):
+        demos.load("controller", env=SHIFTED, data_dir=tmp_path)
+
+
+def test_demonstrations_near_the_shifted_start_are_refused_there_only(data):
+    with pytest.raises(RlfdError) as error:
+        demos.load("pushed", env=SHIFTED, data_dir=data)
+    assert "visit the shifted start: |x| reaches" in error.value.message
+    assert "--start demo" in error.value.hint
+    assert demos.load("pushed", env=SHIFTED, data_dir=data, allow_overlap=True).episodes
+    assert demos.load("pushed", env=STANDARD, data_dir=data).episodes
+
+
+def test_reading_without_an_environment(data):
+    assert demos.read("half", data_dir=data).info.id == "LunarLander-demo/half-v0"
+    with pytest.raises(RlfdError, match="did you mean 'half'"):
+        demos.read("halv", data_dir=data)
+
+
+def test_unreadable_datasets_are_warned_about(data, tmp_path, caplog):
+    (tmp_path / "demos" / "CartPole" / "broken-v0" / "data").mkdir(parents=True)
+    with caplog.at_level(logging.WARNING, "rlfd.demos"):
+        assert demos.list_all(tmp_path) == []
+    assert "broken-v0" in caplog.text
+
+
+def minari_dataset(root, identity, env, episodes=3, cut=False):
+    """Write a dataset as a Minari user would, with nothing of ours in it."""
+    import minari
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+    from minari.dataset.minari_storage import MinariStorage
+
+    path = root / identity / "data"
+    path.mkdir(parents=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        store = MinariStorage.new(
+            path, env.observation_space, env.action_space, env.spec, jpeg_encoding=False
+        )
+    store.update_metadata({"dataset_id": identity, "minari_version": minari.__version__})
+    rng = np.random.default_rng(0)
+    buffers = []
+    for length in range(5, 5 + episodes):
+        flags = np.zeros(length, bool)
+        flags[-1] = not cut
+        observations = rng.normal(size=(length + 1, *env.observation_space.shape))
+        buffers.append(
+            EpisodeBuffer(
+                observations=observations.astype(env.observation_space.dtype),
+                actions=np.array([env.action_space.sample() for _ in range(length)]),
+                rewards=np.ones(length, np.float32),
+                terminations=flags,
+                truncations=np.zeros(length, bool),
+                infos={},
+            )
+        )
+    store.update_episodes(buffers)
+    return path.parent
+
+
+def test_any_minari_dataset_of_the_user_can_be_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "theirs"))
+    env = gymnasium.make("CartPole-v1")
+    minari_dataset(tmp_path / "theirs", "cartpole/test-v3", env)
+    minari_dataset(tmp_path / "theirs", "cartpole/cut-v0", env, cut=True)
+    minari_dataset(tmp_path / "theirs", "acro-v0", gymnasium.make("Acrobot-v1"))
+    for config in (EnvConfig("CartPole"), EnvConfig("CartPole-v1")):
+        loaded = demos.load("cartpole/test-v3", env=config, data_dir=tmp_path)
+        assert loaded.info.env is None
+        assert loaded.info.gym_id == "CartPole-v1"
+        assert loaded.info.content_hash.startswith("sha256:")
+        assert loaded.returns.tolist() == [5.0, 6.0, 7.0]
+        assert loaded.episodes[0].rewards.dtype == np.float64
+        assert loaded.episodes[0].terminated
+        assert loaded.success_rate is None
+        demos.inspect(loaded)
+    cut = demos.load("cartpole/cut-v0", env=EnvConfig("CartPole"), data_dir=tmp_path)
+    assert cut.episodes[0].truncated
+    with pytest.raises(RlfdError, match="environment is 'Acrobot-v1' there, expected 'CartPole'"):
+        demos.load("acro-v0", env=EnvConfig("CartPole"), data_dir=tmp_path)
+
+
+def test_foreign_data_with_another_space_or_inner_ends_are_refused(tmp_path):
+    continuous = gymnasium.make("LunarLander-v3", continuous=True)
+    path = minari_dataset(tmp_path, "lander/continuous-v0", continuous)
+    with pytest.raises(RlfdError, match=r"action space is Box.* there, expected Discrete\(4\)"):
+        demos.load(path, env=STANDARD, data_dir=tmp_path)
+
+    path = minari_dataset(tmp_path, "cartpole/ends-v0", gymnasium.make("CartPole-v1"))
+    import h5py
+
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        file["episode_1/terminations"][2] = True
+    with pytest.raises(RlfdError, match="flagged as ended before its last step"):
+        demos.load(path, env=EnvConfig("CartPole"), data_dir=tmp_path)
+
+
+def test_data_without_an_environment_are_compared_by_space(tmp_path):
+    path = minari_dataset(tmp_path, "cartpole/bare-v0", gymnasium.make("CartPole-v1"))
+    file = path / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["env_spec"]
+    file.write_text(json.dumps(metadata))
+    assert demos.load(path, env=EnvConfig("CartPole"), data_dir=tmp_path).info.gym_id is None
+    with pytest.raises(RlfdError, match="action space is"):
+        demos.load(path, env=EnvConfig("Acrobot"), data_dir=tmp_path)

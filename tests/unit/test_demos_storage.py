@@ -1,0 +1,236 @@
+"""Datasets on disk: Minari reads them, damage is noticed, failures leave nothing behind."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from rlfd import demos
+from rlfd.demos import storage
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError, RunFailed
+
+CART_POLE = EnvConfig("CartPole")
+
+
+def collect(data_dir, env=CART_POLE, **kwargs):
+    actor = demos.make_demonstrator("random", env, seed=0)
+    return demos.collect(env, actor, episodes=3, data_dir=data_dir, **kwargs)
+
+
+def load(data_dir, name="random", env=CART_POLE):
+    return demos.load(name, env=env, data_dir=data_dir)
+
+
+def files(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_round_trip_is_lossless(tmp_path):
+    env = EnvConfig("LunarLander", "demo", {"push_scale": 0.3})
+    written = collect(tmp_path, env)
+    loaded = load(tmp_path, env=env)
+    assert loaded.info == written.info
+    assert loaded.info.env == env
+    assert loaded.info.created_with
+    assert loaded.observation_space == written.observation_space
+    assert loaded.action_space == written.action_space
+    for one, other in zip(written.episodes, loaded.episodes, strict=True):
+        for field in ("observations", "actions", "rewards"):
+            first, second = getattr(one, field), getattr(other, field)
+            assert first.dtype == second.dtype
+            np.testing.assert_array_equal(first, second)
+        assert (one.terminated, one.truncated) == (other.terminated, other.truncated)
+        assert (one.success, one.seed) == (other.success, other.seed)
+    assert loaded.info.return_mean == pytest.approx(loaded.returns.mean())
+    assert loaded.info.success_rate == loaded.success_rate
+
+
+def test_minari_lists_and_loads_it(tmp_path):
+    collected = collect(tmp_path, EnvConfig("LunarLander6", "demo"))
+    code = (
+        "import minari, json; d = minari.load_dataset('LunarLander6-demo/random-v0');"
+        "e = d[1]; repr(e); env = d.recover_environment();"
+        "print(json.dumps([list(minari.list_local_datasets()), d.total_episodes, d.total_steps,"
+        " e.observations.shape, float(e.rewards.sum()), int(e.terminations.sum()),"
+        " env.spec.id, env.spec.kwargs['continuous'], d.storage.jpeg_encoding]))"
+    )
+    environment = {**os.environ, "MINARI_DATASETS_PATH": str(tmp_path / "demos")}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    episode = collected.episodes[1]
+    assert json.loads(answer.stdout) == [
+        ["LunarLander6-demo/random-v0"],
+        3,
+        collected.num_transitions,
+        [episode.length + 1, 9],
+        episode.episode_return,
+        int(episode.terminated),
+        "LunarLander-v3",
+        True,
+        False,
+    ]
+    listed = subprocess.run(
+        [sys.executable, "-c", "from minari.cli import app; app(['list', 'local'])"],
+        env={**environment, "COLUMNS": "150"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "LunarLander6-demo/random-v0" in listed.stdout
+
+
+def edit_metadata(path, change):
+    file = path / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    change(metadata)
+    file.write_text(json.dumps(metadata))
+
+
+def edit_arrays(path, change):
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        change(file)
+
+
+def truncate(path, name, keep):
+    file = path / "data" / name
+    file.write_bytes(file.read_bytes()[: int(keep * file.stat().st_size)])
+
+
+def replace(group, name, value):
+    del group[name]
+    group[name] = value
+
+
+DAMAGES = {
+    "half of the arrays": lambda p: truncate(p, "main_data.hdf5", 0.5),
+    "no array at all": lambda p: truncate(p, "main_data.hdf5", 0.0),
+    "arrays gone": lambda p: (p / "data" / "main_data.hdf5").unlink(),
+    "metadata cut": lambda p: truncate(p, "metadata.json", 0.7),
+    "metadata empty": lambda p: truncate(p, "metadata.json", 0.0),
+    "metadata not a table": lambda p: (p / "data" / "metadata.json").write_text("[1, 2]"),
+    "metadata gone": lambda p: (p / "data" / "metadata.json").unlink(),
+    "key missing": lambda p: edit_metadata(p, lambda m: m.pop("total_steps")),
+    "our part incomplete": lambda p: edit_metadata(p, lambda m: m["rlfd"].pop("content_hash")),
+    "fewer flags": lambda p: edit_metadata(p, lambda m: m["rlfd"]["success"].pop()),
+    "episode gone": lambda p: edit_arrays(p, lambda f: f.pop("episode_1")),
+    "array gone": lambda p: edit_arrays(p, lambda f: f["episode_1"].pop("rewards")),
+    "array short": lambda p: edit_arrays(
+        p, lambda f: replace(f["episode_2"], "rewards", np.zeros(3))
+    ),
+    "a value changed": lambda p: edit_arrays(
+        p, lambda f: f["episode_0"]["actions"].__setitem__(2, 1 - f["episode_0"]["actions"][2])
+    ),
+    "an action out of range": lambda p: (
+        edit_arrays(p, lambda f: f["episode_0"]["actions"].__setitem__(2, 7)),
+        edit_metadata(p, lambda m: m["rlfd"].update(content_hash="")),
+    ),
+    "steps miscounted": lambda p: edit_metadata(p, lambda m: m.update(total_steps=5)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_noticed_and_named(tmp_path, damage):
+    path = collect(tmp_path).info.path
+    DAMAGES[damage](path)
+    before = {file: (path / file).read_bytes() for file in files(path)}
+    for name in ("random-v0", "CartPole/random", str(path)):
+        with pytest.raises(RlfdError) as error:
+            load(tmp_path, name)
+        assert error.value.exit_code == 2
+        if damage != "metadata gone" or name != str(path):
+            assert "damaged or incomplete" in error.value.message
+            assert "random-v0" in error.value.message
+        assert error.value.hint
+    assert before == {file: (path / file).read_bytes() for file in files(path)}
+
+
+def test_an_empty_dataset_is_refused(tmp_path):
+    path = collect(tmp_path).info.path
+    edit_metadata(path, lambda m: m.update(total_episodes=0, total_steps=0))
+    with pytest.raises(RlfdError, match="are empty, expected at least one episode"):
+        load(tmp_path)
+
+
+def test_a_number_that_is_not_finite_is_refused(tmp_path):
+    path = collect(tmp_path).info.path
+    edit_arrays(path, lambda f: f["episode_1"]["observations"].__setitem__((3, 2), np.nan))
+    edit_metadata(path, lambda m: m["rlfd"].update(content_hash=""))
+    with pytest.raises(RlfdError, match="episode 1 of 'CartPole/random-v0' has a observation"):
+        load(tmp_path)
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    path = collect(tmp_path).info.path
+    edit_metadata(path, lambda m: m["rlfd"].update(format=2, created_with="9.9"))
+    with pytest.raises(RlfdError, match=r"written by rlfd 9\.9"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), RunFailed, "the disk is full"),
+        (
+            OSError("Can't write data (errno = 28, error message = '...')"),
+            RunFailed,
+            "disk is full",
+        ),
+        (RuntimeError("Can't close file (no space left on device)"), RunFailed, "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied"), RlfdError, "cannot be written"),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+    ],
+)
+@pytest.mark.parametrize("place", ["_write_minari", "write_json", "publish_folder"])
+def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, fault, kind, words, place):
+    collect(tmp_path)
+    before = files(tmp_path)
+    real = getattr(storage, place)
+
+    def fail(*args):
+        if place == "_write_minari":
+            real(*args)  # a part of it is there already
+        raise fault
+
+    monkeypatch.setattr(storage, place, fail)
+    with pytest.raises(kind, match=words) as error:
+        collect(tmp_path)
+    assert error.type is kind
+    if words:
+        assert str(tmp_path / "demos" / "CartPole") in str(error.value)
+    assert files(tmp_path) == before
+    assert [p.name for p in (tmp_path / "demos" / "CartPole").iterdir()] == ["random-v0"]
+    monkeypatch.undo()
+    assert collect(tmp_path).info.name == "random-v1"
+    assert load(tmp_path, "random-v0").num_transitions > 0
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "data").write_text("a file in the way")
+    monkeypatch.setattr("rlfd.demos.collecting.play_episodes", None)  # never called
+    with pytest.raises(RlfdError, match="cannot be written") as error:
+        collect(tmp_path / "data")
+    assert error.value.exit_code == 2
+    assert "--data-dir" in error.value.hint
+
+
+def test_two_writers_get_two_versions(tmp_path, monkeypatch):
+    """The second one is quicker: it takes the version that the first one had in mind."""
+    real, calls = Path.mkdir, []
+
+    def mkdir(self, *args, **kwargs):
+        if self.name == "random-v0" and not calls:
+            calls.append(self)
+            collect(tmp_path)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert collect(tmp_path).info.name == "random-v1"
+    assert load(tmp_path, "random-v0").info.content_hash == load(tmp_path).info.content_hash

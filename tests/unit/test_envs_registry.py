@@ -1,0 +1,115 @@
+"""Names, starts and options of environments, and what is said about wrong ones."""
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlfd import envs
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+
+
+def test_check_fills_in_the_defaults():
+    assert envs.check(EnvConfig("LunarLander", "demo")).options == {"push_scale": 0.0}
+    assert envs.check(EnvConfig("LunarLander", "shifted")).options == {}
+    config = EnvConfig("LunarLander6", "demo", {"push_scale": 1})
+    assert envs.check(config).options == {"push_scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [EnvConfig("CartPole"), EnvConfig("LunarLander", "demo", {"push_scale": 0.25})],
+)
+def test_json_round_trip(config):
+    assert EnvConfig.from_json(config.to_json()) == config
+
+
+def test_labels():
+    assert EnvConfig("LunarLander").label == "LunarLander"
+    assert EnvConfig("LunarLander", "shifted").label == "LunarLander-shifted"
+    assert EnvConfig("ALE/Pong-v5").label == "ALE-Pong-v5"
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (EnvConfig("LunarLandr"), "unknown environment 'LunarLandr', did you mean 'LunarLander'?"),
+        (EnvConfig("LunarLander-v2"), "did you mean 'LunarLander-v3'?"),
+        (EnvConfig("no_such_package:Env-v0"), "cannot be found"),
+        (EnvConfig("LunarLander", "shiftet"), "did you mean 'shifted'?"),
+        (EnvConfig("CartPole", "demo"), "unknown start of CartPole 'demo'"),
+        (EnvConfig("LunarLander", "demo", {"push": 1}), "did you mean 'push_scale'?"),
+        (EnvConfig("LunarLander", "demo", {"push_scale": "1"}), "must be a number, not '1'"),
+        (EnvConfig("LunarLander", "demo", {"push_scale": True}), "must be a number, not True"),
+        (EnvConfig("LunarLander", "demo", {"push_scale": 1.5}), "must be from 0 to 1, not 1.5"),
+        (EnvConfig("LunarLander", "shifted", {"push_scale": 0.5}), "does not belong to start"),
+        (EnvConfig("CartPole", options={"length": 1}), "CartPole has no options"),
+        (EnvConfig("CartPole-v1", options={"length": object()}), "plain JSON"),
+    ],
+)
+def test_wrong_configs_are_explained(config, words):
+    with pytest.raises(RlfdError) as error:
+        envs.check(config)
+    assert words in str(error.value)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"start": "demo"},
+        {"name": 3},
+        {"name": "CartPole", "opt": {}},
+        {"name": "CartPole", "options": []},
+    ],
+)
+def test_wrong_json_is_explained(value):
+    with pytest.raises(RlfdError):
+        EnvConfig.from_json(value)
+
+
+def test_a_gymnasium_id_takes_keyword_arguments():
+    env = envs.make(EnvConfig("LunarLander-v3", options={"continuous": True}))
+    assert isinstance(env.action_space, spaces.Box)
+    env.close()
+    with pytest.raises(RlfdError, match="cannot be made") as error:
+        envs.make(EnvConfig("CartPole-v1", options={"no_such_argument": 1}))
+    assert "no_such_argument" in str(error.value)
+
+
+class _Odd(gymnasium.Env):
+    def __init__(self, observation_space, action_space, render_mode=None):
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+@pytest.mark.parametrize(
+    ("observation_space", "action_space", "words"),
+    [
+        (spaces.Dict({"a": spaces.Box(0, 1, (3,))}), spaces.Discrete(2), "Dict observations"),
+        (spaces.Discrete(5), spaces.Discrete(2), "Discrete observations, expected Box"),
+        (spaces.Box(0, 1, (3,)), spaces.Tuple([spaces.Discrete(2)]), "Tuple actions"),
+    ],
+)
+def test_unsuitable_spaces_are_refused(monkeypatch, observation_space, action_space, words):
+    monkeypatch.setattr(gymnasium, "make", lambda *_, **__: _Odd(observation_space, action_space))
+    with pytest.raises(RlfdError, match=words):
+        envs.make(EnvConfig("CartPole-v1"))
+
+
+def test_reference_scores_are_those_of_measured_starts():
+    for name in envs.names():
+        known = envs.spec(name)
+        assert set(known.references) == set(known.starts)
+        for reference in known.references.values():
+            assert (reference.random_success is not None) == known.has_success
+            assert (reference.demonstrator_return is not None) == bool(known.default_demonstrator)
+    assert envs.spec("LunarLander").random_return < 0 < envs.spec("LunarLander").demonstrator_return
+    assert envs.spec("Pendulum-v1").random_return is None
+
+
+def test_reading_the_registry_needs_no_simulator():
+    spec = envs.spec("LunarLander")
+    assert spec.options == {"push_scale": 0.0}
+    assert spec.demo_start in spec.starts
+    assert np.all([envs.spec(name).description for name in envs.names()])
