@@ -116,13 +116,16 @@ class PlainReporter(_Lines):
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
+        self._active = False
         self._task, self._unit = "", ""
         self._total = self._first = self._done = 0
         self._values: Mapping[str, float] = {}
         self._started = self._printed = 0.0
 
     def start(self, task: str, total: int, done: int, unit: str) -> None:
-        """Begin a task."""
+        """End the task before, if there is one, and begin another."""
+        self.finish()
+        self._active = True
         self._task, self._total, self._first, self._done, self._unit = task, total, done, done, unit
         self._values = {}
         self._started = self._printed = time.monotonic()
@@ -146,7 +149,10 @@ class PlainReporter(_Lines):
         )
 
     def finish(self) -> None:
-        """Print the last line."""
+        """Print the last line, once."""
+        if not self._active:
+            return
+        self._active = False
         seconds = time.monotonic() - self._started
         self.message(
             f"{self._task}: {self._done:,} {self._unit} in {duration(seconds)}  "
@@ -176,7 +182,7 @@ class RichReporter(_Lines):
         self._values: Mapping[str, float] = {}
 
     def start(self, task: str, total: int, done: int, unit: str) -> None:
-        """Draw the bar."""
+        """Leave the bar of the task before, if there is one, and draw another."""
         self.finish()
         self._values = {}
         self._progress = Progress(

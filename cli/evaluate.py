@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -69,6 +70,7 @@ def evaluate(
     from rlfd.experiments.evaluate import evaluate_run
     from rlfd.experiments.run_dir import find_run
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # films are drawn without a screen
     found = find_run(run, runs_dir)
     summary = evaluate_run(
         found,

@@ -129,7 +129,7 @@ def _print_plan(output: Output, suite: str, jobs: Sequence[Job]) -> None:
     entries = []
     for job in jobs:
         run = RunDir(job.run_dir)
-        state = run.status().get("state", "new") if run.exists() else "new"
+        state = run.status().get("state", "new") if run.exists else "new"
         entries.append({"run": job.name, "state": state, "command": job.command})
     if output.json:
         output.result({"suite": suite, "runs": entries})

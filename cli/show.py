@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,45 +32,49 @@ def show(
     """Show what one checks before trusting a dataset, or the state and results of a run."""
     output = Output(json=json, quiet=quiet)
     from rlfd import demos
+    from rlfd.experiments.run_dir import find_run
 
-    folder = _demos_folder(name, data_dir)
-    if folder is not None:
-        _show_demos(output, demos.inspect(demos.read_demonstrations(folder)))
-    else:
-        _show_run(output, _find_run(name, runs_dir, data_dir))
+    known_runs = _known_runs(runs_dir)
+    known_demos = [info.name for info in demos.list_all(data_dir)]
+    if not known_runs and not known_demos and not Path(name).exists():
+        raise RlfdError(
+            f"there is no run under '{runs_dir}' and there are no demonstrations under "
+            f"'{data_dir}', so '{name}' cannot be shown",
+            "name a folder, or give --runs-dir or --data-dir",
+        )
+    if _is_run(name, runs_dir):
+        _show_run(output, find_run(name, runs_dir))
+        return
+    try:
+        demonstrations = demos.read(name, data_dir=data_dir)
+    except RlfdError as error:
+        if error.message.startswith(("unknown", "no demonstrations")):  # nor is it a run
+            raise unknown_name(
+                "run or demonstrations",
+                name,
+                [*known_runs, *known_demos],
+                "see 'rlfd list runs' and 'rlfd list demos'",
+            ) from error
+        raise
+    _show_demos(output, demos.inspect(demonstrations))
 
 
-def _demos_folder(name: str, data_dir: Path) -> Path | None:
-    """Return the folder of the demonstrations called `name`, the newest if there are several."""
-    from rlfd import demos
-    from rlfd.demos.storage import is_dataset
-
-    if is_dataset(Path(name)):
-        return Path(name)
-    for info in demos.list_all(data_dir):
-        if name in {_without_version(text) for text in (info.name, info.id)} | {info.name, info.id}:
-            return info.path
-    return None
-
-
-def _without_version(name: str) -> str:
-    return re.sub(r"-v\d+$", "", name)
-
-
-def _find_run(name: str, runs_dir: Path, data_dir: Path) -> RunDir:
-    from rlfd import demos
-    from rlfd.experiments.run_dir import find_run, find_runs
+def _known_runs(runs_dir: Path) -> list[str]:
+    from rlfd.experiments.run_dir import find_runs
 
     try:
-        known = [str(run.path) for run in find_runs([], runs_dir)]
+        return [str(run.path) for run in find_runs([], runs_dir)]
     except RlfdError:  # there is not a single one
-        known = []
-    if not known:
-        known = [_without_version(info.name) for info in demos.list_all(data_dir)]
-        raise unknown_name(
-            "run or demonstrations", name, known, "see 'rlfd list runs' and 'rlfd list demos'"
-        )
-    return find_run(name, runs_dir)
+        return []
+
+
+def _is_run(name: str, runs_dir: Path) -> bool:
+    from rlfd.experiments.run_dir import find_runs
+
+    try:
+        return bool(find_runs([name], runs_dir))
+    except RlfdError:
+        return False
 
 
 def _show_run(output: Output, run: RunDir) -> None:

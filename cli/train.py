@@ -233,6 +233,7 @@ def _confirm(run: RunDir) -> None:
     try:
         agreed = typer.confirm(f"delete run {run.path} ({about})?", err=True)
     except typer.Abort as error:  # there is nobody to ask
+        typer.echo(err=True)
         raise RlfdError(
             f"--overwrite would delete run {run.path} ({about})", "add --yes to agree"
         ) from error
@@ -241,8 +242,12 @@ def _confirm(run: RunDir) -> None:
 
 
 def _print_result(output: Output, run: RunDir) -> None:
+    from rlfd import algorithms
+
     status = run.status()
-    final = status.get("final") or {}
+    evaluations = status.get("final") or {}
+    headline = algorithms.get(status["algo"]).policies[0]
+    final = evaluations.get("final", {}).get(headline, {})
     if output.json:
         output.result(
             {
@@ -250,10 +255,11 @@ def _print_result(output: Output, run: RunDir) -> None:
                 "state": status["state"],
                 "env_steps": status["env_steps"],
                 "updates": status["updates"],
-                "wall_seconds": status.get("wall_seconds"),
+                "wall_seconds": status["wall_seconds"],
+                "policy": headline,
                 "return_mean": final.get("return_mean"),
                 "success_rate": final.get("success_rate"),
-                "final": final,
+                "evaluations": evaluations,
             }
         )
         return
@@ -262,11 +268,22 @@ def _print_result(output: Output, run: RunDir) -> None:
             "run": str(run.path),
             "env steps": number(status["env_steps"]),
             "updates": number(status["updates"]),
-            "time": duration(status.get("wall_seconds") or 0),
-            "return": number(final.get("return_mean")),
-            "success": share(final.get("success_rate")),
+            "time": duration(status["wall_seconds"]),
         }
     )
+    rows = [
+        [
+            "final weights" if phase == "final" else f"best, step {values['step']:,}",
+            policy,
+            number(result["return_mean"]),
+            share(result["success_rate"]),
+        ]
+        for phase, values in evaluations.items()
+        for policy, result in values.items()
+        if policy != "step"
+    ]
+    output.line("")
+    output.table(["evaluation", "policy", ">return", ">success"], rows)
 
 
 def _print_config(output: Output, resolved: Resolved) -> None:

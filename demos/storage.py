@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import copy
 import errno
+import io
 import json
 import logging
 import os
 import re
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-METADATA = "metadata.json"
+METADATA, ARRAYS = "metadata.json", "main_data.hdf5"
 KEY = "rlfd"
 VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
@@ -139,67 +139,92 @@ def write_demonstrations(
         "returns": [episode.episode_return for episode in episodes],
         "success": [episode.success for episode in episodes],
     }
+    arrays = _minari_arrays(episodes)
+    metadata = {
+        **_minari_metadata(env, observation_space, action_space),
+        "total_episodes": len(episodes),
+        "total_steps": sum(episode.length for episode in episodes),
+        "dataset_size": round(arrays.nbytes / 1e6, 1),  # in MB, as Minari counts
+        "algorithm_name": str(demonstrator.get("policy", "unknown")),
+        "description": f"{len(episodes)} episodes of {env.label}, collected with rlfd",
+        KEY: ours,
+    }
     try:
-        temporary.mkdir()
-        _write_minari(temporary / "data", episodes, env, observation_space, action_space)
+        (temporary / "data").mkdir(parents=True)
+        _write_bytes(temporary / "data" / ARRAYS, arrays)
         final = _claim(folder, name)
         try:
-            # The id is part of the metadata, and known only now that the place is ours.
-            path = temporary / "data" / METADATA
-            metadata = json.loads(path.read_text(encoding="utf-8"))
-            metadata |= {
-                "dataset_id": f"{folder.name}/{final.name}",
-                "algorithm_name": str(demonstrator.get("policy", "unknown")),
-                "description": f"{len(episodes)} episodes of {env.label}, collected with rlfd",
-                KEY: ours,
-            }
-            write_json(path, metadata)
+            metadata["dataset_id"] = f"{folder.name}/{final.name}"
+            write_json(temporary / "data" / METADATA, metadata)
             publish_folder(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):
                 final.rmdir()  # only while it is still the empty folder of the claim
             raise
-    except (OSError, RuntimeError) as error:  # RuntimeError is how h5py reports a failed close
+    except OSError as error:
         _raise_for_disk(error, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
 
 
-def _write_minari(
-    data: Path,
-    episodes: Sequence[Episode],
-    env: EnvConfig,
-    observation_space: spaces.Box,
-    action_space: spaces.Space[Any],
-) -> None:
+def _write_bytes(path: Path, content: memoryview) -> None:
+    with open(path, "wb") as stream:
+        stream.write(content)
+
+
+def _minari_metadata(
+    env: EnvConfig, observation_space: spaces.Box, action_space: spaces.Space[Any]
+) -> dict[str, Any]:
+    """Return what Minari wants to know about the environment and the format."""
     import minari
-    from minari.data_collector.episode_buffer import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
+    from minari.serialization import serialize_space
 
     known = spec(env.name)
     env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
     env_spec.kwargs.update(known.kwargs)
     if known.name == known.gym_id:
         env_spec.kwargs.update(env.options)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Minari asks for an author and a link
-        storage = MinariStorage.new(
-            data, observation_space, action_space, env_spec, "hdf5", jpeg_encoding=False
-        )
-        storage.update_metadata({"minari_version": minari.__version__})
-        storage.update_episodes(
-            EpisodeBuffer(
-                seed=episode.seed,
-                observations=episode.observations,
-                actions=episode.actions,
-                rewards=episode.rewards,
-                terminations=_last(episode.length, episode.terminated),
-                truncations=_last(episode.length, episode.truncated),
-                infos={},
-            )
-            for episode in episodes
-        )
+    return {
+        "data_format": "hdf5",
+        "jpeg_encoding": False,
+        "minari_version": minari.__version__,
+        "observation_space": serialize_space(observation_space),
+        "action_space": serialize_space(action_space),
+        # The Gymnasium environment inside; our protocol around it is described under our own key.
+        "env_spec": env_spec.to_json(),
+    }
+
+
+def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
+    """Return the episodes as the content of an HDF5 file in Minari's layout.
+
+    The file is built in memory, not with Minari's own writer: when the disk is full, HDF5 cannot
+    close a file on it any more and takes the whole process down.
+    """
+    import h5py  # type: ignore[import-untyped]
+
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", track_order=True) as file:
+        for index, episode in enumerate(episodes):
+            group = file.create_group(f"episode_{index}")
+            group.attrs["id"] = index
+            group.attrs["total_steps"] = episode.length
+            if episode.seed is not None:
+                group.attrs["seed"] = episode.seed
+            group.create_group("infos")
+            for key, array in (
+                ("observations", episode.observations),
+                ("actions", episode.actions),
+                ("rewards", episode.rewards),
+                ("terminations", _last(episode.length, episode.terminated)),
+                ("truncations", _last(episode.length, episode.truncated)),
+            ):
+                # Growing is what Minari's own appending needs.
+                group.create_dataset(
+                    key, data=array, chunks=True, maxshape=(None, *array.shape[1:])
+                )
+    return buffer.getbuffer()
 
 
 def _last(length: int, flag: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -240,18 +265,14 @@ def _plain(label: str) -> str:
     return re.sub(r"[^-\w]", "-", label, flags=re.ASCII)
 
 
-def _raise_for_disk(error: Exception, folder: Path) -> NoReturn:
-    text = str(error).lower()
-    number = getattr(error, "errno", None)
-    full = number in (errno.ENOSPC, errno.EDQUOT) or "no space left" in text or "errno = 28" in text
-    if full:
+def _raise_for_disk(error: OSError, folder: Path) -> NoReturn:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise RunFailed(
             f"the disk is full: demonstrations could not be written to {folder}",
             "nothing was left behind; free some space, or choose another place with --data-dir",
         ) from error
-    reason = getattr(error, "strerror", None) or error
     raise RlfdError(
-        f"demonstrations cannot be written to {folder} ({reason})",
+        f"demonstrations cannot be written to {folder} ({error.strerror or error})",
         "choose a folder that you may write to with --data-dir",
     ) from error
 
@@ -355,7 +376,7 @@ def read_demonstrations(path: Path) -> Demonstrations:
 def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list[dict[str, Any]]]:
     from minari.dataset.minari_storage import MinariStorage
 
-    storage = MinariStorage.read(data)
+    storage = MinariStorage.read(data.absolute())
     episodes = list(storage.get_episodes(range(storage.total_episodes)))
     return storage.observation_space, storage.action_space, episodes
 

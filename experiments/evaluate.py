@@ -14,7 +14,7 @@ import torch
 
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
-from rlfd.envs import EnvConfig, PlayedEpisode, check, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode, check, play_episodes, spec
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
@@ -202,7 +202,7 @@ def evaluate_run(
     reporter = reporter or NullReporter()
     algorithm, config, step = load_policy(run, checkpoint)
     mode = check_policy(algorithm, policy)
-    env = config.env if start is None else check(dataclasses.replace(config.env, start=start))
+    env = config.env if start is None else _from_start(config.env, start)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
     played = []
     for episode in play_policy(
@@ -233,6 +233,17 @@ def evaluate_run(
         videos=videos,
         **summarise(played),
     )
+
+
+def _from_start(env: EnvConfig, start: str) -> EnvConfig:
+    """Return `env` with another start; options that only the old start has are left out."""
+    rules = spec(env.name).option_rules
+    options = {
+        name: value
+        for name, value in env.options.items()
+        if name not in rules or start in rules[name].starts
+    }
+    return check(EnvConfig(env.name, start, options))
 
 
 def check_policy(algorithm: Algorithm, policy: str | None) -> PolicyMode:

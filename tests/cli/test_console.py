@@ -61,6 +61,20 @@ def test_plain_survives_an_empty_task(clock):
     assert "unknown time left" in stream.getvalue()
 
 
+def test_plain_ends_a_task_once(clock):
+    reporter, stream = plain()
+    reporter.start("one", 5, 0, "runs")
+    reporter.start("two", 3, 0, "runs")
+    reporter.finish()
+    reporter.finish()
+    assert stream.getvalue().splitlines() == [
+        "one: 5 runs",
+        "one: 0 runs in 0 s",
+        "two: 3 runs",
+        "two: 0 runs in 0 s",
+    ]
+
+
 def test_values_stay_until_they_are_replaced(clock):
     reporter, stream = plain()
     reporter.start("train", 10, 0, "updates")

@@ -1,0 +1,295 @@
+"""Every command from end to end, on runs of a few hundred steps."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from .conftest import DQN, RUN, environment, outside, run_inside, run_outside, snapshot
+
+
+def test_collect_demos(folder):
+    outcome = run_inside(
+        "collect-demos", "--env", "CartPole", "--episodes", 3, "--noise", 0.25, "--json"
+    )
+    assert outcome.code == 0
+    result = outcome.json
+    assert {"name", "path", "env", "start", "episodes", "transitions"} <= set(result)
+    assert (result["env"], result["start"], result["episodes"]) == ("CartPole", "standard", 3)
+    assert result["success_rate"] is None
+    assert 0 < result["return_mean"] <= 500
+    assert result["demonstrator"]["noise"] == 0.25
+    assert (folder / result["path"]).is_dir()
+    assert f"rlfd train sqil --env CartPole --demos {result['name']}" in outcome.stderr
+
+
+def test_collect_demos_takes_the_start_for_demonstrations(folder):
+    command = ("collect-demos", "--env", "LunarLander", "--steps", 100, "--json", "-q")
+    outcome = run_inside(*command)
+    assert outcome.stderr == ""
+    assert outcome.json["start"] == "demo"
+    assert outcome.json["transitions"] >= 100
+    assert outcome.json["success_rate"] == 1.0
+    assert run_inside(*command, "--start", "standard").json["start"] == "standard"
+
+
+def test_collect_demos_by_filters(folder):
+    command = ("collect-demos", "--env", "CartPole", "--policy", "random", "--episodes", 3)
+    limits = ("--min-return", 20, "--max-return", 40)
+    outcome = run_inside(*command, *limits, "--name", "middling", "--json")
+    assert 20 <= outcome.json["return_mean"] <= 40
+    assert outcome.json["name"].startswith("middling")
+
+
+def test_collect_demos_by_a_run(full_folder):
+    command = ("collect-demos", "--env", "CartPole", "--policy", "dqn/CartPole/seed0")
+    early, late = (
+        run_inside(*command, "--episodes", 2, "--checkpoint", step, "--json").json["demonstrator"]
+        for step in saved_steps()
+    )
+    assert early["checkpoint"] < late["checkpoint"]
+    assert early["mode"] == "greedy"
+
+
+def saved_steps() -> list[int]:
+    return sorted(set(pd.read_csv(f"{RUN}/eval.csv")["env_steps"]))
+
+
+def test_show_demonstrations(full_folder):
+    text = run_inside("show", "LunarLander-demo/controller").stdout
+    for part in ("median", "action", "99 %", "success", "terminated 3", "|x|", "repeated"):
+        assert part in text
+    report = run_inside("show", "LunarLander-demo/controller", "--json").json
+    assert report["episodes"] == 3
+    assert report["start_overlap"]["max_abs_x"] < 0.55
+
+
+def test_train_makes_what_it_needs(folder):
+    outcome = run_inside(
+        "train", "bc", "--env", "CartPole", "--set", "max_epochs=2", "--final-episodes", 2, "--json"
+    )
+    assert outcome.code == 0, outcome.stderr
+    result = outcome.json
+    assert {"run", "env_steps", "updates", "wall_seconds", "return_mean"} <= set(result)
+    assert result["success_rate"] is None
+    assert result["env_steps"] == 0
+    assert result["updates"] > 0
+    assert "collecting 100 episodes of its controller" in outcome.stderr
+    assert f"rlfd evaluate {result['run']}" in outcome.stderr
+    assert "rlfd plot" in outcome.stderr
+
+
+def test_train_prints_results_on_stdout_only(folder):
+    outcome = run_inside(*DQN, "-q")
+    assert outcome.code == 0
+    assert outcome.stderr == ""
+    assert outcome.stdout.startswith("run ")
+    assert "final weights" in outcome.stdout
+
+
+def test_show_config_trains_nothing(folder):
+    command = ("train", "dqn", "--env", "LunarLander", "--start", "demo", "--set", "gamma=0.9")
+    text = run_inside(*command, "--steps", "1e4", "--show-config").stdout
+    assert re.search(r"^gamma +0\.9 +--set", text, re.MULTILINE)
+    assert re.search(r"^steps +10000 +command line", text, re.MULTILINE)
+    assert re.search(r"^seed +0 +default", text, re.MULTILINE)
+    result = run_inside(*command, "--show-config", "--json").json
+    assert result["config"]["algorithm"]["gamma"] == 0.9
+    assert result["provenance"]["algorithm.gamma"] == "--set"
+    assert snapshot(folder) == {}
+
+
+def test_config_file_lies_below_single_settings(folder):
+    (folder / "my.toml").write_text("[run]\nseed = 7\n[algorithm]\ngamma = 0.5\nbatch_size = 3\n")
+    command = ("train", "dqn", "--env", "CartPole", "--config", "my.toml", "--show-config")
+    config = run_inside(*command, "--set", "gamma=0.6", "--json").json["config"]
+    assert (config["seed"], config["algorithm"]["batch_size"]) == (7, 3)
+    assert config["algorithm"]["gamma"] == 0.6
+
+
+def test_evaluate(full_folder):
+    first = run_inside("evaluate", RUN, "--episodes", 4, "--json")
+    assert first.code == 0
+    result = first.json
+    keys = {"run", "algo", "env", "start", "episodes", "return_mean", "return_std", "return_iqm"}
+    assert keys | {"length_mean", "success_rate"} <= set(result)
+    assert (result["algo"], result["env"], result["start"]) == ("dqn", "CartPole", "standard")
+    assert result["success_rate"] is None
+    assert run_inside("evaluate", "dqn/CartPole/seed0", "--episodes", 4, "--json").json == result
+    other = run_inside("evaluate", RUN, "--episodes", 4, "--seed", 5, "--json").json
+    assert other["seed" if "seed" in other else "run"] is not None
+    text = run_inside("evaluate", RUN, "--episodes", 4, "--checkpoint", saved_steps()[0])
+    assert f"after {saved_steps()[0]:,} env steps" in text.stdout
+    assert "rlfd plot" in text.stderr
+
+
+def test_evaluate_from_another_start(folder):
+    command = ("train", "bc", "--env", "LunarLander", "--start", "demo", "--set", "max_epochs=1")
+    assert run_inside(*command, "--final-episodes", 1).code == 0
+    outcome = run_inside(
+        "evaluate", "bc/LunarLander-demo/seed0", "--start", "shifted", "--episodes", 1, "--json"
+    )
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["start"] == "shifted"
+    assert outcome.json["success_rate"] in (0.0, 1.0)
+
+
+def test_evaluate_records_videos(full_folder):
+    result = run_inside("evaluate", RUN, "--episodes", 2, "--record-video", 1, "--json").json
+    (video,) = result["videos"]
+    assert Path(video).suffix == ".mp4"
+    assert Path(video).stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("suffix", "head"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
+)
+def test_plot(full_folder, suffix, head):
+    outcome = run_inside("plot", "runs", "--out", f"figures/a{suffix}", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert Path(outcome.json["figure"]).read_bytes().startswith(head)
+    assert Path(outcome.json["data"]).read_text().startswith("# command: rlfd")
+
+
+def test_plot_table(full_folder):
+    text = run_inside("plot", "runs", "--table", "--metric", "return").stdout
+    assert "dqn" in text
+    assert "final, greedy" in text
+    assert not list(full_folder.glob("figure.*"))
+    result = run_inside("plot", "dqn", "--table", "--json", "--out", "b.png", "--iqm").json
+    assert {row["measure"] for row in result["table"]} >= {"final, greedy", "best, greedy"}
+    assert Path("b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "names"), [("algos", {"bc", "dqn", "sqil"}), ("envs", {"CartPole"})]
+)
+def test_list_what_is_built_in(folder, what, names):
+    assert names <= {entry["name"] for entry in run_inside("list", what, "--json").json[what]}
+    text = run_inside("list", what).stdout
+    assert all(name in text for name in names)
+
+
+def test_list_demos_and_runs(full_folder):
+    demos = run_inside("list", "demos", "--json").json["demos"]
+    assert {entry["env"] for entry in demos} == {"CartPole", "LunarLander"}
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["run"] == RUN
+    assert (run["state"], run["progress"]) == ("finished", 1.0)
+    assert run["evaluated_at"] == saved_steps()[-1]
+    text = run_inside("list", "runs").stdout
+    assert re.search(rf"^{RUN} +finished +100%", text, re.MULTILINE)
+
+
+def test_list_of_nothing_says_what_to_do(folder):
+    for what in ("demos", "runs"):
+        outcome = run_inside("list", what)
+        assert (outcome.code, outcome.stdout) == (0, "")
+        assert "next:  rlfd " in outcome.stderr
+        assert run_inside("list", what, "--json").json == {what: []}
+
+
+def test_list_runs_survives_a_damaged_one(full_folder):
+    broken = full_folder / "runs/default/dqn/CartPole/seed1"
+    broken.mkdir()
+    (broken / "config.json").write_text("{")
+    states = {e["run"]: e["state"] for e in run_inside("list", "runs", "--json").json["runs"]}
+    assert states == {RUN: "finished", "runs/default/dqn/CartPole/seed1": "damaged"}
+
+
+def test_show_run(full_folder):
+    text = run_inside("show", RUN).stdout
+    assert "finished" in text
+    assert re.search(r"^batch_size +7 +--set", text, re.MULTILINE)
+    result = run_inside("show", "dqn/CartPole/seed0", "--json").json
+    assert result["status"]["state"] == "finished"
+    assert result["config"]["num_envs"] == 3
+
+
+def test_resume_if_exists_starts_and_skips(folder):
+    assert run_inside(*DQN, "--resume-if-exists").code == 0
+    before = snapshot(folder)
+    outcome = run_inside(*DQN, "--resume-if-exists", "--json")
+    assert outcome.code == 0
+    assert "finished already" in outcome.stderr
+    assert outcome.json["return_mean"] is not None
+    assert snapshot(folder) == before
+
+
+def test_overwrite(full_folder):
+    before = snapshot(full_folder / RUN)
+    no = run_inside(*DQN, "--overwrite", input="n\n")
+    assert no.code == 1
+    assert f"delete run {RUN}" in no.stderr
+    assert snapshot(full_folder / RUN) == before
+    for command in ((*DQN, "--overwrite", "--yes"), (*DQN, "--overwrite")):
+        outcome = run_inside(*command, input="y\n")
+        assert outcome.code == 0, outcome.stderr
+        after = snapshot(full_folder / RUN)
+        assert after["eval.csv"] == before["eval.csv"]  # the same run again
+        assert after["run.json"] != before["run.json"]
+
+
+def test_reproduce_lists_its_runs(folder):
+    command = ("reproduce", "sqil-lunarlander", "--seeds", "0-1", "--steps", "5k", "--dry-run")
+    result = run_inside(*command, "--json").json
+    assert {run["state"] for run in result["runs"]} == {"new"}
+    assert all("--steps 5000" in run["command"] for run in result["runs"])
+    assert {run["run"][-5:] for run in result["runs"]} == {"seed0", "seed1"}
+    assert "rlfd train sqil" in run_inside(*command).stdout.replace("-m ", "")
+    assert snapshot(folder) == {}
+
+
+def test_folders_from_the_environment(full_folder, monkeypatch):
+    (full_folder / "runs").rename(full_folder / "elsewhere")
+    monkeypatch.setenv("RLFD_RUNS_DIR", "elsewhere")
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["run"].startswith("elsewhere/")
+
+
+def test_ctrl_c_and_resume(made, folder):
+    command = ("train", "dqn", "--env", "CartPole", *DQN[4:])
+    slow = ("--steps", 60_000, "--eval-every", 0, "--checkpoint-every", 1000)
+    process = subprocess.Popen(
+        outside(*command, *slow), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(Path(RUN).glob("checkpoints/resume_*")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert "rlfd train dqn --env CartPole" in stderr
+    assert "--resume" in stderr
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["state"] == "interrupted"
+    assert 0 < run["progress"] < 1
+    steps = run["env_steps"]
+    again = subprocess.Popen(
+        outside("train", "dqn", "--env", "CartPole", "--resume"), env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    for line in again.stderr:
+        if f"resuming at {steps:,}" in line:
+            break
+    again.send_signal(signal.SIGTERM)
+    again.communicate(timeout=60)
+    assert again.returncode == 130
+
+
+def test_as_a_process(full_folder):
+    outcome = run_outside("evaluate", RUN, "--episodes", 1, "--json")
+    assert outcome.code == 0
+    assert outcome.json["episodes"] == 1
+    assert run_outside("evaluate", "nothing").code == 2
