@@ -161,6 +161,13 @@ class SoftImitationLoop:
             q_values = self.learner.values(source, next_observations)
             return soft.soft_value(q_values, self.config.temperature)
 
+    def on_both(self, batch: Batch, name: str) -> Tensor:
+        """Return a field of the demonstrated and own halves, one after the other. Shape (2n, ...).
+
+        One network call for both halves is nearly twice as fast as two.
+        """
+        return torch.cat([batch[f"demo/{name}"], batch[f"own/{name}"]])
+
     def act_and_store(self, world: World) -> int:
         """Act once in every environment; the rewards in D_samp are 0 whatever the world paid.
 
@@ -254,17 +261,16 @@ class SQIL(Algorithm):
     def _loss(
         self, parameters: Parameters, target: Parameters, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        config, values = self.config, self.learner.values
-        demo_q_values = values(parameters, batch["demo/observations"])  # (B, A)
-        own_q_values = values(parameters, batch["own/observations"])  # (B, A)
-        demo_q = select(demo_q_values, batch["demo/actions"])
-        own_q = select(own_q_values, batch["own/actions"])
+        config, loop = self.config, self.loop
+        q_values = self.learner.values(parameters, loop.on_both(batch, "observations"))  # (2n, A)
+        q = select(q_values, loop.on_both(batch, "actions"))  # (2n,)
+        next_values = loop.values_after(
+            parameters, target, loop.on_both(batch, "next_observations")
+        )
+        (demo_q, own_q), (demo_next, own_next) = q.chunk(2), next_values.chunk(2)
         rewards = demo_rewards(
             batch["demo/terminated"], config.reward, config.gamma, config.absorbing
         )
-        demo_next = self.loop.values_after(parameters, target, batch["demo/next_observations"])
-        own_next = self.loop.values_after(parameters, target, batch["own/next_observations"])
-
         demo_error = squared_soft_bellman_errors(
             demo_q, rewards, batch["demo/discounts"], demo_next
         ).mean()  # B(D_demo, r)
@@ -273,6 +279,7 @@ class SQIL(Algorithm):
         ).mean()  # B(D_samp, 0)
         loss = demo_error + batch["own/weight"] * own_error  # Alg. 1, line 4
 
+        demo_q_values, own_q_values = q_values.chunk(2)
         log_probs = soft.boltzmann_log_probs(demo_q_values, config.temperature)
         return loss, {
             "loss/demo": demo_error,

@@ -97,13 +97,14 @@ class SQILT(Algorithm):
     def _loss(
         self, parameters: Parameters, target: Parameters, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        config, values = self.config, self.learner.values
-        demo_q_values = values(parameters, batch["demo/observations"])  # (B, A)
-        own_q_values = values(parameters, batch["own/observations"])  # (B, A)
-        demo_q = select(demo_q_values, batch["demo/actions"])
-        own_q = select(own_q_values, batch["own/actions"])
-        demo_next = self.loop.values_after(parameters, target, batch["demo/next_observations"])
-        own_next = self.loop.values_after(parameters, target, batch["own/next_observations"])
+        config, loop, values = self.config, self.loop, self.learner.values
+        q_values = values(parameters, loop.on_both(batch, "observations"))  # (2n, A)
+        q = select(q_values, loop.on_both(batch, "actions"))  # (2n,)
+        next_values = loop.values_after(
+            parameters, target, loop.on_both(batch, "next_observations")
+        )
+        (demo_q_values, own_q_values), (demo_q, own_q) = q_values.chunk(2), q.chunk(2)
+        demo_next, own_next = next_values.chunk(2)
 
         cloning = cloning_losses(demo_q_values, batch["demo/actions"], config.temperature).mean()
         demo_error = squared_soft_bellman_errors(
