@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 from rlfd.demos.controllers import Demonstrator, Noisy
 from rlfd.demos.dataset import Demonstrations, Episode
-from rlfd.demos.storage import check_name, check_writable, write_demonstrations
+from rlfd.demos.storage import prepare, write_demonstrations
 from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
 from rlfd.errors import RlfdError
 
@@ -70,8 +70,7 @@ def collect(
     if noise:
         policy = Noisy(policy, noise, action_space, seed)
     name = name or _default_name(policy.describe())
-    check_name(name)
-    check_writable(data_dir, env)  # before the work, not after it
+    prepare(name, env, data_dir)  # before the work, not after it
 
     policy.reset(keep.limit)
     seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)

@@ -7,7 +7,6 @@ key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import errno
 import io
@@ -16,6 +15,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -30,7 +30,7 @@ from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
 from rlfd.envs import EnvConfig, spec
 from rlfd.errors import RlfdError, RunFailed
-from rlfd.files import new_temporary, publish_folder, write_json
+from rlfd.files import fsync_folder, new_temporary, write_json
 
 __all__ = [
     "demos_folder",
@@ -44,6 +44,7 @@ __all__ = [
 FORMAT_VERSION = 1
 METADATA, ARRAYS = "metadata.json", "main_data.hdf5"
 KEY = "rlfd"
+STALE_SECONDS = 3600.0
 VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
 logger = logging.getLogger("rlfd.demos")
@@ -74,34 +75,36 @@ def scan(root: Path) -> Iterator[Path]:
 # Writing
 
 
-def check_writable(data_dir: Path, env: EnvConfig) -> Path:
-    """Make the folder for the datasets of `env` and return it.
+def prepare(name: str, env: EnvConfig, data_dir: Path) -> Path:
+    """Make the folder for the datasets of `env` and return it; find out early what is wrong.
 
     Raises:
-        RlfdError: If it cannot be written.
-    """
-    folder = demos_folder(data_dir) / _plain(env.label)
-    probe = folder / f".{os.getpid()}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        _raise_for_disk(error, folder)
-    return folder
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that Minari could not use.
-
-    Raises:
-        RlfdError: If `name` has other characters than letters, digits, ``-`` and ``_``.
+        RlfdError: If the folder cannot be written, or the name is taken or not usable by Minari.
     """
     if not re.fullmatch(r"[-\w]+", name, re.ASCII) or name.startswith("-"):
         raise RlfdError(
             f"'{name}' cannot be the name of a dataset",
             "use letters, digits, '-' and '_' only, such as 'expert-early'",
         )
+    folder = demos_folder(data_dir) / _plain(env.label)
+    probe = folder / f".{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        _sweep(folder)
+    except OSError as error:
+        _raise_for_disk(error, folder)
+    if VERSIONED.fullmatch(name) and (folder / name).exists():
+        raise _taken(folder, name)
+    return folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a writer that was killed left behind; writing takes seconds, not hours."""
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_demonstrations(
@@ -123,8 +126,7 @@ def write_demonstrations(
         RlfdError: If the name is bad or taken, or the folder cannot be written.
         RunFailed: If the disk is full.
     """
-    check_name(name)
-    folder = check_writable(data_dir, env)
+    folder = prepare(name, env, data_dir)
     temporary = new_temporary(folder / name)
     ours = {
         "format": FORMAT_VERSION,
@@ -133,7 +135,6 @@ def write_demonstrations(
         "kwargs": dict(spec(env.name).kwargs),
         "demonstrator": demonstrator,
         "content_hash": content_hash(episodes),
-        "created": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         "created_with": __version__,
         "seeds": [episode.seed for episode in episodes],
         "returns": [episode.episode_return for episode in episodes],
@@ -152,15 +153,7 @@ def write_demonstrations(
     try:
         (temporary / "data").mkdir(parents=True)
         _write_bytes(temporary / "data" / ARRAYS, arrays)
-        final = _claim(folder, name)
-        try:
-            metadata["dataset_id"] = f"{folder.name}/{final.name}"
-            write_json(temporary / "data" / METADATA, metadata)
-            publish_folder(temporary, final)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                final.rmdir()  # only while it is still the empty folder of the claim
-            raise
+        final = _publish(temporary, folder, name, metadata)
     except OSError as error:
         _raise_for_disk(error, folder)
     finally:
@@ -233,31 +226,41 @@ def _last(length: int, flag: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return flags
 
 
-def _claim(folder: Path, name: str) -> Path:
-    """Make the empty folder of the next free version, so that nobody else can take it."""
+def _publish(temporary: Path, folder: Path, name: str, metadata: dict[str, Any]) -> Path:
+    """Write the metadata, and move the dataset to the next free version in one step."""
     asked = VERSIONED.fullmatch(name)
-    if asked:
-        try:
-            (folder / name).mkdir()
-        except FileExistsError:
-            raise RlfdError(
-                f"demonstrations '{folder.name}/{name}' exist already",
-                f"leave out the version, as in --name {asked['name']}, to get the next free one",
-            ) from None
-        return folder / name
-    versions = [
-        int(match["version"])
-        for path in folder.iterdir()
-        if (match := VERSIONED.fullmatch(path.name)) and match["name"] == name
-    ]
-    version = max(versions, default=-1) + 1
+    version = -1 if asked else _newest(folder, name)
     while True:
+        version += 1
+        final = folder / (name if asked else f"{name}-v{version}")
+        metadata["dataset_id"] = f"{folder.name}/{final.name}"
+        # At the last moment, so that a higher version is always the newer one.
+        metadata[KEY]["created"] = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        write_json(temporary / "data" / METADATA, metadata)
+        fsync_folder(temporary)
         try:
-            (folder / f"{name}-v{version}").mkdir()
-        except FileExistsError:
-            version += 1
+            os.rename(temporary, final)
+        except OSError as error:
+            # Another writer was quicker: a folder with content is never replaced.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if asked:
+                raise _taken(folder, name) from error
         else:
-            return folder / f"{name}-v{version}"
+            return final
+
+
+def _newest(folder: Path, name: str) -> int:
+    """Return the highest version of `name`, -1 if there is none."""
+    matches = (VERSIONED.fullmatch(path.name) for path in folder.iterdir())
+    return max((int(m["version"]) for m in matches if m and m["name"] == name), default=-1)
+
+
+def _taken(folder: Path, name: str) -> RlfdError:
+    return RlfdError(
+        f"demonstrations '{folder.name}/{name}' exist already",
+        f"leave out the version, as in --name {name.rpartition('-v')[0]}, to get the next free one",
+    )
 
 
 def _plain(label: str) -> str:

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -178,24 +177,19 @@ def test_a_newer_format_is_refused(tmp_path):
     ("fault", "kind", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), RunFailed, "the disk is full"),
-        (
-            OSError("Can't write data (errno = 28, error message = '...')"),
-            RunFailed,
-            "disk is full",
-        ),
-        (RuntimeError("Can't close file (no space left on device)"), RunFailed, "disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), RunFailed, "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied"), RlfdError, "cannot be written"),
         (KeyboardInterrupt(), KeyboardInterrupt, None),
     ],
 )
-@pytest.mark.parametrize("place", ["_write_minari", "write_json", "publish_folder"])
+@pytest.mark.parametrize("place", ["_write_bytes", "write_json", "fsync_folder"])
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch, fault, kind, words, place):
     collect(tmp_path)
     before = files(tmp_path)
     real = getattr(storage, place)
 
     def fail(*args):
-        if place == "_write_minari":
+        if place == "_write_bytes":
             real(*args)  # a part of it is there already
         raise fault
 
@@ -221,16 +215,34 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(tmp_path, monk
     assert "--data-dir" in error.value.hint
 
 
-def test_two_writers_get_two_versions(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["mine", "mine-v0"])
+def test_two_writers_at_a_time(tmp_path, monkeypatch, name):
     """The second one is quicker: it takes the version that the first one had in mind."""
-    real, calls = Path.mkdir, []
+    real, calls = storage.fsync_folder, []
 
-    def mkdir(self, *args, **kwargs):
-        if self.name == "random-v0" and not calls:
-            calls.append(self)
-            collect(tmp_path)
-        return real(self, *args, **kwargs)
+    def fsync(folder):
+        if not calls:
+            calls.append(folder)
+            collect(tmp_path, name=name)
+        real(folder)
 
-    monkeypatch.setattr(Path, "mkdir", mkdir)
-    assert collect(tmp_path).info.name == "random-v1"
-    assert load(tmp_path, "random-v0").info.content_hash == load(tmp_path).info.content_hash
+    monkeypatch.setattr(storage, "fsync_folder", fsync)
+    if name == "mine":
+        assert collect(tmp_path, name=name).info.id == "CartPole/mine-v1"
+        assert load(tmp_path, "mine").info.id == "CartPole/mine-v1"
+    else:
+        with pytest.raises(RlfdError, match="exist already"):
+            collect(tmp_path, name=name)
+    assert load(tmp_path, "mine-v0").info.id == "CartPole/mine-v0"
+    assert not [path for path in tmp_path.rglob(".*")]
+
+
+def test_what_a_killed_writer_left_is_swept_away_later(tmp_path):
+    collect(tmp_path)
+    folder = tmp_path / "demos" / "CartPole"
+    for name in (".random.0123abcd.tmp", ".random.4567abcd.tmp"):
+        (folder / name / "data").mkdir(parents=True)
+    os.utime(folder / ".random.0123abcd.tmp", (0, 0))
+    assert [info.name for info in demos.list_all(tmp_path)] == ["random-v0"]
+    collect(tmp_path)
+    assert [path.name for path in folder.glob(".*")] == [".random.4567abcd.tmp"]
