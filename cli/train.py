@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -230,14 +231,12 @@ def train(
 def _confirm(run: RunDir) -> None:
     status = run.status()
     about = f"{status['state']}, {status.get('env_steps', 0):,} env steps"
-    try:
-        agreed = typer.confirm(f"delete run {run.path} ({about})?", err=True)
-    except typer.Abort as error:  # there is nobody to ask
+    typer.echo(f"delete run {run.path} ({about})? [y/N] ", nl=False, err=True)
+    answer = sys.stdin.readline()
+    if not answer:  # there is nobody to ask
         typer.echo(err=True)
-        raise RlfdError(
-            f"--overwrite would delete run {run.path} ({about})", "add --yes to agree"
-        ) from error
-    if not agreed:
+        raise RlfdError(f"--overwrite would delete run {run.path} ({about})", "add --yes to agree")
+    if answer.strip().lower() not in {"y", "yes"}:
         raise typer.Abort
 
 

@@ -244,10 +244,10 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     kwargs = dict(known.kwargs)
     if config.name not in SPECS:
         kwargs |= config.options
+    if render_mode is not None:  # there are environments that do not know the argument
+        kwargs["render_mode"] = render_mode
     try:
-        env = gymnasium.make(
-            known.gym_id, render_mode=render_mode, disable_env_checker=True, **kwargs
-        )
+        env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
     except Exception as error:

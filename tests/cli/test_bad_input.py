@@ -1,0 +1,360 @@
+"""Whatever a user can get wrong: one clear message, exit code 2, every file as it was."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pandas as pd
+import pytest
+
+from .conftest import DQN, RUN, TINY, assert_refused, run_inside, run_outside, snapshot
+
+TRAIN = ("train", "dqn", "--env", "CartPole")
+SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        (("train", "sqill", "--env", "CartPole"), ("algorithm 'sqill'", "'sqil'", "list algos")),
+        (
+            ("train", "dqn", "--env", "CartPol"),
+            ("environment 'CartPol'", "'CartPole'", "list envs"),
+        ),
+        (("collect-demos", "--env", "LunarLandr"), ("'LunarLandr'", "'LunarLander'")),
+        ((*TRAIN, "--start", "shifted"), ("start of CartPole", "'shifted'", "standard")),
+        (
+            ("collect-demos", "--env", "LunarLander", "--env-option", "push_scal=1"),
+            ("'push_scal'", "'push_scale'"),
+        ),
+        (
+            ("collect-demos", "--env", "LunarLander", "--env-option", "push_scale=2"),
+            ("0 to 1", "2"),
+        ),
+        (
+            ("collect-demos", "--env", "LunarLander", "--env-option", "push_scale=x"),
+            ("number", "x"),
+        ),
+        ((*SQIL, "--demos", "controler"), ("'controler'", "'controller'", "list demos")),
+        ((*TRAIN, "--set", "gama=0.5"), ("'gama'", "'gamma'")),
+        ((*TRAIN, "--set", "gamma=high"), ("'gamma'", "'high'", "number")),
+        ((*TRAIN, "--set", "gamma=2"), ("'gamma'", "2.0", "0")),
+        ((*TRAIN, "--set", "gamma=nan"), ("'gamma'", "nan")),
+        ((*TRAIN, "--set", "batch_size=1.5"), ("'batch_size'", "1.5", "whole number")),
+        ((*TRAIN, "--set", "layer_norm=maybe"), ("'layer_norm'", "maybe", "true or false")),
+        ((*TRAIN, "--set", "target_update=never"), ("'target_update'", "never", "polyak")),
+        ((*TRAIN, "--set", "gamma"), ("'gamma'", "key=value")),
+        ((*TRAIN, "--preset", "defalt"), ("'defalt'", "'default'")),
+        ((*TRAIN, "--exp-name", "../x"), ("'../x'", "letters")),
+        ((*TRAIN, "--steps", "0"), ("'steps'", "at least 1")),
+        ((*TRAIN, "--config", "none.toml"), ("none.toml",)),
+        ((*TRAIN, "--device", "gpu"), ("'gpu'", "cuda")),
+        ((*TRAIN, "--demos", "controller", "--seed", 9), ("does not learn from demonstrations",)),
+        ((*TRAIN, "--resume", "--overwrite"), ("--resume", "--overwrite")),
+        (("train", "dqn", "--env", "Pendulum-v1"), ("'dqn' needs discrete", "continuous", "bc")),
+        (("evaluate", "dqn/CartPole/seed1"), ("run 'dqn/CartPole/seed1'", "seed0", "list runs")),
+        (("evaluate", RUN, "--checkpoint", "latst"), ("checkpoint 'latst'", "'latest'")),
+        (("evaluate", RUN, "--checkpoint", "12345"), ("checkpoint '12345'",)),
+        (("evaluate", RUN, "--start", "shifted"), ("start of CartPole",)),
+        (("evaluate", RUN, "--sampled"), ("sampled", "greedy")),
+        (("show", "controler"), ("'controler'", "'controller")),
+        (("show", "dqn/CartPole/sead0"), ("'dqn/CartPole/sead0'", "seed0")),
+        (("plot", "rns"), ("run 'rns'", "list runs")),
+        (("plot", "runs", "--metric", "success"), ("no success test", "return")),
+        (("plot", "runs", "--out", "figure.gif"), ("figure.gif", ".png")),
+        (("reproduce", "sqil-lunarlandr"), ("'sqil-lunarlandr'", "'sqil-lunarlander'")),
+        (("reproduce", "sqil-lunarlander", "--seeds", "a-b"), ("'a-b'", "0-4")),
+        (("reproduce", "sqil-lunarlander", "--group", "papr"), ("'papr'", "'paper'")),
+        (
+            ("collect-demos", "--env", "CartPole", "--policy", "dqn/CartPole/seed7"),
+            ("'dqn/CartPole/seed7'", "seed0"),
+        ),
+        (("collect-demos", "--env", "Acrobot"), ("--policy", "random")),
+        (("collect-demos", "--env", "Acrobot", "--policy", "controller"), ("no controller",)),
+        (("collect-demos", "--env", "CartPole", "--name", "a/b"), ("'a/b'", "letters")),
+        (("collect-demos", "--env", "CartPole", "--episodes", 1, "--steps", 1), ("not both",)),
+        (("collect-demos", "--env", "CartPole", "--checkpoint", "best"), ("--checkpoint", "run")),
+        (
+            ("collect-demos", "--env", "CartPole", "--min-return", 9, "--max-return", 1),
+            ("at least 9", "at most 1"),
+        ),
+        (
+            ("collect-demos", "--env", "CartPole", "--episodes", 1, "--min-return", 501),
+            ("501", "500.0"),
+        ),
+    ],
+)
+def test_names_and_values(full_folder, command, texts):
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*command), *texts)
+    after = snapshot(full_folder)
+    assert {name: after.get(name) for name in before} == before
+    new = {name for name in after if not name.endswith(".lock")} - set(before)
+    assert new == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parts"),
+    [
+        ("a.toml", "[run\n", ("a.toml", "toml")),
+        ("a.json", "{", ("a.json", "json")),
+        ("a.json", "[]", ("a.json", "'run'")),
+        ("a.toml", "[algorithms]\n", ("'algorithms'", "'algorithm'")),
+        ("a.toml", "[algorithm]\ngama = 1\n", ("'gama'", "'gamma'", "a.toml")),
+        ("a.toml", "[run]\nsteps = 'many'\n", ("'steps'", "many")),
+        ("a.toml", "[run]\nnum_envs = 0\n", ("'num_envs'", "at least 1")),
+    ],
+)
+def test_config_files(folder, name, text, parts):
+    (folder / name).write_text(text)
+    assert_refused(run_inside(*TRAIN, "--config", name), *parts)
+    assert set(snapshot(folder)) == {name}
+
+
+# Runs that are there
+
+
+def test_an_existing_run_is_not_written_over(full_folder):
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*DQN), RUN, "finished", "--resume", "--overwrite", "--exp-name")
+    assert_refused(run_inside(*DQN, "--overwrite"), RUN, "--yes")
+    assert snapshot(full_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [
+        (("--set", "gamma=0.5"), ("gamma", "0.5", "0.99")),
+        (("--steps", 999), ("steps=400", "steps=999")),
+        (("--num-envs", 4), ("num_envs=3", "num_envs=4")),
+    ],
+)
+def test_resume_with_another_configuration(full_folder, options, texts):
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*TRAIN, "--resume", *options), RUN, *texts)
+    assert snapshot(full_folder) == before
+
+
+def test_resume_of_nothing(full_folder):
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*TRAIN, "--seed", 5, "--resume"), "seed5", "--resume")
+    assert snapshot(full_folder) == before
+
+
+def test_a_damaged_run(full_folder):
+    (full_folder / RUN / "config.json").write_text("{")
+    assert_refused(run_inside("show", RUN), "config.json", "damaged")
+    assert_refused(run_inside("evaluate", RUN), "config.json", "damaged")
+    assert_refused(run_inside(*TRAIN, "--resume"), "config.json", "damaged")
+
+
+def test_a_damaged_policy(full_folder):
+    for path in (full_folder / RUN / "checkpoints").glob("policy_*"):
+        path.write_bytes(path.read_bytes()[:-9])
+    assert_refused(run_inside("evaluate", RUN), "policy_", "--checkpoint")
+
+
+# Checkpoints
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "cut off":
+        os.truncate(path / "tensors.safetensors", 100)
+    elif how == "changed":
+        content = bytearray((path / "tensors.safetensors").read_bytes())
+        content[-1] ^= 1
+        (path / "tensors.safetensors").write_bytes(content)
+    elif how == "without its end mark":
+        (path / "complete.json").unlink()
+    else:
+        (path / "state.json").write_text("{}")
+
+
+@pytest.mark.parametrize("how", ["cut off", "changed", "without its end mark", "emptied"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(full_folder, how):
+    run = full_folder / RUN
+    before = snapshot(run)
+    first, last = sorted((run / "checkpoints").glob("resume_*"))
+    damage(last, how)
+    outcome = run_inside(*TRAIN, "--resume")
+    assert outcome.code == 0, outcome.stderr
+    assert f"{last.name} is damaged" in outcome.stderr
+    assert "falling back" in outcome.stderr
+    assert f"resuming at {int(first.name.removeprefix('resume_')):,}" in outcome.stderr
+    after = snapshot(run)
+    for name in ("episodes.csv", "eval.csv"):
+        assert after[name] == before[name]
+    policies = [name for name in before if "policy_" in name]
+    assert policies
+    assert all(after[name] == before[name] for name in policies)
+
+
+# Demonstrations
+
+
+def dataset(folder: Path) -> Path:
+    return folder / "data/demos/CartPole/controller-v0"
+
+
+def test_demonstrations_of_another_environment(full_folder):
+    outcome = run_inside(*SQIL, "--demos", "LunarLander-demo/controller")
+    assert_refused(outcome, "environment", "'LunarLander'", "'CartPole'", "collect-demos")
+
+
+def test_demonstrations_with_other_options(full_folder):
+    command = ("collect-demos", "--env", "LunarLander", "--episodes", 1, "--name", "pushed")
+    assert run_inside(*command, "--env-option", "push_scale=0.5").code == 0
+    before = snapshot(full_folder)
+    outcome = run_inside(
+        "train", "bc", "--env", "LunarLander", "--start", "demo", "--demos", "pushed"
+    )
+    assert_refused(outcome, "push_scale", "0.5", "0.0")
+    assert snapshot(full_folder) == before
+
+
+def test_more_demonstrations_than_there_are(full_folder):
+    assert_refused(run_inside(*SQIL, "--num-demos", 5), "5 demonstrations", "1 to 4")
+
+
+def test_no_demonstrations_and_nobody_to_make_them(folder):
+    outcome = run_inside("train", "bc", "--env", "MountainCar")
+    assert_refused(outcome, "no demonstrations", "MountainCar", "collect-demos")
+
+
+def test_damaged_demonstrations(full_folder):
+    place = dataset(full_folder)
+    metadata = place / "data" / "metadata.json"
+    content = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    (array_file,) = place.rglob("*.hdf5")
+
+    def edit(changes):
+        value = json.loads(content[metadata])
+        value |= changes
+        metadata.write_text(json.dumps(value))
+
+    cases = {
+        "truncated arrays": lambda: array_file.write_bytes(content[array_file][:-500]),
+        "no arrays": array_file.unlink,
+        "not HDF5": lambda: array_file.write_bytes(b"nonsense"),
+        "broken metadata": lambda: metadata.write_text("{"),
+        "other count": lambda: edit({"total_episodes": 3}),
+        "no episode": lambda: edit({"total_episodes": 0, "total_steps": 0}),
+    }
+    for case, make_bad in cases.items():
+        make_bad()
+        for command in ((*SQIL, "--demos", str(place)), ("show", str(place))):
+            outcome = run_inside(*command)
+            assert_refused(outcome, "controller-v0")
+        assert not (full_folder / "runs/default/sqil").exists(), case
+        for path, value in content.items():
+            path.write_bytes(value)
+    assert run_inside("show", "CartPole/controller").code == 0
+
+
+# Folders and disks
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*DQN, "--seed", 1, "--runs-dir", "file"),
+        ("collect-demos", "--env", "CartPole", "--data-dir", "file"),
+        ("train", "bc", "--env", "CartPole", "--data-dir", "file"),
+        ("plot", "runs", "--out", "file/figure.png"),
+        ("reproduce", "sqil-lunarlander", "--seeds", "0", "--runs-dir", "file"),
+    ],
+)
+def test_folders_that_cannot_be_written(full_folder, command):
+    (full_folder / "file").write_text("not a folder")
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*command), "file", "choose")
+    after = snapshot(full_folder)
+    assert {name: after.get(name) for name in before} == before
+
+
+def test_a_full_disk_stops_the_run_and_keeps_what_is_written(folder, monkeypatch):
+    from rlfd.experiments.run_dir import CsvLog
+
+    append, written = CsvLog._append, []
+
+    def append_until_full(self, text):
+        written.append(text)
+        if len(written) > 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, text)
+
+    monkeypatch.setattr(CsvLog, "_append", append_until_full)
+    outcome = run_inside(*DQN, "--steps", 20_000, "--eval-every", 0)
+    assert_refused(outcome, "disk is full", RUN, "--resume", code=1)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert len(pd.read_csv(f"{RUN}/episodes.csv")) > 1
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["state"] == "failed"
+    assert list(Path(RUN).glob("checkpoints/resume_*"))
+
+
+# Numbers that are none
+
+
+class Broken(gymnasium.Env):
+    """Returns NaN at the seventh step of an episode; does not know of render modes."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        value = np.nan if self.steps == 7 else 0.0
+        return np.full(3, value, np.float32), 0.0, False, False, {}
+
+
+def test_nan_in_observations(folder):
+    gymnasium.register("rlfd-tests/Broken-v0", Broken)
+    try:
+        outcome = run_inside("train", "dqn", "--env", "rlfd-tests/Broken-v0", *TINY)
+        assert_refused(outcome, "rlfd-tests/Broken-v0", "step", code=1)
+        command = ("collect-demos", "--env", "rlfd-tests/Broken-v0", "--policy", "random")
+        assert_refused(run_inside(*command), "rlfd-tests/Broken-v0", "step 7", code=1)
+    finally:
+        del gymnasium.registry["rlfd-tests/Broken-v0"]
+
+
+def test_nan_in_losses_keeps_the_last_checkpoint(folder, monkeypatch):
+    import torch
+
+    from rlfd import algorithms
+
+    kind = algorithms.get("dqn")
+    iteration, calls = kind.iteration, []
+
+    def break_down(self, world):
+        metrics = iteration(self, world)
+        calls.append(1)
+        if len(calls) > 100:
+            metrics = {name: torch.tensor(float("nan")) for name in self.metric_definitions}
+        return metrics
+
+    monkeypatch.setattr(kind, "iteration", break_down)
+    outcome = run_inside(*DQN)
+    name = next(iter(kind.metric_definitions))
+    assert_refused(outcome, name, "nan", RUN, "learning_rate", code=1)
+    assert [p.name[-9:] for p in Path(RUN).glob("checkpoints/resume_*")] == ["000000201"]
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["state"] == "failed"
+
+
+def test_as_a_process(full_folder):
+    before = snapshot(full_folder)
+    assert_refused(run_outside(*DQN), RUN, "--overwrite")
+    assert snapshot(full_folder) == before
