@@ -220,7 +220,7 @@ def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: 
                 "success": share(collected.success_rate),
             }
         )
-    elsewhere = [] if data_dir == Path("data") else ["--data-dir", data_dir]
+    elsewhere = [] if data_dir == Path("data") else ["--data-dir", str(data_dir)]
     algo = "sqil" if hasattr(collected.action_space, "n") else "bc"
     output.next_commands(
         command_line("rlfd", "show", info.name, *elsewhere),

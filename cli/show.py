@@ -127,11 +127,11 @@ def _show_run(output: Output, run: RunDir) -> None:
 
 
 def _show_demos(output: Output, report: DemoReport) -> None:
-    if output.json:
-        info = asdict(report.info) | {"env": report.info.env and report.info.env.to_json()}
-        output.result(asdict(report) | {"info": info})
-        return
     info = report.info
+    if output.json:
+        env = info.env.to_json() if info.env else None
+        output.result(asdict(report) | {"info": asdict(info) | {"env": env}})
+        return
     made = {key: value for key, value in info.demonstrator.items() if value is not None}
     fields = {
         "demonstrations": info.id,
