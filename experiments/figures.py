@@ -270,13 +270,19 @@ def _curve(
 
 
 def _evaluation_means(result: RunResult, policy: str, metric: Metric) -> pd.Series[float]:
-    """Return the mean of each periodic evaluation by env steps.
+    """Return the mean of each evaluation during training by env steps.
 
-    A method that does not interact has no place on that axis: only its final evaluation counts.
+    The evaluation of the final weights closes the curve where no periodic one was made at that
+    step. It is all that counts for a method that does not interact, which has no place on the axis.
     """
     rows = result.evaluations
-    phase = "periodic" if result.interacts else "final"
-    rows = rows[(rows["policy"] == policy) & (rows["phase"] == phase)]
+    rows = rows[rows["policy"] == policy]
+    periodic, final = rows[rows["phase"] == "periodic"], rows[rows["phase"] == "final"]
+    if result.interacts:
+        final = final[~final["env_steps"].isin(periodic["env_steps"])]
+        rows = pd.concat([periodic, final])
+    else:
+        rows = final
     return rows.groupby("env_steps")[METRIC_COLUMNS[metric]].mean().dropna()
 
 
@@ -512,6 +518,7 @@ def _draw_panel(
             linewidth=0.9 if curve.is_second else 1.4,
             marker="o" if len(place) == 1 else None,
             markersize=3,
+            clip_on=len(place) > 1,  # a single point may lie on the frame
             zorder=zorder,
         )
         handles.setdefault(label, line)

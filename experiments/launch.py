@@ -240,9 +240,7 @@ def _record(
     elif result.has_failed:
         reporter.warning(f"{name} {result.outcome}: {result.error} (log: {result.log})")
     else:
-        reporter.message(
-            f"{name} {'was finished before' * (result.outcome == 'skipped') or 'done'}"
-        )
+        reporter.message(f"{name} {_GOOD_NEWS[result.outcome]}")
     failed = sum(other.has_failed for other in results.values())
     reporter.advance(len(results), {"running": float(len(running)), "failed": float(failed)})
 

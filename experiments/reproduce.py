@@ -544,15 +544,17 @@ def _figures(
 
 def _reference_lines(suite: Suite, table: pd.DataFrame) -> dict[str, list[figures.ReferenceLine]]:
     """Return the measured values of the policies that are not trained, by environment label."""
-    labels = [row.label for row in suite.rows if row.policy]
-    final = table[(table["measure"] == "final, sampled") & table["row"].isin(labels)]
-    final = final.drop_duplicates(["start", "row"])
-    lines: dict[str, list[figures.ReferenceLine]] = {}
-    for record in final.to_dict("records"):
-        label = EnvConfig(suite.env, str(record["start"])).label
-        line = figures.ReferenceLine(str(record["row"]), float(record["mean"]))
-        lines.setdefault(label, []).append(line)
-    return lines
+    rows = sorted((row for row in suite.rows if row.policy), key=lambda row: row.policy == "random")
+    final = table[table["measure"] == "final, sampled"].drop_duplicates(["start", "row"])
+    means = final.set_index(["start", "row"])["mean"].to_dict()
+    return {
+        EnvConfig(suite.env, start).label: [
+            figures.ReferenceLine(row.label, float(means[start, row.label]))
+            for row in rows
+            if (start, row.label) in means
+        ]
+        for start in suite.starts
+    }
 
 
 def _save(
@@ -564,10 +566,11 @@ def _save(
     results: Sequence[JobResult],
 ) -> None:
     """Write the table as CSV, Markdown and JSON."""
+    seeds = ", ".join(map(str, about["seeds"]))
     lines = [f"# {about['title']}", "", f"Paper: {about['paper']}.", ""]
     lines += [*(f"* {line}" for line in about["protocol"]), ""]
     lines += [
-        f"{len(about['seeds'])} seeds, {about['steps']:,} env steps per run, demonstrations "
+        f"Seeds {seeds}, {about['steps']:,} env steps per run, demonstrations "
         f"'{about['demonstrations']['name']}' ({about['demonstrations']['hash']}). Success rates: "
         "mean over seeds ± standard error, interquartile mean [95 % bootstrap interval over "
         "seeds]. The paper's column is its mean ± spread.",

@@ -27,6 +27,7 @@ def write_run(
     exp_name: str = "default",
     state: str = "finished",
     steps: Sequence[int] = (1000, 2000, 3000),
+    last: int | None = None,
     success: Callable[[int, np.random.Generator], float] | Sequence[float] = (0.0, 0.5, 1.0),
     final: float | None = 0.75,
     training: Sequence[float] = (),
@@ -34,12 +35,12 @@ def write_run(
     demos: dict[str, Any] | None = DEMOS,
     episodes: int = 20,
 ) -> RunDir:
-    """Write a run: `success` at `steps`, the greedy policy 0.25 below the sampled one.
+    """Write a run of `last` steps: `success` at `steps`, the greedy policy 0.25 below the sampled.
 
     A successful episode has return 250, any other -150. The best checkpoint succeeds 0.1 more often
     than the `final` weights. `training` holds the success of each training episode.
     """
-    last = max(steps, default=500)
+    last = last or max(steps, default=500)
     config = RunConfig(
         algo=algo,
         env=check(env),

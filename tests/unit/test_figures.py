@@ -163,6 +163,16 @@ def test_a_method_without_interaction_is_a_level(make_run, tmp_path):
     plot_learning_curves(runs, tmp_path / "alone.png")
 
 
+def test_the_final_evaluation_closes_the_curve(make_run, tmp_path):
+    run = make_run(steps=(1000, 2000), success=(0.0, 0.5), last=2600, final=0.8)
+    data = curve(read(plot_learning_curves([run], tmp_path / "f.svg")))
+    assert data["x"].to_list() == [1000, 2000, 2600]
+    np.testing.assert_allclose(data["y"], [0.0, 0.5, 0.8])
+    short = make_run(seed=1, steps=(), last=600, final=0.3)
+    data = curve(read(plot_learning_curves([short], tmp_path / "f.svg")))
+    assert data["x"].to_list() == [600]
+
+
 def test_reference_lines(make_run, tmp_path):
     run = make_run()
     data = read(plot_learning_curves([run], tmp_path / "f.svg", metric="return"))
