@@ -122,8 +122,8 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
     if run.exists and not (resume or overwrite):
         status = run.status()
         raise RlfdError(
-            f"run folder {run.path} already holds a run ({status['state']} at step "
-            f"{status['env_steps']})",
+            f"run folder {run.path} already holds a run ({status['state']}, "
+            f"{status['env_steps']:,} env steps, {status['updates']:,} updates)",
             "pass --resume to continue it, --overwrite to replace it, or --exp-name to start another",
         )
     if resume and not run.exists:
