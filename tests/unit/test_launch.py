@@ -36,8 +36,8 @@ if "fail" in plan: state("failed", "nan in the loss"); sys.exit(1)
 if "usage" in plan: print("error: unknown setting"); print("see the list"); sys.exit(2)
 if "killed" in plan and starts == 1: os.kill(os.getpid(), signal.SIGKILL)
 if "lazy" in plan: sys.exit(0)
-if "wait" in plan or "stubborn" in plan: time.sleep(60)
-time.sleep(0.05)
+for _ in range(6000 if "wait" in plan or "stubborn" in plan else 5):
+    time.sleep(0.01)  # short: a signal just before a long sleep would be noticed only after it
 state("finished")
 """
 
