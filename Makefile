@@ -39,7 +39,7 @@ quickstart: $(INSTALLED)
 		--data-dir $(QUICK)/data
 	printf '%s\n' $(QUICK_SEEDS) | xargs -P 2 -I SEED $(RLFD) train sqil \
 		--env LunarLander --start shifted --demos controller --steps $(QUICK_STEPS) \
-		--seed SEED --no-progress $(QUICK_FOLDERS)
+		--seed SEED --no-progress $(QUICK_FOLDERS) >/dev/null
 	$(RLFD) evaluate $(QUICK_RUNS)/seed0 --episodes 20
 	$(RLFD) plot $(QUICK_RUNS) --metric success --out $(QUICK)/lunarlander.png
 	@echo "The figure is in $(QUICK)/lunarlander.png, the runs are in $(QUICK_RUNS)."

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -129,8 +129,9 @@ class PlainReporter(_Lines):
         self._task, self._total, self._first, self._done, self._unit = task, total, done, done, unit
         self._values = {}
         self._started = self._printed = time.monotonic()
+        many = f"{total:,} {unit}" if total else f"as many {unit} as it takes"
         already = f", {done:,} made before" if done else ""
-        self.message(f"{task}: {total:,} {unit}{already}")
+        self.message(f"{task}: {many}{already}")
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:
         """Print a line when ten seconds have passed since the last one."""
@@ -141,12 +142,12 @@ class PlainReporter(_Lines):
             return
         self._printed = now
         speed = (done - self._first) / (now - self._started)
-        left = duration((self._total - done) / speed) if speed > 0 else "unknown time"
-        share = done / max(self._total, 1)
-        self.message(
-            f"{self._task}: {share:.0%}, {done:,} {self._unit}, {number(round(speed, 1))}/s, "
-            f"{left} left  {_values_text(self._values)}".rstrip()
-        )
+        parts = [f"{done:,} {self._unit}", f"{number(round(speed, 1))}/s"]
+        if self._total:
+            parts.insert(0, f"{done / self._total:.0%}")
+            left = duration((self._total - done) / speed) if speed > 0 else "unknown time"
+            parts.append(f"{left} left")
+        self.message(f"{self._task}: {', '.join(parts)}  {_values_text(self._values)}".rstrip())
 
     def finish(self) -> None:
         """Print the last line, once."""
@@ -172,6 +173,23 @@ class _Speed(ProgressColumn):
         return Text(f"{number(round(speed, 1))}/s{left}", style="cyan")
 
 
+class _Bar(Progress):
+    """A progress bar with a second line for the count and the newest values."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return the two lines."""
+        yield from super().get_renderables()
+        for task in self.tasks:
+            total = "" if task.total is None else f" of {task.total:,.0f}"
+            yield Text(
+                f"  {task.completed:,.0f}{total} {task.fields['unit']}  "
+                f"{task.fields['values']}".rstrip(),
+                style="green",
+                no_wrap=True,
+                overflow="ellipsis",
+            )
+
+
 class RichReporter(_Lines):
     """One progress bar with the newest values, redrawn at most four times a second."""
 
@@ -185,13 +203,11 @@ class RichReporter(_Lines):
         """Leave the bar of the task before, if there is one, and draw another."""
         self.finish()
         self._values = {}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+        self._progress = _Bar(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.completed:,}/{task.total:,} {task.fields[unit]}"),
             _Speed(),
-            TextColumn("{task.fields[values]}", style="green"),
             console=self._console,
             refresh_per_second=REFRESHES_PER_SECOND,
             redirect_stdout=False,
@@ -199,7 +215,7 @@ class RichReporter(_Lines):
         )
         self._progress.start()
         self._task = self._progress.add_task(
-            task, total=total, completed=done, unit=unit, values=""
+            task, total=total or None, completed=done, unit=unit, values=""
         )
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:

@@ -52,12 +52,30 @@ def test_plain_speed_leaves_out_what_was_done_before(clock):
     assert "5/s, 10 s left" in lines[1]
 
 
-def test_plain_survives_an_empty_task(clock):
+def test_a_task_without_a_known_end(clock):
     reporter, stream = plain()
-    reporter.start("nothing", 0, 0, "episodes")
+    reporter.start("bc", 0, 0, "updates")
+    clock[0] += 20
+    reporter.advance(40, {})
+    reporter.finish()
+    assert stream.getvalue().splitlines() == [
+        "bc: as many updates as it takes",
+        "bc: 40 updates, 2/s",
+        "bc: 40 updates in 20 s",
+    ]
+    stream = io.StringIO()
+    bar = RichReporter(Console(file=stream, force_terminal=True, width=100))
+    bar.start("bc", 0, 0, "updates")
+    bar.advance(40, {"loss": 1.0})
+    bar.finish()
+    assert "40 updates  loss 1" in stream.getvalue()
+
+
+def test_no_time_is_promised_before_there_is_progress(clock):
+    reporter, stream = plain()
+    reporter.start("dqn", 10, 0, "env steps")
     clock[0] += 20
     reporter.advance(0, {})
-    reporter.finish()
     assert "unknown time left" in stream.getvalue()
 
 
@@ -99,8 +117,7 @@ def test_the_bar_shows_share_count_and_values():
     assert "before [all]" in text
     assert "warning: something odd" in text
     assert "100%" in text
-    assert "2,000/2,000 env steps" in text
-    assert "time/env 0.25  return 7" in text
+    assert "2,000 of 2,000 env steps  time/env 0.25  return 7" in text
 
 
 def test_the_bar_is_redrawn_at_most_four_times_a_second():
