@@ -103,11 +103,15 @@ class _Lines:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._last_warning = ""
 
     def message(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
     def warning(self, text: str) -> None:
+        if text == self._last_warning:
+            return  # what is reported is often logged too, for the log file of the run
+        self._last_warning = text
         self._console.print(Text.assemble(("warning: ", "yellow"), text), soft_wrap=True)
 
 
@@ -282,8 +286,9 @@ class Output:
     def _handle_logs(handler: logging.Handler, *, capture_warnings: bool) -> None:
         for name in ("rlfd", "py.warnings"):
             logger = logging.getLogger(name)
-            for old in [item for item in logger.handlers if isinstance(item, _LogHandler)]:
-                logger.removeHandler(old)
+            for old in list(logger.handlers):
+                if isinstance(old, _LogHandler | logging.NullHandler):
+                    logger.removeHandler(old)
             logger.setLevel(logging.INFO)
         logging.getLogger("rlfd").addHandler(handler)
         # Libraries warn about themselves; users see that only when they ask for it.

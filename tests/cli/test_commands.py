@@ -255,15 +255,19 @@ def test_folders_from_the_environment(full_folder, monkeypatch):
     assert run["run"].startswith("elsewhere/")
 
 
-def test_ctrl_c_and_resume(made, folder):
-    command = ("train", "dqn", "--env", "CartPole", *DQN[4:])
-    slow = ("--steps", 60_000, "--eval-every", 0, "--checkpoint-every", 1000)
-    process = subprocess.Popen(
-        outside(*command, *slow), env=environment(), text=True,
+def start(*command: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        outside(*command), env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def test_ctrl_c_and_resume(folder):
+    identity = ("train", "dqn", "--env", "CartPole", "--seed", 3, "--runs-dir", "my runs")
+    slow = ("--steps", 60_000, "--eval-every", 0, "--checkpoint-every", 1000)
+    process = start(*identity, *DQN[4:], *slow)
     deadline = time.monotonic() + 60
-    while not list(Path(RUN).glob("checkpoints/resume_*")):
+    while not list(Path("my runs").glob("default/dqn/CartPole/seed3/checkpoints/resume_*")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -272,22 +276,58 @@ def test_ctrl_c_and_resume(made, folder):
     assert process.returncode == 130
     assert stdout == ""
     assert "Traceback" not in stderr
-    assert "rlfd train dqn --env CartPole" in stderr
-    assert "--resume" in stderr
-    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    command = "rlfd train dqn --env CartPole --seed 3 --runs-dir 'my runs' --resume"
+    assert f"continue with: {command}\n" in stderr
+    (run,) = run_inside("list", "runs", "--runs-dir", "my runs", "--json").json["runs"]
     assert run["state"] == "interrupted"
     assert 0 < run["progress"] < 1
-    steps = run["env_steps"]
-    again = subprocess.Popen(
-        outside("train", "dqn", "--env", "CartPole", "--resume"), env=environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    for line in again.stderr:
-        if f"resuming at {steps:,}" in line:
-            break
+
+    again = start(*identity, "--resume")
+    assert again.stderr is not None
+    assert any(f"resuming at {run['env_steps']:,}" in line for line in again.stderr)
     again.send_signal(signal.SIGTERM)
     again.communicate(timeout=60)
     assert again.returncode == 130
+
+
+def test_ctrl_c_while_collecting_leaves_nothing(folder):
+    process = start("collect-demos", "--env", "LunarLander", "--episodes", 100_000)
+    assert process.stderr is not None
+    assert "collecting" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert snapshot(folder) == {}
+
+
+def test_tensorboard_files(folder):
+    pytest.importorskip("tensorboard")
+    assert run_inside(*DQN, "--track").code == 0
+    assert list(Path(RUN).glob("tensorboard/events*"))
+
+
+def test_reproduce_tells_of_failures(folder, monkeypatch):
+    from rlfd.experiments import reproduce
+    from rlfd.experiments.launch import Job, JobResult
+
+    job = Job("sqil-lunarlander/sqil/LunarLander/seed0", ("rlfd", "train"), Path("runs/x"))
+    results = [JobResult(job, "failed", 1, "loss is NaN", Path("x.log"))]
+    results.append(JobResult(job, "finished", 0, "", Path("y.log")))
+    table = pd.DataFrame([{"row": "SQIL", "mean": "0.50", "paper": "–"}])
+    made = reproduce.ReproduceResult(Path("runs/s"), table, {"Table 1": table}, [], results)
+    seen = {}
+    monkeypatch.setattr(
+        reproduce, "reproduce", lambda suite, **options: seen.update(options) or made
+    )
+    command = ("reproduce", "sqil-lunarlander", "--seeds", "2", "--jobs", 3, "--retry-failed")
+    outcome = run_inside(*command)
+    assert outcome.code == 1
+    assert "1 of 2 runs failed" in outcome.stderr
+    assert "Table 1" in outcome.stdout
+    assert (seen["seeds"], seen["engine"].slots, seen["retry_failed"]) == ([2], 3, True)
+    failures = run_inside(*command, "--json").json["failures"]
+    assert [failure["error"] for failure in failures] == ["loss is NaN"]
 
 
 def test_as_a_process(full_folder):

@@ -179,6 +179,13 @@ def test_log_lines_by_level(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_warning_that_is_logged_and_reported_is_shown_once(capsys):
+    output = Output()
+    logging.getLogger("rlfd.train").warning("odd")
+    output.reporter.warning("odd")
+    assert capsys.readouterr().err == "warning: odd\n"
+
+
 def test_numbers_and_times():
     assert [number(v) for v in (None, float("nan"), 3, 12345, 0.123456, 1234567.8, -21.0)] == [
         "-", "-", "3", "12,345", "0.1235", "1,234,568", "-21",
