@@ -15,7 +15,7 @@ __all__ = ["boltzmann_entropy", "boltzmann_log_probs", "double_soft_value", "sam
 
 
 def soft_value(q_values: Tensor, temperature: float, *, kl_to_uniform: bool = False) -> Tensor:
-    """Return V = τ log Σ_a exp(Q(s, a) / τ), through a stable log-sum-exp.
+    """Return V = m + τ log Σ_a exp((Q(s, a) - m) / τ) with m = max_a Q(s, a).
 
     Args:
         q_values: Shape (B, A).
@@ -26,7 +26,11 @@ def soft_value(q_values: Tensor, temperature: float, *, kl_to_uniform: bool = Fa
     Returns:
         Shape (B,).
     """
-    value = temperature * torch.logsumexp(q_values / temperature, dim=-1)
+    # Without m, rounding of Q / τ would enter the gradient, which is to be exactly the policy.
+    largest = q_values.detach().amax(dim=-1, keepdim=True)
+    value = largest[..., 0] + temperature * torch.logsumexp(
+        (q_values - largest) / temperature, dim=-1
+    )
     if kl_to_uniform:
         value = value - temperature * math.log(q_values.shape[-1])
     return value
