@@ -26,10 +26,10 @@ from rlfd.cli.options import (
     parse_env_options,
     parse_positive,
 )
-from rlfd.errors import Interrupted, RlfdError
+from rlfd.errors import RlfdError
 
 if TYPE_CHECKING:
-    from rlfd.experiments.config import Resolved, RunConfig
+    from rlfd.experiments.config import Resolved
     from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["train"]
@@ -212,42 +212,20 @@ def train(
         resume = True
     if overwrite and run.exists and not yes:
         _confirm(run)
-    try:
-        training.train(
-            resolved,
-            runs_dir=runs_dir,
-            data_dir=data_dir,
-            resume=resume,
-            overwrite=overwrite,
-            reporter=output.reporter,
-            track=track,
-        )
-    except Interrupted as stop:
-        again = _resume_command(resolved.config, runs_dir, data_dir)
-        raise Interrupted(stop.message, f"continue with: {again}") from stop
+    training.train(
+        resolved,
+        runs_dir=runs_dir,
+        data_dir=data_dir,
+        resume=resume,
+        overwrite=overwrite,
+        reporter=output.reporter,
+        track=track,
+    )
     _print_result(output, run)
     output.next_commands(
         command_line("rlfd", "evaluate", run.path),
         command_line("rlfd", "plot", run.path.parent, "--out", "figure.png"),
     )
-
-
-def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
-    """Return what continues a run, with everything that says which one it is."""
-    words: list[str | Path | int] = ["rlfd", "train", config.algo, "--env", config.env.name]
-    identity: list[tuple[str, str | Path | int, str | Path | int]] = [
-        ("--start", config.env.start, "standard"),
-        ("--seed", config.seed, 0),
-        ("--exp-name", config.exp_name, "default"),
-        ("--runs-dir", runs_dir, Path("runs")),
-        ("--data-dir", data_dir, Path("data")),
-    ]
-    for option, value, usual in identity:
-        if value != usual:
-            words += [option, value]
-    for name, value in config.env.options.items():
-        words += ["--env-option", f"{name}={jsonlib.dumps(value)}"]
-    return command_line(*words, "--resume")
 
 
 def _confirm(run: RunDir) -> None:

@@ -1,14 +1,17 @@
 """Checkpoints: nested states of tensors, arrays and JSON values on disk. Nothing is ever unpickled.
 
-A resume checkpoint is a folder; its `complete.json`, with the digest of each other file, is written
-last and the folder is then renamed to its place, so a checkpoint that was cut off is never taken for
-a whole one, and a damaged one is noticed.
+A resume checkpoint is a folder; its `complete.json`, with the digest of each other file, is
+written last and the folder is then renamed to its place, so a checkpoint that was cut off is never
+taken for a whole one, and a damaged one is noticed.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlfd.errors import RlfdError
-from rlfd.files import fsync_folder, new_temporary, publish_folder, write_json
+from rlfd.files import (
+    fsync_path,
+    new_temporary,
+    publish_folder,
+    remove_temporaries,
+    write_json,
+)
 
 __all__ = [
+    "forget_after",
     "list_policies",
     "load_newest",
     "load_policy",
@@ -32,6 +42,8 @@ __all__ = [
 
 KEPT = 2
 DIGITS = 9
+FILES = ("state.json", "tensors.safetensors")
+_SYSTEM_ERROR = re.compile(r"(?:os error|code:) (\d+)")
 
 
 def save_resume(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -42,16 +54,26 @@ def save_resume(folder: Path, step: int, state: dict[str, Any]) -> None:
     try:
         tensors: dict[str, Tensor] = {}
         tree = _flatten(state, "", tensors)
-        save_file(tensors, temporary / "tensors.safetensors")
+        _write_tensors(tensors, temporary / "tensors.safetensors")
         (temporary / "state.json").write_text(json.dumps(tree), encoding="utf-8")
-        digests = {path.name: _digest(path) for path in sorted(temporary.iterdir())}
+        digests = {name: _digest(temporary / name) for name in FILES}
         write_json(temporary / "complete.json", digests)
         publish_folder(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for old in _resume_folders(folder)[KEPT:]:
+    for old in list(_resume_folders(folder).values())[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write tensors; a full disk shows as the OSError that it is."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        found = _SYSTEM_ERROR.search(str(error))
+        number = int(found[1]) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -60,21 +82,35 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     Returns:
         Its state, or None if there is none, and a sentence about each newer one that is damaged.
     """
-    problems = []
-    for path in _resume_folders(folder):
+    problems: list[str] = []
+    for path in _resume_folders(folder).values():
         try:
             return _load(path), problems
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             problems.append(
                 f"checkpoint {path} is damaged ({error}), falling back to the one before"
             )
     return None, problems
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove all checkpoints and policies later than `step`, and what a killed writer left.
+
+    A resumed run writes them again; until then they would pass for its own.
+    """
+    remove_temporaries(folder)
+    for at, path in _resume_folders(folder).items():
+        if at > step:
+            shutil.rmtree(path)
+    for at, path in list_policies(folder).items():
+        if at > step:
+            path.unlink()
+
+
 def _load(path: Path) -> dict[str, Any]:
     digests = json.loads((path / "complete.json").read_text(encoding="utf-8"))
-    for name, digest in digests.items():
-        if _digest(path / name) != digest:
+    for name in FILES:
+        if _digest(path / name) != digests[name]:
             raise ValueError(f"{name} is not what was written")
     tensors = load_file(path / "tensors.safetensors")
     state = _unflatten(json.loads((path / "state.json").read_text(encoding="utf-8")), tensors)
@@ -82,8 +118,14 @@ def _load(path: Path) -> dict[str, Any]:
     return state
 
 
-def _resume_folders(folder: Path) -> list[Path]:
-    return sorted(folder.glob("resume_" + "[0-9]" * DIGITS + "*"), reverse=True)
+def _resume_folders(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints by step, newest first."""
+    found = {
+        int(path.name.removeprefix("resume_")): path
+        for path in folder.glob("resume_*")
+        if path.name.removeprefix("resume_").isdecimal()
+    }
+    return dict(sorted(found.items(), reverse=True))
 
 
 def _digest(path: Path) -> str:
@@ -129,9 +171,10 @@ def save_policy(folder: Path, step: int, policy: dict[str, Tensor]) -> None:
     final = folder / f"policy_{step:0{DIGITS}d}.safetensors"
     temporary = new_temporary(final)
     try:
-        save_file({name: value.contiguous() for name, value in policy.items()}, temporary)
-        fsync_folder(folder)
+        _write_tensors({n: value.cpu().contiguous() for n, value in policy.items()}, temporary)
+        fsync_path(temporary)
         temporary.replace(final)
+        fsync_path(folder)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -139,8 +182,12 @@ def save_policy(folder: Path, step: int, policy: dict[str, Tensor]) -> None:
 
 def list_policies(folder: Path) -> dict[int, Path]:
     """Return the saved policies by step, oldest first."""
-    paths = sorted(folder.glob("policy_*.safetensors"))
-    return {int(path.stem.removeprefix("policy_")): path for path in paths}
+    found = {
+        int(path.stem.removeprefix("policy_")): path
+        for path in folder.glob("policy_*.safetensors")
+        if path.stem.removeprefix("policy_").isdecimal()
+    }
+    return dict(sorted(found.items()))
 
 
 def load_policy(path: Path) -> dict[str, Tensor]:

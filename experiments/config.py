@@ -90,9 +90,13 @@ class RunConfig:
             RlfdError: If a field is unknown or has the wrong type.
         """
         values = dict(value)
-        if values.pop("schema", None) != SCHEMA:
-            raise RlfdError("this configuration was written by another version of rlfd")
-        algo = algorithms.get(values["algo"])
+        _check_schema(values.pop("schema", None))
+        for name in ("algo", "env", "algorithm"):
+            if name not in values:
+                raise RlfdError(f"the configuration has no '{name}'")
+        for name in ("env", "algorithm"):
+            _check_table(name, values[name])
+        algo = algorithms.get(_convert("algo", values["algo"], str))
         env = EnvConfig.from_json(values.pop("env"))
         algorithm = algo.Config(**_typed(algo.Config, values.pop("algorithm")))
         return cls(env=env, algorithm=algorithm, **_typed(cls, values))
@@ -211,22 +215,43 @@ def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise RlfdError(f"cannot read configuration {path}: {error.strerror}") from error
-    try:
-        value = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
-        raise RlfdError(f"configuration {path} is not valid {path.suffix[1:]}: {error}") from error
+        raise RlfdError(f"configuration {path} is not text: {error}") from error
+    kind = "TOML" if path.suffix == ".toml" else "JSON"
+    try:
+        value = tomllib.loads(text) if kind == "TOML" else json.loads(text)
+    except ValueError as error:
+        raise RlfdError(f"configuration {path} is not valid {kind}: {error}") from error
     if not isinstance(value, dict):
         raise RlfdError(f"configuration {path} holds no table, expected 'run' and 'algorithm'")
     if "schema" in value:  # a run's own config.json
+        _check_schema(value["schema"])
         if value.get("algo") != algo:
             raise RlfdError(f"configuration {path} is for '{value.get('algo')}', not for '{algo}'")
-        ignored = ("algo", "env", "algorithm", "preset", "schema")
+        ignored = ("algo", "env", "algorithm", "preset", "schema", "provenance")
         run = {name: item for name, item in value.items() if name not in ignored}
-        return run, value["algorithm"]
-    extra = set(value) - {"run", "algorithm"}
-    if extra:
-        raise unknown_name("table", min(extra), ["run", "algorithm"], f"in {path}")
-    return value.get("run", {}), value.get("algorithm", {})
+    else:
+        extra = set(value) - {"run", "algorithm"}
+        if extra:
+            raise unknown_name("table", min(extra), ["run", "algorithm"], f"in {path}")
+        run = value.get("run", {})
+    algorithm = value.get("algorithm", {})
+    _check_table("run", run)
+    _check_table("algorithm", algorithm)
+    return run, algorithm
+
+
+def _check_schema(schema: Any) -> None:
+    if schema != SCHEMA:
+        raise RlfdError(
+            f"this configuration has schema {schema}, expected {SCHEMA}",
+            "it was written by another version of rlfd",
+        )
+
+
+def _check_table(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise RlfdError(f"'{name}' is '{value}' in the configuration, expected a table")
 
 
 def _names(cls: type[Any]) -> list[str]:

@@ -12,7 +12,7 @@ class Reporter(Protocol):
     """Listener of a long job. All methods return at once and never raise."""
 
     def start(self, task: str, total: int, done: int, unit: str) -> None:
-        """Begin a task of `total` units (env steps, episodes, epochs), `done` of them made before."""
+        """Begin a task of `total` units (env steps, episodes), `done` of them made before."""
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:
         """Report that `done` units are made; `values` are the newest numbers worth showing."""

@@ -18,14 +18,15 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments.config import Resolved, RunConfig
-from rlfd.files import write_json
+from rlfd.files import remove_temporaries, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,18 +77,27 @@ class CsvLog:
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self._path, self._columns = path, list(columns)
-        self._stream: IO[str] = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        # Unbuffered: what could not be written must not be tried again when the file is closed.
+        self._stream = open(path, "ab", buffering=0)  # noqa: SIM115
         if self.size() == 0:
             self._append(",".join(self._columns) + "\n")
 
     def size(self) -> int:
         """Length in bytes of everything written so far."""
-        self._stream.flush()
         return os.fstat(self._stream.fileno()).st_size
 
     def truncate(self, size: int) -> None:
-        """Forget everything after the first `size` bytes (0 = all rows, the header stays)."""
-        self._stream.flush()
+        """Forget everything after the first `size` bytes (0 = all rows, the header stays).
+
+        Raises:
+            RlfdError: If there is less than that.
+        """
+        if self.size() < size:
+            raise RlfdError(
+                f"{self._path} has {self.size()} bytes, expected at least {size}: "
+                "it was cut since the checkpoint was written",
+                "restore it, or start the run anew with --overwrite",
+            )
         os.ftruncate(self._stream.fileno(), size)
         if size == 0:
             self._append(",".join(self._columns) + "\n")
@@ -103,10 +113,10 @@ class CsvLog:
             self._append("\n".join(lines) + "\n")
 
     def _append(self, text: str) -> None:
-        before = os.fstat(self._stream.fileno()).st_size
+        before, rest = self.size(), text.encode()
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            while rest:
+                rest = rest[self._stream.write(rest) :]
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._stream.fileno(), before)
@@ -114,13 +124,11 @@ class CsvLog:
 
     def sync(self) -> None:
         """Flush to the disk."""
-        self._stream.flush()
         os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        with contextlib.suppress(OSError):
-            self._stream.close()
+        self._stream.close()
 
 
 def _cell(value: Any) -> str:
@@ -196,12 +204,20 @@ class RunDir:
             ) from error
 
     def remove_contents(self) -> None:
-        """Delete the run; its lock stays, so that whoever holds it goes on holding it."""
-        for path in self.path.iterdir():
-            if path.is_dir():
+        """Delete the run; its lock stays, so that whoever holds it goes on holding it.
+
+        The configuration goes last: as long as it is there, the folder counts as a run, and nobody
+        takes remains of this one for their own.
+        """
+        for path in sorted(self.path.iterdir(), key=lambda path: path.name == "config.json"):
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != ".lock":
                 path.unlink()
+
+    def remove_temporaries(self) -> None:
+        """Remove what a killed process left half-written; the caller holds the lock."""
+        remove_temporaries(self.path)
 
     def config(self) -> RunConfig:
         """Read the configuration.
@@ -250,24 +266,28 @@ class RunDir:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / ".lock", "a", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RlfdError(
-                    f"run {self.path} is being worked on by another process",
-                    "wait for it, or choose another --seed or --exp-name",
-                ) from error
+            for attempts_left in (2, 1, 0):
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not attempts_left:
+                        raise RlfdError(
+                            f"run {self.path} is being worked on by another process",
+                            "wait for it, or choose another --seed or --exp-name",
+                        ) from error
+                    time.sleep(0.02)  # somebody may only have been asking `is_locked`
             yield
 
     def is_locked(self) -> bool:
         """Whether a process is working on the run."""
         try:
-            with open(self.path / ".lock", "a", encoding="utf-8") as stream:
+            with open(self.path / ".lock", encoding="utf-8") as stream:
                 fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
         except OSError:
-            return False  # a folder that cannot be written cannot be worked on
+            return False  # no lock, so nobody ever worked on it
         return False
 
     def open_train_log(self, metrics: Sequence[str]) -> CsvLog:

@@ -1,9 +1,9 @@
 """The life of a run: build, loop, log, evaluate, checkpoint, resume.
 
 Exact resume: a run that was killed at any moment and resumed writes the same CSV files (columns of
-time aside) and ends with the same weights, bit for bit, as one that was never interrupted. All state that
-the next iteration depends on is in a checkpoint, together with the sizes that the CSV files had;
-resuming cuts them back to those.
+time aside) and ends with the same weights, bit for bit, as one that was never interrupted. All
+state that the next iteration depends on is in a checkpoint, together with the sizes that the CSV
+files had; resuming cuts them back to those.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import json
 import logging
 import math
 import os
 import platform
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,10 +31,10 @@ import numpy as np
 import torch
 
 from rlfd import __version__, algorithms, demos
-from rlfd.algorithms.base import Metrics
+from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, World, spec
+from rlfd.envs import EnvConfig, PlayedEpisode, World, check, spec
 from rlfd.errors import Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import Resolved, RunConfig
@@ -91,18 +93,27 @@ def train(
     """
     reporter = reporter or NullReporter()
     run = RunDir.of(resolved.config, runs_dir)
+    tensorboard = _tensorboard_writer() if track else None
     check_support(resolved.config.algo, resolved.config.env)
     _check_free(run, resume=resume, overwrite=overwrite)
     if resume:
         config = run.config()
-        _check_same(resolved, config, run)
+        _check_same(resolved, config, run, data_dir)
         demonstrations = _load_demos(config, data_dir)
+        _check_demos_unchanged(run, demonstrations)
     else:
         demonstrations = _prepare_demos(resolved.config, data_dir, reporter)
         name = demonstrations.info.id if demonstrations is not None else None
         config = dataclasses.replace(resolved.config, demos=name)
-    writer = _open_tensorboard(run) if track else None
     with contextlib.ExitStack() as stack:
+        # What may refuse its settings is built before anything of the run is written or deleted.
+        torch.set_num_threads(config.threads)
+        algorithm = build_algorithm(config, demonstrations)
+        world = None
+        if algorithm.needs.interaction:
+            seed = derive(config.seed, "world")
+            world = World(config.env, num_envs=config.num_envs, seed=seed)
+            stack.callback(world.close)
         try:
             stack.enter_context(run.lock())
         except OSError as error:
@@ -110,12 +121,33 @@ def train(
                 f"cannot write run folder {run.path}: {error.strerror}",
                 "choose another place with --runs-dir",
             ) from error
-        if overwrite and run.exists:
-            run.remove_contents()
-        if not resume:
+        _check_free(run, resume=resume, overwrite=overwrite)  # again, now that nobody else may
+        if resume:
+            run.remove_temporaries()
+        else:
+            if run.exists:
+                run.remove_contents()
             run.create(dataclasses.replace(resolved, config=config))
         stack.enter_context(_log_to(run))
-        return _Runner(run, config, demonstrations, reporter, writer).run_to_end(resume=resume)
+        writer = None
+        if tensorboard is not None:
+            writer = tensorboard(run.tensorboard)
+            stack.callback(writer.close)
+        runner = _Runner(
+            run,
+            config,
+            algorithm,
+            world,
+            demonstrations,
+            reporter,
+            writer,
+            _resume_command(config, runs_dir, data_dir),
+        )
+        stack.callback(runner.close)
+        stack.enter_context(runner.stop)
+        if resume:
+            runner.restore()
+        return runner.run_to_end()
 
 
 def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
@@ -124,7 +156,8 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
         raise RlfdError(
             f"run folder {run.path} already holds a run ({status['state']}, "
             f"{status['env_steps']:,} env steps, {status['updates']:,} updates)",
-            "pass --resume to continue it, --overwrite to replace it, or --exp-name to start another",
+            "pass --resume to continue it, --overwrite to replace it, or --exp-name to start "
+            "another",
         )
     if resume and not run.exists:
         raise RlfdError(
@@ -132,7 +165,7 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _check_same(resolved: Resolved, config: RunConfig, run: RunDir) -> None:
+def _check_same(resolved: Resolved, config: RunConfig, run: RunDir, data_dir: Path) -> None:
     given, stored = resolved.config.to_json(), config.to_json()
     given = {**given, **{f"algorithm.{k}": v for k, v in given.pop("algorithm").items()}}
     stored = {**stored, **{f"algorithm.{k}": v for k, v in stored.pop("algorithm").items()}}
@@ -144,10 +177,10 @@ def _check_same(resolved: Resolved, config: RunConfig, run: RunDir) -> None:
     if resolved.config.preset != "default":
         explicit.add("preset")
     for name in sorted(explicit):
-        same = given[name] == stored[name]
-        if name == "demos" and stored[name] is not None:
-            same = same or given[name] in stored[name]
-        if not same:
+        if name == "demos" and None not in (given[name], stored[name]):
+            named = demos.load(given[name], env=config.env, data_dir=data_dir)
+            given[name] = named.info.id  # there are several ways to spell it
+        if given[name] != stored[name]:
             raise RlfdError(
                 f"run {run.path} was started with {name}={stored[name]}, now {name}={given[name]} "
                 "was given; a resumed run keeps its configuration",
@@ -208,9 +241,48 @@ def _load_demos(config: RunConfig, data_dir: Path) -> Demonstrations | None:
     return loaded.subset(config.num_demos, config.seed)
 
 
+def _check_demos_unchanged(run: RunDir, demonstrations: Demonstrations | None) -> None:
+    recorded = run.status().get("demos")
+    if recorded is None or demonstrations is None:
+        return
+    if recorded["hash"] != demonstrations.info.content_hash:
+        raise RlfdError(
+            f"demonstrations '{demonstrations.info.id}' are not those that run {run.path} "
+            "was started with",
+            "restore them, or start another run with --exp-name",
+        )
+
+
+def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
+    env = config.env
+    words = ["rlfd", "train", config.algo, "--env", env.name]
+    if env.start != "standard":
+        words += ["--start", env.start]
+    usual = check(EnvConfig(env.name, env.start)).options
+    for name, value in env.options.items():
+        if name not in usual or value != usual[name]:
+            words += ["--env-option", f"{name}={json.dumps(value)}"]
+    if config.seed:
+        words += ["--seed", str(config.seed)]
+    if config.exp_name != "default":
+        words += ["--exp-name", config.exp_name]
+    for option, folder, usual_folder in (
+        ("--runs-dir", runs_dir, "runs"),
+        ("--data-dir", data_dir, "data"),
+    ):
+        if str(folder) != usual_folder:
+            words += [option, str(folder)]
+    return shlex.join([*words, "--resume"])
+
+
+class _QuietFileHandler(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: the log is lost where the disk is full, and the run will say so itself."""
+
+
 @contextlib.contextmanager
 def _log_to(run: RunDir) -> Iterator[None]:
-    handler = logging.FileHandler(run.log_file, encoding="utf-8")
+    handler = _QuietFileHandler(run.log_file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger("rlfd")
     root.addHandler(handler)
@@ -218,17 +290,19 @@ def _log_to(run: RunDir) -> Iterator[None]:
         yield
     finally:
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):
+            handler.close()
 
 
-def _open_tensorboard(run: RunDir) -> Any:
+def _tensorboard_writer() -> Any:
+    """Return the class that writes event files."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RlfdError(
             "--track needs TensorBoard, which is not installed", "pip install 'rlfd[track]'"
         ) from error
-    return SummaryWriter(run.tensorboard)  # type: ignore[no-untyped-call]
+    return SummaryWriter
 
 
 class _StopSignal:
@@ -261,23 +335,22 @@ class _Runner:
         self,
         run: RunDir,
         config: RunConfig,
+        algorithm: Algorithm,
+        world: World | None,
         demonstrations: Demonstrations | None,
         reporter: Reporter,
         writer: Any,
+        resume_command: str,
     ) -> None:
-        torch.set_num_threads(config.threads)
         self.run, self.config, self.demos = run, config, demonstrations
+        self.algorithm, self.world = algorithm, world
         self.reporter, self.writer = reporter, writer
-        self.algorithm = build_algorithm(config, demonstrations)
-        self.world: World | None = None
-        if self.algorithm.needs.interaction:
-            seed = derive(config.seed, "world")
-            self.world = World(config.env, num_envs=config.num_envs, seed=seed)
+        self.resume_command = resume_command
         self.train_log = run.open_train_log(list(self.algorithm.metric_definitions))
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
         self.pending: dict[str, list[float]] = {}
-        self.recent: list[Metrics] = []
+        self.recent: list[tuple[int, int, Metrics]] = []  # with env steps and updates
         self.wall_before = 0.0
         self.began = time.perf_counter()
         self.timed_before = self._timings()
@@ -306,16 +379,12 @@ class _Runner:
 
     # -- the loop ---------------------------------------------------------------------------------
 
-    def run_to_end(self, *, resume: bool) -> TrainResult:
+    def run_to_end(self) -> TrainResult:
+        """Train until the budget is used, evaluate, and close the run."""
         try:
-            with self.stop:
-                if resume:
-                    self._restore()
-                else:
-                    self._truncate_logs({})
-                self._write_status("running")
-                self._loop()
-                return self._finish()
+            self._write_status("running")
+            self._loop()
+            return self._finish()
         except Interrupted:
             self._write_status("interrupted")
             raise
@@ -327,18 +396,17 @@ class _Runner:
             raise
         except OSError as error:
             self._write_status("failed", str(error))
-            raise _disk_problem(error, self.run) from error
+            raise self._disk_problem(error) from error
         except Exception as error:
             self._write_status("failed", f"{type(error).__name__}: {error}")
             raise
         finally:
             self.reporter.finish()
-            for log in (self.train_log, self.episode_log, self.eval_log):
-                log.close()
-            if self.world is not None:
-                self.world.close()
-            if self.writer is not None:
-                self.writer.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for log in (self.train_log, self.episode_log, self.eval_log):
+            log.close()
 
     def _loop(self) -> None:
         config = self.config
@@ -354,7 +422,7 @@ class _Runner:
             # methods that do not interact get no world and do not ask for one
             metrics = self.algorithm.iteration(self.world)  # type: ignore[arg-type]
             if metrics:
-                self.recent.append(metrics)
+                self.recent.append((self.env_steps, self.algorithm.updates, metrics))
             if self.world is not None:
                 self._log_episodes(self.world)
             if self._crossed(before, config.log_every):
@@ -383,13 +451,13 @@ class _Runner:
 
     def _settle_recent(self) -> None:
         """Turn the tensors gathered since the last time into numbers; refuse what is not finite."""
-        for metrics in self.recent:
+        for env_steps, updates, metrics in self.recent:
             for name, value in metrics.items():
                 number = float(value)
                 if not math.isfinite(number):
                     raise RunFailed(
-                        f"{name} became {number} at update {self.algorithm.updates} "
-                        f"(env step {self.env_steps}) of {self.run.path}",
+                        f"{name} became {number} at update {updates} (env step {env_steps}) "
+                        f"of {self.run.path}",
                         "the last checkpoint is kept; try a smaller learning_rate or larger "
                         "adam_epsilon",
                     )
@@ -413,7 +481,7 @@ class _Runner:
                 self.writer.add_scalar(name, value, self.progress)
 
     def _timings(self) -> dict[str, float]:
-        env = self.world.seconds if getattr(self, "world", None) is not None else 0.0
+        env = self.world.seconds if self.world is not None else 0.0
         return {"env": env, **seconds_by_kind(), "all": time.perf_counter()}
 
     def _shares(self) -> dict[str, float]:
@@ -437,6 +505,7 @@ class _Runner:
     # -- evaluation -------------------------------------------------------------------------------
 
     def _evaluate_periodically(self) -> None:
+        self._settle_recent()
         checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
         rows: list[dict[str, Any]] = []
         for policy in self.algorithm.policies:
@@ -474,7 +543,7 @@ class _Runner:
 
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
-        config, folder = self.config, self.run.checkpoints
+        folder = self.run.checkpoints
         if self.progress not in checkpoint.list_policies(folder):
             checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
         self._checkpoint()
@@ -482,23 +551,18 @@ class _Runner:
         final_step = self.progress
         step = best_step(self.run)
         best = final_step if step is None else step
-        final = {p: self._play(p, config.final_episodes, "final") for p in self.algorithm.policies}
+        final = self._play_finally(done=0)
         rows = [row for p, played in final.items() for row in self._rows(played, "final", p)]
-        self.reporter.advance(len(final), {})
         at_best = final
         if best != final_step:
             path = checkpoint.list_policies(folder)[best]
             self.algorithm.load_policy_state(checkpoint.load_policy(path))
-            at_best = {
-                p: self._play(p, config.final_episodes, "final") for p in self.algorithm.policies
-            }
+            at_best = self._play_finally(done=len(final))
         for policy, played in at_best.items():
             rows += self._rows(played, "best", policy, best)
-        if self.stop.received:
-            self._interrupt(save=False)
         self.eval_log.write(rows)
         self.reporter.finish()
-        summary = {
+        summary: dict[str, dict[str, Any]] = {
             phase: {policy: summarise(played) for policy, played in evaluation.items()}
             for phase, evaluation in (("final", final), ("best", at_best))
         }
@@ -515,6 +579,16 @@ class _Runner:
             return_mean=headline["return_mean"],
             success_rate=headline["success_rate"],
         )
+
+    def _play_finally(self, done: int) -> dict[str, list[PlayedEpisode]]:
+        """Play every policy from the same fresh start states, after `done` such evaluations."""
+        played: dict[str, list[PlayedEpisode]] = {}
+        for policy in self.algorithm.policies:
+            played[policy] = self._play(policy, self.config.final_episodes, "final")
+            self.reporter.advance(done + len(played), {})
+            if self.stop.received:
+                self._interrupt(save=False)
+        return played
 
     # -- checkpoints ------------------------------------------------------------------------------
 
@@ -534,15 +608,21 @@ class _Runner:
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
         self._write_status("running")
 
-    def _restore(self) -> None:
-        self._check_demos_unchanged()
+    def restore(self) -> None:
+        """Go to where the newest whole checkpoint was written.
+
+        Raises:
+            RlfdError: If what it belongs to was changed since.
+        """
         state, problems = checkpoint.load_newest(self.run.checkpoints)
         for problem in problems:
             logger.warning(problem)
             self.reporter.warning(problem)
         if state is None:
-            self.reporter.message("no checkpoint was written yet: starting from the beginning")
+            found = "no checkpoint is left" if problems else "no checkpoint was written yet"
+            self.reporter.message(f"{found}: starting from the beginning")
             self._truncate_logs({})
+            checkpoint.forget_after(self.run.checkpoints, -1)
             return
         self.algorithm.load_state_dict(state["algorithm"])
         if self.world is not None:
@@ -550,21 +630,8 @@ class _Runner:
         self.pending = state["pending"]
         self.wall_before = state["wall_seconds"]
         self._truncate_logs(state["log_sizes"])
-        for step, path in checkpoint.list_policies(self.run.checkpoints).items():
-            if step > state["progress"]:
-                path.unlink()  # will be written again
+        checkpoint.forget_after(self.run.checkpoints, state["progress"])
         self.reporter.message(f"resuming at {state['progress']:,}")
-
-    def _check_demos_unchanged(self) -> None:
-        recorded = self.run.status().get("demos")
-        if recorded is None or self.demos is None:
-            return
-        if recorded["hash"] != self.demos.info.content_hash:
-            raise RlfdError(
-                f"demonstrations '{self.demos.info.id}' are not those that run {self.run.path} "
-                "was started with",
-                "restore them, or start another run with --exp-name",
-            )
 
     def _truncate_logs(self, sizes: dict[str, int]) -> None:
         self.train_log.truncate(sizes.get("train", 0))
@@ -574,17 +641,20 @@ class _Runner:
     def _interrupt(self, *, save: bool = True) -> None:
         if save:
             self._checkpoint()
-        config = self.config
-        command = f"rlfd train {config.algo} --env {config.env.name}"
-        if config.env.start != "standard":
-            command += f" --start {config.env.start}"
-        if config.seed:
-            command += f" --seed {config.seed}"
-        if config.exp_name != "default":
-            command += f" --exp-name {config.exp_name}"
         raise Interrupted(
             f"interrupted at {self.progress:,}, checkpoint written to {self.run.checkpoints}",
-            f"continue with '{command} --resume'",
+            f"continue with: {self.resume_command}",
+        )
+
+    def _disk_problem(self, error: OSError) -> RunFailed:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return RunFailed(
+                f"the disk is full; run {self.run.path} stopped, what was written before is intact",
+                f"make room, then continue with: {self.resume_command}",
+            )
+        return RunFailed(
+            f"run {self.run.path} cannot be written: {error}",
+            f"continue with: {self.resume_command}",
         )
 
     def _write_status(
@@ -631,7 +701,7 @@ def _describe_demos(demonstrations: Demonstrations | None) -> dict[str, Any] | N
 def _provenance() -> dict[str, Any]:
     packages = ("torch", "numpy", "gymnasium", "minari")
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "versions": {
             "rlfd": __version__,
             "python": platform.python_version(),
@@ -668,12 +738,3 @@ def _git_state() -> dict[str, Any] | None:
             answers[name] = done.stdout.strip()
         _git = {"commit": answers["commit"], "dirty": bool(answers["dirty"])}
     return _git
-
-
-def _disk_problem(error: OSError, run: RunDir) -> RlfdError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunFailed(
-            f"the disk is full; run {run.path} stopped, what was written before is intact",
-            "make room, then continue with --resume",
-        )
-    return RunFailed(f"run {run.path} cannot be written: {error}", "continue with --resume")

@@ -10,23 +10,45 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fsync_folder", "new_temporary", "publish_folder", "write_json", "write_text"]
+__all__ = [
+    "fsync_folder",
+    "fsync_path",
+    "new_temporary",
+    "publish_folder",
+    "remove_temporaries",
+    "write_json",
+    "write_text",
+]
+
+
+def fsync_path(path: Path) -> None:
+    """Flush one file, or the names in one folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def fsync_folder(folder: Path) -> None:
     """Flush every file below `folder`, and the folders themselves, to the disk."""
     for directory, _, files in os.walk(folder, topdown=False):
         for name in [*files, "."]:
-            descriptor = os.open(os.path.join(directory, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_path(Path(directory, name))
 
 
 def new_temporary(final: Path) -> Path:
     """Return a free, hidden path beside `final`, on the same file system."""
     return final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what a killed writer left in `folder`; nobody may be writing there now."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def publish_folder(temporary: Path, final: Path) -> None:
@@ -37,6 +59,7 @@ def publish_folder(temporary: Path, final: Path) -> None:
         old = new_temporary(final)
         os.rename(final, old)
     os.rename(temporary, final)
+    fsync_path(final.parent)
     if old is not None:
         shutil.rmtree(old, ignore_errors=True)
 
