@@ -15,6 +15,7 @@ smaller minibatch of a pass is left out.
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -43,6 +44,8 @@ from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
 __all__ = ["BC", "BCConfig", "EarlyStopping", "PolicyNetwork", "split_trajectories"]
+
+logger = logging.getLogger("rlfd.bc")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +187,16 @@ class BC(Algorithm):
         self.network = PolicyNetwork(
             problem, config, self.distribution.num_outputs, weight_generator
         )
-        train, validation, self.split_by_trajectory = split_trajectories(
+        train, validation, by_trajectory = split_trajectories(
             demos, config.validation_fraction, self.generator
         )
+        if not by_trajectory:
+            logger.warning(
+                "only one demonstration: its last %d of %d steps are held out for early stopping, "
+                "and they resemble the others",
+                len(validation),
+                demos.num_transitions,
+            )
         data = self._data(demos)
         self._train = {name: value[train] for name, value in data.items()}
         self._validation = {name: value[validation] for name, value in data.items()}
