@@ -193,10 +193,10 @@ def _check_range(
         return
     if not np.isfinite(value):
         raise RlfdError(f"setting '{name}' is {value}, expected a finite number")
-    if above is not None and value <= above:
-        raise RlfdError(f"setting '{name}' is {value}, expected more than {above}")
-    if (low is not None and value < low) or (high is not None and value > high):
-        expected = f"at least {low}" if high is None else f"{low} to {high}"
+    too_low = (above is not None and value <= above) or (low is not None and value < low)
+    if too_low or (high is not None and value > high):
+        bounds = (("more than", above), ("at least", low), ("at most", high))
+        expected = " and ".join(f"{words} {bound}" for words, bound in bounds if bound is not None)
         raise RlfdError(f"setting '{name}' is {value}, expected {expected}")
 
 
