@@ -1,0 +1,171 @@
+"""Worlds, demonstrations and problems with made-up numbers, for tests of the algorithms.
+
+Sizes are odd numbers that differ from each other, so that a swapped axis cannot pass unseen.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rlfd import algorithms
+from rlfd.algorithms.base import ActionSpec, DemoTensors, Problem
+from rlfd.envs import Transitions
+
+torch.set_num_threads(1)
+
+NUM_ENVS, SIZE, NUM_ACTIONS = 3, 5, 7
+
+
+class NoiseWorld:
+    """Observations are noise. Environment i ends every 3 + i steps, terminated and cut in turn."""
+
+    def __init__(self, num_envs=NUM_ENVS, shape=(SIZE,), *, seed=0, reward=1.0):
+        self.num_envs, self.shape, self.reward = num_envs, shape, reward
+        self.env_steps = 0
+        self.rng = np.random.default_rng(seed)
+        self.clocks = np.zeros(num_envs, int)
+        self.ended = np.zeros(num_envs, int)
+        self.actions = []
+        self.observations = self.draw()
+
+    def draw(self):
+        return self.rng.normal(size=(self.num_envs, *self.shape)).astype(np.float32)
+
+    def step(self, actions):
+        self.actions.append(np.array(actions))
+        self.env_steps += self.num_envs
+        self.clocks += 1
+        ends = self.clocks == 3 + np.arange(self.num_envs)
+        terminated = ends & (self.ended % 2 == 0)
+        following = self.draw()
+        rewards = np.full(self.num_envs, self.reward)
+        transitions = Transitions(
+            self.observations, actions, rewards, rewards, following, terminated, ends & ~terminated
+        )
+        self.ended += ends
+        self.clocks[ends] = 0
+        self.observations = np.where(ends[:, None], self.draw(), following)
+        return transitions
+
+
+class TabularWorld:
+    """A deterministic decision process with one-hot observations and uniform start states.
+
+    `following` and `rewards` are (S, A). Every step from, or into, a state of `terminal` ends the
+    episode; others are cut after `horizon` steps.
+    """
+
+    def __init__(self, following, rewards, *, terminal=(), starts=None, num_envs=5, horizon=7):
+        self.following, self.rewards = np.asarray(following), np.asarray(rewards, float)
+        self.terminal, self.horizon, self.num_envs = set(terminal), horizon, num_envs
+        count = len(self.following)
+        self.eye = np.eye(count, dtype=np.float32)
+        self.starts = (
+            list(starts) if starts is not None else sorted({*range(count)} - self.terminal)
+        )
+        self.rng = np.random.default_rng(0)
+        self.states = self.rng.choice(self.starts, num_envs)
+        self.clocks = np.zeros(num_envs, int)
+        self.env_steps = 0
+
+    @property
+    def observations(self):
+        return self.eye[self.states]
+
+    def step(self, actions):
+        before, self.states = self.states, self.following[self.states, actions]
+        self.env_steps += self.num_envs
+        self.clocks += 1
+        terminated = np.isin(self.states, list(self.terminal))
+        truncated = (self.clocks == self.horizon) & ~terminated
+        rewards = self.rewards[before, actions]
+        reached = self.observations
+        ends = terminated | truncated
+        self.states = np.where(ends, self.rng.choice(self.starts, self.num_envs), self.states)
+        self.clocks[ends] = 0
+        return Transitions(
+            self.eye[before], actions, rewards, rewards, reached, terminated, truncated
+        )
+
+
+def noise_demos(lengths=(3, 9, 5), *, shape=(SIZE,), actions=None, terminated=None, seed=0):
+    """Return demonstrations of noise; by default all end in a terminal state."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    last = torch.cat([torch.arange(n) == n - 1 for n in lengths])
+    ends = torch.tensor(terminated if terminated is not None else [True] * len(lengths))[ids]
+    paths = [torch.randn(n + 1, *shape, generator=generator) for n in lengths]
+    if actions is None:
+        actions = torch.randint(NUM_ACTIONS, (len(ids),), generator=generator)
+    return DemoTensors(
+        observations=torch.cat([path[:-1] for path in paths]),
+        actions=actions,
+        episode_ids=ids,
+        next_observations=torch.cat([path[1:] for path in paths]),
+        terminated=last & ends,
+    )
+
+
+@pytest.fixture
+def noise_world():
+    return NoiseWorld
+
+
+@pytest.fixture
+def tabular_world():
+    return TabularWorld
+
+
+@pytest.fixture
+def make_demos():
+    return noise_demos
+
+
+@pytest.fixture
+def make_algorithm():
+    """Return a function that builds an algorithm: `hyper` are its settings, the rest the problem's.
+
+    Networks are small and nothing is compiled unless said otherwise.
+    """
+
+    def make(
+        name,
+        *,
+        shape=(SIZE,),
+        action=None,
+        demos=None,
+        env_steps=999,
+        num_envs=NUM_ENVS,
+        seed=0,
+        compile="off",
+        **hyper,
+    ):
+        cls = algorithms.get(name)
+        action = action or ActionSpec("discrete", (NUM_ACTIONS,))
+        if isinstance(action, int):
+            action = ActionSpec("discrete", (action,))
+        if demos is None and cls.needs.demonstrations:
+            demos = noise_demos(shape=shape)
+        problem = Problem(
+            observation_shape=shape,
+            action=action,
+            demonstrations=demos,
+            env_steps=env_steps,
+            num_envs=num_envs,
+            seed=seed,
+            device=torch.device("cpu"),
+            compile=compile,
+        )
+        return cls(problem, cls.Config(**{"hidden": (11,)} | hyper))
+
+    return make
+
+
+@pytest.fixture
+def float64():
+    """Let everything that is built in the test be of double precision."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -1,0 +1,83 @@
+"""Networks: shapes, initial weights, and the dueling decomposition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rlfd.algorithms.core.networks import QNetwork, mlp
+
+CPU = torch.device("cpu")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def q_network(**options):
+    options = {
+        "hidden": (11,),
+        "layer_norm": True,
+        "generator": generator(),
+        "device": CPU,
+    } | options
+    return QNetwork((3, 5), 7, **options)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_hidden_layers_are_linear_norm_relu_and_the_last_is_linear_alone(layer_norm):
+    layers = mlp([5, 11, 9, 7], layer_norm=layer_norm, generator=generator(), device=CPU)
+    hidden = [nn.Linear, nn.LayerNorm, nn.ReLU] if layer_norm else [nn.Linear, nn.ReLU]
+    assert [type(layer) for layer in layers] == [*hidden, *hidden, nn.Linear]
+    widths = [
+        (layer.in_features, layer.out_features) for layer in layers if type(layer) is nn.Linear
+    ]
+    assert widths == [(5, 11), (11, 9), (9, 7)]
+
+
+def test_initial_weights_fill_plus_minus_one_over_the_root_of_the_inputs():
+    linear = mlp([100, 300], layer_norm=False, generator=generator(), device=CPU)[0]
+    for parameter in (linear.weight, linear.bias):
+        assert parameter.abs().max() <= 0.1
+        assert parameter.abs().max() > 0.099
+        # the standard deviation of a uniform variable is its half width over √3
+        assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.1)
+
+
+def test_initial_weights_come_from_the_given_generator_alone():
+    state = torch.get_rng_state()
+    first, again, other = (
+        mlp([5, 11, 7], layer_norm=True, generator=generator(seed), device=CPU).state_dict()
+        for seed in (3, 3, 4)
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+def test_q_network_flattens_observations():
+    observations = torch.randn(9, 3, 5, generator=generator())
+    network = q_network()
+    assert network(observations).shape == (9, 7)
+    torch.testing.assert_close(network(observations), network(observations.flatten(1)))
+
+
+def test_dueling_advantages_have_mean_zero(float64):
+    network = q_network(dueling=True)
+    observations = torch.randn(9, 3, 5, generator=generator())
+    outputs, q_values = network.body(observations.flatten(1)), network(observations)
+    assert outputs.shape == (9, 1 + 7)
+    value, advantages = outputs[:, 0], q_values - outputs[:, :1]
+    torch.testing.assert_close(advantages.mean(dim=1), torch.zeros(9), rtol=0, atol=1e-12)
+    torch.testing.assert_close(q_values.mean(dim=1), value)
+    # differences between actions are those of the advantage head
+    torch.testing.assert_close(
+        q_values[:, 1:] - q_values[:, :-1], outputs[:, 2:] - outputs[:, 1:-1]
+    )
+
+
+def test_without_hidden_layers_one_hot_observations_make_a_table():
+    network = QNetwork((5,), 7, hidden=(), layer_norm=True, generator=generator(), device=CPU)
+    linear = network.body[0]
+    torch.testing.assert_close(network(torch.eye(5)), linear.weight.T + linear.bias)
