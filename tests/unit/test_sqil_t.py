@@ -1,0 +1,183 @@
+"""SQIL-T: the exact relation between equations 15, 18 and 19, in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlfd.algorithms.core import soft
+from rlfd.algorithms.sqil_t import cloning_losses
+
+LENGTHS = (3, 9, 5)
+LAMBDA_DEMO, REWARD, LAMBDA_SAMP = 0.7, 1.3, 0.4
+ALPHA = 2 * LAMBDA_DEMO * REWARD  # eq 18
+
+
+class Case:
+    """SQIL's and SQIL-T's losses over whole data sets: every demonstration, as many own rows.
+
+    The code divides all sums by |D_demo|; this multiplies them again.
+    """
+
+    def __init__(self, make_algorithm, demos, *, gamma, temperature, **options):
+        shared = {
+            "demos": demos,
+            "mode": "full",
+            "gamma": gamma,
+            "temperature": temperature,
+            "layer_norm": True,
+        }
+        sqil = make_algorithm("sqil", reward=REWARD, absorbing="off", **shared)
+        shared |= {"alpha": ALPHA, "lambda_demo": LAMBDA_DEMO} | options
+        eq_15, eq_19 = (
+            make_algorithm("sqil-t", value_at_start=start, **shared) for start in (True, False)
+        )
+        self.sqil, self.temperature = sqil, temperature
+        self.parameters = sqil.learner.engine.parameters
+        self.count = demos.num_transitions
+        first = torch.ones_like(demos.episode_ids, dtype=torch.bool)
+        first[1:] = demos.episode_ids[1:] != demos.episode_ids[:-1]
+        self.demos, self.first = demos, first
+        self.losses = {
+            # SQIL's own weight of demonstrations is 1, so eq 18 is λ_demo times its loss
+            "eq 18": lambda p: LAMBDA_DEMO * self.sum(sqil, p, LAMBDA_SAMP / LAMBDA_DEMO),
+            "eq 15": lambda p: self.sum(eq_15, p, LAMBDA_SAMP),
+            "eq 19": lambda p: self.sum(eq_19, p, LAMBDA_SAMP),
+        }
+        self.gamma = gamma
+
+    def batch(self, weight):
+        demos, generator = self.demos, torch.Generator().manual_seed(11)
+        terminated = torch.arange(self.count) % 4 == 0
+
+        def noise():
+            return torch.randn(self.count, 5, generator=generator)
+
+        return {
+            "demo/observations": demos.observations,
+            "demo/actions": demos.actions,
+            "demo/next_observations": demos.next_observations,
+            "demo/terminated": demos.terminated,
+            "demo/discounts": self.gamma * (~demos.terminated).double(),
+            "demo/starts": demos.observations[self.first],
+            "own/observations": noise(),
+            "own/actions": torch.arange(self.count) % 7,
+            "own/next_observations": noise(),
+            "own/discounts": self.gamma * (~terminated).double(),
+            "own/weight": torch.tensor(weight),
+        }
+
+    def sum(self, algorithm, parameters, weight):
+        return self.count * algorithm._loss(parameters, parameters, self.batch(weight))[0]
+
+    def values(self, parameters, observations):
+        q_values = self.sqil.learner.values(parameters, observations)
+        return soft.soft_value(q_values, self.temperature)
+
+    def gradient(self, loss):
+        gradients = torch.func.grad(self.losses.get(loss, loss))(self.parameters)
+        return torch.cat([value.flatten() for value in gradients.values()])
+
+
+@pytest.fixture
+def make_case(float64, make_algorithm, make_demos):
+    def make(*, gamma, temperature=1.0, terminated=(True, True, True), **options):
+        demos = make_demos(LENGTHS, terminated=terminated)
+        return Case(make_algorithm, demos, gamma=gamma, temperature=temperature, **options)
+
+    return make
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_without_discount_both_gradients_are_the_same(make_case, temperature):
+    case = make_case(gamma=1.0, temperature=temperature)
+    eq_15, eq_18 = case.gradient("eq 15"), case.gradient("eq 18")
+    assert eq_15.abs().max() > 1.0
+    torch.testing.assert_close(eq_15, eq_18, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [0.99, 0.9, 0.0])
+def test_with_discount_they_differ_by_the_values_on_the_way(make_case, gamma):
+    """∇ℓ = ∇eq 18 + α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t)."""
+    case = make_case(gamma=gamma)
+    later = case.demos.observations[~case.first]
+    correction = case.gradient(lambda p: ALPHA * (1 - gamma) * case.values(p, later).sum())
+    difference = case.gradient("eq 15") - case.gradient("eq 18")
+    assert difference.abs().max() > 1e-3
+    torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
+
+
+def test_a_cut_demonstration_leaves_the_value_of_its_last_state(make_case):
+    """At γ = 1 the telescoped sum of a demonstration without end leaves -α ∇V(s_T)."""
+    case = make_case(gamma=1.0, terminated=[True, False, True])
+    last = case.demos.next_observations[[sum(LENGTHS[:2]) - 1]]
+    correction = case.gradient(lambda p: -ALPHA * case.values(p, last).sum())
+    difference = case.gradient("eq 15") - case.gradient("eq 18")
+    assert difference.abs().max() > 1e-3
+    torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.9])
+def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, gamma):
+    case = make_case(gamma=gamma)
+    eq_15, eq_19 = (case.losses[name](case.parameters) for name in ("eq 15", "eq 19"))
+    starts = case.values(case.parameters, case.demos.observations[case.first])
+    assert len(starts) == len(LENGTHS)
+    torch.testing.assert_close(eq_15 - eq_19, -ALPHA * starts.sum(), rtol=1e-10, atol=1e-10)
+
+
+def test_loss_is_equation_19_term_by_term(make_case):
+    case, gamma = make_case(gamma=0.9), 0.9
+    demos, parameters, batch = case.demos, case.parameters, case.batch(1.0)
+
+    def bellman_errors(half):
+        q_values = case.sqil.learner.values(parameters, batch[f"{half}/observations"])
+        q = q_values[torch.arange(case.count), batch[f"{half}/actions"]]
+        following = case.values(parameters, batch[f"{half}/next_observations"])
+        return (q - batch[f"{half}/discounts"] * following).square().sum()
+
+    log_probs = torch.log_softmax(case.sqil.learner.values(parameters, demos.observations), dim=1)
+    cloning = -log_probs[torch.arange(case.count), demos.actions].sum()
+    expected = (
+        ALPHA * cloning + LAMBDA_DEMO * bellman_errors("demo") + LAMBDA_SAMP * bellman_errors("own")
+    )
+    assert gamma == batch["demo/discounts"].max()
+    torch.testing.assert_close(case.losses["eq 19"](parameters), expected)
+
+
+def test_cloning_loss_is_temperature_times_cross_entropy(float64):
+    q_values = torch.randn(9, 7, generator=torch.Generator().manual_seed(0))
+    actions = torch.arange(9) % 7
+    expected = torch.nn.functional.cross_entropy(q_values / 0.3, actions, reduction="none")
+    torch.testing.assert_close(cloning_losses(q_values, actions, 0.3), 0.3 * expected)
+
+
+def test_starts_are_drawn_when_equation_15_asks_for_them(
+    make_algorithm, make_demos, noise_world, monkeypatch
+):
+    demos = make_demos(LENGTHS)
+    starts = demos.observations[[0, 3, 12]].unique(dim=0)
+    for value_at_start in (False, True):
+        learner = make_algorithm(
+            "sqil-t",
+            demos=demos,
+            value_at_start=value_at_start,
+            mode="full",
+            learning_starts=0,
+            batch_size=9,
+        )
+        seen, step = [], learner.learner.engine.step
+        monkeypatch.setattr(
+            learner.learner.engine,
+            "step",
+            lambda batch, s=step, b=seen: (b.append(batch), s(batch))[1],
+        )
+        world = noise_world()
+        for _ in range(9):
+            learner.iteration(world)
+        assert learner.updates == len(seen) == 13
+        drawn = [batch["demo/starts"] for batch in seen if "demo/starts" in batch]
+        if value_at_start:
+            assert torch.equal(torch.cat(drawn).unique(dim=0), starts)
+        else:
+            assert drawn == []
