@@ -46,7 +46,9 @@ class NoiseWorld:
         )
         self.ended += ends
         self.clocks[ends] = 0
-        self.observations = np.where(ends[:, None], self.draw(), following)
+        self.observations = np.where(
+            ends.reshape(-1, *[1] * len(self.shape)), self.draw(), following
+        )
         return transitions
 
 

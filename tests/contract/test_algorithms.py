@@ -1,0 +1,525 @@
+"""What every registered algorithm keeps to; a new one gets these tests by registering."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from rlfd import algorithms, demos
+from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.demos import DemoInfo, Demonstrations, Episode
+from rlfd.envs import EnvConfig, World
+from rlfd.errors import RlfdError
+from rlfd.experiments.config import RunConfig, resolve
+from rlfd.experiments.problem import (
+    build_algorithm,
+    build_for_acting,
+    check_support,
+    demo_tensors,
+)
+
+ROOT = Path(__file__).parents[2]
+CART_POLE = EnvConfig("CartPole")
+NAMES = algorithms.names()
+WITH_DEMONSTRATIONS = [name for name in NAMES if algorithms.get(name).needs.demonstrations]
+
+SMALL = {"batch_size": 9, "hidden": (11,)}
+EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
+# no gradient reaches these: the std belongs to continuous actions
+WITHOUT_GRADIENT = {"bc": {"log_std"}}
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+def settings(name, **more):
+    """Return those of the small settings that the algorithm has."""
+    fields = {field.name for field in dataclasses.fields(algorithms.get(name).Config)}
+    return {key: value for key, value in (EAGER_TO_LEARN | more).items() if key in fields}
+
+
+@pytest.fixture
+def build(name, make_algorithm):
+    def build(**options):
+        return make_algorithm(name, **settings(name) | options)
+
+    return build
+
+
+def engine_of(algorithm):
+    return algorithm.engine if hasattr(algorithm, "engine") else algorithm.learner.engine
+
+
+def run(algorithm, world, iterations):
+    """Return the metrics of every iteration; offline algorithms get no world."""
+    if not algorithm.needs.interaction:
+        world = None
+    return [algorithm.iteration(world) for _ in range(iterations)]
+
+
+def assert_same_tensors(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        assert torch.equal(value, second[key]), key
+
+
+def observations(count=99, shape=(5,)):
+    return np.random.default_rng(3).normal(size=(count, *shape)).astype(np.float32)
+
+
+# -- what it says about itself ------------------------------------------------------------------
+
+
+def test_it_describes_itself_and_has_a_page(name):
+    cls = algorithms.get(name)
+    for text in (cls.title, cls.summary, *cls.metric_definitions.values()):
+        assert text.strip() == text
+        assert text
+        assert "\n" not in text
+    assert cls.policies
+    assert set(cls.policies) <= {"sampled", "greedy"}
+    assert (ROOT / "docs" / "algorithms" / f"{name}.md").is_file()
+
+
+def test_every_setting_is_documented(name):
+    for field in dataclasses.fields(algorithms.get(name).Config):
+        assert field.default is not dataclasses.MISSING, field.name
+        assert field.metadata["doc"], field.name
+        assert "\n" not in field.metadata["doc"], field.name
+
+
+def other_value(field, hint):
+    """Return a value of the field's type that is not its default."""
+    if typing.get_origin(hint) is typing.Literal:
+        return next(value for value in typing.get_args(hint) if value != field.default)
+    if isinstance(field.default, tuple):
+        return (3, 5)
+    if isinstance(field.default, bool):
+        return not field.default
+    if isinstance(field.default, int):
+        return field.default + 1
+    bounds = {key: field.metadata[key] for key in ("low", "high")}
+    return field.default / 2 if field.default else bounds["high"] or 0.5
+
+
+def as_text(value):
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_every_setting_survives_json_and_the_command_line(name):
+    cls = algorithms.get(name)
+    hints, changed = typing.get_type_hints(cls.Config), 0
+    for field in dataclasses.fields(cls.Config):
+        value = other_value(field, hints[field.name])
+        assert value != field.default
+        try:
+            config = RunConfig(
+                algo=name, env=CART_POLE, algorithm=cls.Config(**{field.name: value})
+            )
+        except RlfdError:
+            continue  # goes together with other settings only
+        changed += 1
+        again = RunConfig.from_json(config.to_json())
+        assert again == config
+        assert getattr(again.algorithm, field.name) == value
+        resolved = resolve(name, CART_POLE, settings=[f"{field.name}={as_text(value)}"])
+        assert getattr(resolved.config.algorithm, field.name) == value
+        assert resolved.provenance[f"algorithm.{field.name}"] == "--set"
+    assert changed >= len(hints) - 2
+
+
+# -- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 13)], ids=str)
+def test_it_learns_with_odd_sizes_and_reports_what_it_declares(build, noise_world, shape):
+    """3 environments, batches of 9, 7 actions: all different."""
+    algorithm, world = build(shape=shape), noise_world(shape=shape)
+    reported = 0
+    for metrics in run(algorithm, world, 20):
+        if metrics:
+            reported += 1
+            assert set(metrics) == set(algorithm.metric_definitions)
+            for key, value in metrics.items():
+                assert value.ndim == 0, key
+                assert torch.isfinite(value), key
+    assert reported >= 15
+    assert algorithm.updates == engine_of(algorithm).count > 0
+    if algorithm.needs.interaction:
+        assert world.env_steps == 20 * 3
+
+
+def test_the_seed_decides_everything(build, noise_world):
+    def result(seed):
+        algorithm = build(seed=seed)
+        metrics = run(algorithm, noise_world(), 20)
+        return algorithm.policy_state(), metrics
+
+    (first, metrics), (again, metrics_again), (other, _) = result(3), result(3), result(4)
+    assert_same_tensors(first, again)
+    for one, two in zip(metrics, metrics_again, strict=True):
+        assert_same_tensors(one, two)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_learning_does_not_touch_the_global_generators(build, noise_world):
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002
+    run(build(), noise_world(), 20)
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state[1])  # noqa: NPY002
+
+
+def test_updates_change_every_parameter_and_targets_by_their_rule_alone(
+    name, build, noise_world, monkeypatch
+):
+    algorithm = build()
+    engine = engine_of(algorithm)
+    start = {key: value.clone() for key, value in engine.parameters.items()}
+    rule, step, steps = engine._rule, engine.step, []
+
+    def checked(batch):
+        before = {key: value.clone() for key, value in engine.target_parameters.items()}
+        outputs = step(batch)
+        steps.append(1)
+        for key, value in engine.parameters.items():
+            expected = value
+            if rule is not None and rule.copy_every > 0:
+                expected = value if len(steps) % rule.copy_every == 0 else before[key]
+            elif rule is not None:
+                expected = torch.lerp(before[key], value, rule.polyak_tau)
+            torch.testing.assert_close(
+                engine.target_parameters[key], expected, rtol=1e-5, atol=1e-7
+            )
+        return outputs
+
+    monkeypatch.setattr(engine, "step", checked)
+    run(algorithm, noise_world(), 20)
+    assert steps
+    unchanged = {key for key, value in engine.parameters.items() if torch.equal(value, start[key])}
+    assert unchanged == WITHOUT_GRADIENT.get(name, set())
+
+
+def test_what_needs_no_reward_does_not_read_it(name, build, noise_world):
+    needs = algorithms.get(name).needs
+    after = []
+    for reward in (1.0, np.nan) if not needs.reward else (1.0, 2.0):
+        algorithm = build()
+        run(algorithm, noise_world(reward=reward), 20)
+        after.append(algorithm.policy_state())
+    same = all(torch.equal(value, after[1][key]) for key, value in after[0].items())
+    assert same == (not needs.reward)
+
+
+@pytest.mark.parametrize("name", WITH_DEMONSTRATIONS, indirect=True)
+def test_it_overfits_a_few_demonstrated_pairs(name, make_algorithm, make_demos, noise_world):
+    one = make_demos((5,))
+    actions = torch.tensor([3, 0, 6, 1, 3])
+    repeated = {  # three trajectories, so that none is held out alone
+        field: torch.cat([getattr(one, field)] * 3)
+        for field in ("observations", "next_observations", "terminated")
+    }
+    data = DemoTensors(
+        actions=actions.repeat(3), episode_ids=torch.arange(3).repeat_interleave(5), **repeated
+    )
+    options = settings(name, gamma=0.5, learning_rate=0.01, updates_per_env_step=1.0)
+    algorithm = make_algorithm(name, demos=data, **options)
+    run(algorithm, noise_world(), 120)
+    seen = one.observations.numpy()
+    assert algorithm.act(seen, greedy=True).tolist() == actions.tolist()
+    draws = algorithm.act(
+        seen.repeat(99, axis=0), greedy=False, generator=torch.Generator().manual_seed(0)
+    )
+    assert (draws == actions.repeat_interleave(99).numpy()).mean() > 0.7
+
+
+# -- acting -------------------------------------------------------------------------------------
+
+
+def test_actions_fit_the_space_and_do_not_depend_on_the_batch(build):
+    algorithm, seen = build(), observations()
+    for greedy in (True, False):
+        generator = torch.Generator().manual_seed(0)
+        actions = algorithm.act(seen, greedy=greedy, generator=generator)
+        assert actions.shape == (99,)
+        assert np.issubdtype(actions.dtype, np.integer)
+        assert actions.min() >= 0
+        assert actions.max() < 7
+    greedy = algorithm.act(seen, greedy=True)
+    for row in (0, 41, 98):
+        assert algorithm.act(seen[[row]], greedy=True) == greedy[row]
+
+
+SPACES = {
+    ActionSpec("multi_discrete", (2, 5, 3)): spaces.MultiDiscrete([2, 5, 3]),
+    ActionSpec("multi_binary", (3,)): spaces.MultiBinary(3),
+    ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0)): spaces.Box(
+        np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)
+    ),
+}
+SUPPORTED = [
+    pytest.param(name, action, id=f"{name}-{action.kind}")
+    for name in NAMES
+    for action in SPACES
+    if action.kind in algorithms.get(name).needs.action_kinds
+]
+
+
+@pytest.mark.parametrize(("name", "action"), SUPPORTED, indirect=["name"])
+def test_actions_of_other_kinds_fit_their_space_too(name, build, make_demos, action):
+    space = SPACES[action]
+    one = make_demos()
+    space.seed(0)
+    drawn = torch.from_numpy(np.stack([space.sample() for _ in range(17)]))
+    whole = action.kind != "continuous"
+    data = dataclasses.replace(one, actions=drawn.long() if whole else drawn)
+    algorithm = build(action=action, demos=data)
+    start = {key: value.clone() for key, value in engine_of(algorithm).parameters.items()}
+    run(algorithm, None, 3)
+    for greedy in (True, False):
+        actions = algorithm.act(observations(), greedy=greedy)
+        assert actions.shape == (99, action.width)
+        assert all(space.contains(row.astype(space.dtype)) for row in actions)
+        assert np.isin(actions.dtype.kind, ["i", "f"])
+    changed = {
+        key
+        for key, value in engine_of(algorithm).parameters.items()
+        if not torch.equal(value, start[key])
+    }
+    missing = set() if action.kind == "continuous" else WITHOUT_GRADIENT.get(name, set())
+    assert start.keys() - changed == missing
+
+
+def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise_world):
+    algorithm = build()
+    run(algorithm, noise_world(), 5)
+    before = flatten(copy.deepcopy(algorithm.state_dict()))
+    global_state = torch.get_rng_state()
+    draws = [
+        algorithm.act(
+            observations(), greedy=greedy, generator=torch.Generator().manual_seed(seed)
+        ).tolist()
+        for greedy in (True, False)
+        for seed in (1, 1, 2)
+    ]
+    assert_same_state(flatten(algorithm.state_dict()), before)
+    assert torch.equal(torch.get_rng_state(), global_state)
+    assert draws[0] == draws[1] == draws[2]
+    assert draws[3] == draws[4]
+    if "sampled" in algorithm.policies:
+        assert draws[3] != draws[5]
+        assert draws[3] != draws[0]
+
+
+def test_a_policy_can_be_taken_over(build, noise_world):
+    algorithm, other = build(), build(seed=1)
+    run(algorithm, noise_world(), 9)
+    state = algorithm.policy_state()
+    before = {key: value.clone() for key, value in state.items()}
+    other.load_policy_state(state)
+    np.testing.assert_array_equal(
+        algorithm.act(observations(), greedy=True), other.act(observations(), greedy=True)
+    )
+    run(algorithm, noise_world(), 9)
+    assert_same_tensors(state, before)  # what was handed out does not learn on
+
+
+# -- state --------------------------------------------------------------------------------------
+
+
+def flatten(state, prefix=""):
+    """Return a nested state as one dict, names joined by dots."""
+    if not isinstance(state, dict):
+        return {prefix: state}
+    return {
+        key: value
+        for part in state
+        for key, value in flatten(state[part], f"{prefix}.{part}").items()
+    }
+
+
+def assert_same_state(first, second):
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[key]), key
+        else:
+            assert value == second[key], key
+
+
+def through_a_file(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)  # so no pickled code
+
+
+def assert_it_goes_on_the_same(algorithm, world, restored, restored_world):
+    for first, second in zip(
+        run(algorithm, world, 15), run(restored, restored_world, 15), strict=True
+    ):
+        assert_same_tensors(first, second)
+    assert_same_state(flatten(algorithm.state_dict()), flatten(restored.state_dict()))
+    assert algorithm.finished == restored.finished
+
+
+def variants(name):
+    """Return settings whose state differs in kind."""
+    return {
+        "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],
+        "soft-q": [{}, {"n_step": 3}],
+        "sqil": [{}, {"mode": "full"}],
+    }.get(name, [{}])
+
+
+@pytest.mark.parametrize("at", [1, 12])  # before and after the first update
+def test_state_round_trip_gives_identical_iterations(name, build, noise_world, at):
+    for options in variants(name):
+        options = options | settings(name, buffer_size=45, target_every_updates=3)
+        algorithm, world = build(**options), noise_world()
+        run(algorithm, world, at)
+        state, copied_world = through_a_file(algorithm.state_dict()), copy.deepcopy(world)
+        restored = build(**options)
+        run(restored, noise_world(seed=9), 17)  # a past of its own, which the state replaces
+        restored.load_state_dict(state)
+        assert_it_goes_on_the_same(algorithm, world, restored, copied_world)
+
+
+@pytest.fixture(scope="module")
+def cart_pole_demos(tmp_path_factory):
+    policy = demos.make_demonstrator("controller", CART_POLE, seed=0)
+    folder = tmp_path_factory.mktemp("data")
+    return demos.collect(CART_POLE, policy, episodes=3, seed=0, name="few", data_dir=folder)
+
+
+def test_state_round_trip_in_a_real_environment(name, cart_pole_demos):
+    cls = algorithms.get(name)
+    config = RunConfig(
+        algo=name,
+        env=CART_POLE,
+        algorithm=cls.Config(**settings(name, batch_size=255)),
+        num_envs=3,
+        steps=999,
+    )
+    given = cart_pole_demos if cls.needs.demonstrations else None
+
+    def begin():
+        world = World(CART_POLE, num_envs=3, seed=5) if cls.needs.interaction else None
+        return build_algorithm(config, given), world
+
+    (algorithm, world), (restored, restored_world) = begin(), begin()
+    run(algorithm, world, 40)
+    run(restored, restored_world, 7)
+    restored.load_state_dict(through_a_file(algorithm.state_dict()))
+    if world is not None:
+        restored_world.load_state_dict(world.state_dict())
+    assert_it_goes_on_the_same(algorithm, world, restored, restored_world)
+    # and what `rlfd evaluate` builds plays the same policy
+    actor = build_for_acting(config)
+    actor.load_policy_state(through_a_file(algorithm.policy_state()))
+    seen = observations(shape=(4,))
+    np.testing.assert_array_equal(actor.act(seen, greedy=True), algorithm.act(seen, greedy=True))
+
+
+# -- what it is given ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITH_DEMONSTRATIONS, indirect=True)
+def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world):
+    """And they suffice: undeclared ones hold nonsense in the file."""
+    needs = algorithms.get(name).needs
+    rng = np.random.default_rng(0)
+    episodes = tuple(
+        Episode(
+            observations=rng.normal(size=(length + 1, 5)).astype(np.float32),
+            actions=rng.integers(7, size=length),
+            rewards=np.full(length, np.nan),
+            terminated=length != 9,
+            truncated=length == 9,
+        )
+        for length in (3, 9, 5)
+    )
+    data = Demonstrations(
+        info=DemoInfo("d", "d", Path(), CART_POLE, None),
+        episodes=episodes,
+        observation_space=spaces.Box(-np.inf, np.inf, (5,), np.float32),
+        action_space=spaces.Discrete(7),
+    )
+    tensors = demo_tensors(data, needs)
+    optional = {"next_observations", "rewards", "terminated", "truncated"}
+    assert {field for field in optional if getattr(tensors, field) is not None} == needs.demo_fields
+    assert torch.equal(
+        tensors.episode_ids, torch.arange(3).repeat_interleave(torch.tensor([3, 9, 5]))
+    )
+    if tensors.terminated is not None:
+        assert tensors.terminated.nonzero()[:, 0].tolist() == [2, 16]
+    if tensors.next_observations is not None:
+        inside = torch.ones(17, dtype=torch.bool)
+        inside[[2, 11, 16]] = False
+        following = tensors.observations.roll(-1, dims=0)
+        assert torch.equal(tensors.next_observations[inside], following[inside])
+        assert torch.equal(
+            tensors.next_observations[11], torch.from_numpy(episodes[1].observations[-1])
+        )
+    for metrics in run(build(demos=tensors), noise_world(), 9):
+        assert all(torch.isfinite(value) for value in metrics.values())
+
+
+def test_actions_of_the_wrong_kind_are_refused(name):
+    shape, action = check_support(name, CART_POLE)
+    assert (shape, action) == ((4,), ActionSpec("discrete", (2,)))
+    pendulum = EnvConfig("Pendulum-v1")
+    if "continuous" in algorithms.get(name).needs.action_kinds:
+        assert check_support(name, pendulum) == (
+            (3,),
+            ActionSpec("continuous", (1,), (-2.0,), (2.0,)),
+        )
+    else:
+        with pytest.raises(
+            RlfdError, match=f"'{name}' needs discrete actions, environment"
+        ) as caught:
+            check_support(name, pendulum)
+        assert caught.value.hint.startswith("algorithms for it: bc")
+
+
+# -- compiling ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    # each compilation takes ten seconds and more; sqil's loss stands for the others day to day
+    [pytest.param(n, marks=() if n == "sqil" else pytest.mark.slow) for n in NAMES],
+)
+def test_compiled_updates_equal_eager_ones(compiled, make_algorithm, noise_world, monkeypatch):
+    options = settings(compiled)
+    eager, other = (make_algorithm(compiled, compile=switch, **options) for switch in ("off", "on"))
+    engine, fast = engine_of(eager), engine_of(other)
+    step = engine.step
+
+    def both(batch):
+        outputs = step(batch)
+        torch.testing.assert_close(fast.step(batch), outputs, rtol=1e-3, atol=1e-4)
+        return outputs
+
+    monkeypatch.setattr(engine, "step", both)
+    monkeypatch.setattr(engine, "drain", dict)
+    run(eager, noise_world(), 10)
+    monkeypatch.undo()
+    assert engine.count == fast.count > 4
+    torch.testing.assert_close(fast.drain(), engine.drain(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fast.parameters, engine.parameters, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        fast.target_parameters, engine.target_parameters, rtol=1e-3, atol=1e-4
+    )
+    assert fast._compile  # it did not fall back
