@@ -49,10 +49,10 @@ _PAPER_IMITATION: dict[str, Any] = {
 _LANDER_REWARD = {"reward_scale": 0.05}
 
 PRESETS: dict[Key, Preset] = {
-    ("sqil", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
-    ("sqil", "default", "LunarLander6"): Preset(run={"steps": 500_000, "num_envs": 16}),
-    ("sqil-t", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
-    ("sqil-t", "default", "LunarLander6"): Preset(run={"steps": 500_000, "num_envs": 16}),
+    ("sqil", "default", "LunarLander"): Preset(run={"steps": 200_000, "num_envs": 16}),
+    ("sqil", "default", "LunarLander6"): Preset(run={"steps": 200_000, "num_envs": 16}),
+    ("sqil-t", "default", "LunarLander"): Preset(run={"steps": 200_000, "num_envs": 16}),
+    ("sqil-t", "default", "LunarLander6"): Preset(run={"steps": 200_000, "num_envs": 16}),
     ("sqil", "paper", None): Preset(
         run={"num_envs": 1},
         algorithm={**_PAPER_IMITATION, "reward": 1.0, "absorbing": "off"},

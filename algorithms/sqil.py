@@ -39,7 +39,6 @@ from rlfd.algorithms.core import soft
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
 from rlfd.algorithms.core.replay import DemoStore
-from rlfd.algorithms.core.schedules import linear
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
@@ -50,17 +49,14 @@ __all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
 class SoftImitationConfig(QLearnerConfig):
     """Hyperparameters that SQIL and SQIL-T share."""
 
+    # step size and batch were chosen on Lunar Lander, seeds 100-102 (docs/algorithms/sqil.md)
+    learning_rate: float = hyper(3e-4, "Adam's step size at the start", above=0)
+    batch_size: int = hyper(32, "n, transitions per update from each of the two memories", low=1)
     mode: Literal["full", "semi", "target"] = hyper(
         "target", "gradient through V(s'), or V(s') held constant, or from the target network"
     )
     temperature: float = hyper(0.1, "τ of V and π; the paper's is 1", above=0)
     lambda_samp: float = hyper(1.0, "λ_samp, weight of the learner's own transitions", low=0)
-    final_lambda_samp: float = hyper(
-        1.0,
-        "λ_samp at the end of the budget, as a fraction of the first; falls linearly",
-        low=0,
-        high=1,
-    )
     sample_weight: Literal["mean", "sum"] = hyper(
         "mean", "λ_samp weighs means, or sums over the memories (as printed in the paper)"
     )
@@ -154,7 +150,6 @@ class SoftImitationLoop:
     ) -> None:
         assert problem.demonstrations is not None
         self.config, self.learner, self.with_starts = config, learner, with_starts
-        self.budget = problem.env_steps
         self.demos = DemoStore(problem.demonstrations, gamma=config.gamma, device=problem.device)
 
     def values_after(
@@ -202,7 +197,7 @@ class SoftImitationLoop:
         if self.config.interleave == "rollouts":
             for _ in range(world.num_envs):  # k updates for each rollout
                 if len(self.learner.replay) > 0:
-                    self._update(self.config.updates_per_rollout, world.env_steps)  # Alg. 1, line 4
+                    self._update(self.config.updates_per_rollout)  # Alg. 1, line 4
             made = self.config.updates_per_rollout * world.num_envs
             made = made if len(self.learner.replay) > 0 else 0
             ended = 0
@@ -211,17 +206,17 @@ class SoftImitationLoop:
             return made
         self.act_and_store(world)
         due = max(0, self.learner.updates_due(world.env_steps, updates))
-        self._update(due, world.env_steps)
+        self._update(due)
         return due
 
-    def _update(self, count: int, env_steps: int) -> None:
+    def _update(self, count: int) -> None:
         """Take `count` gradient steps, half demonstrations, half own transitions each."""
         if count == 0:
             return
         learner, size = self.learner, self.config.batch_size
         demo = self.demos.sample(count, size, learner.generator)
         own = learner.replay.sample(count, size, learner.generator)
-        weight = torch.tensor(self._sample_weight(env_steps), device=learner.device)
+        weight = torch.tensor(self._sample_weight(), device=learner.device)
         for demo_batch, own_batch in zip(demo, own, strict=True):
             batch = {f"demo/{name}": value for name, value in demo_batch.items()}
             batch |= {f"own/{name}": value for name, value in own_batch.items()}
@@ -230,13 +225,11 @@ class SoftImitationLoop:
                 batch["demo/starts"] = self.demos.sample_starts(size, learner.generator)
             learner.engine.step(batch)
 
-    def _sample_weight(self, env_steps: int) -> float:
-        """λ_samp now, times |D_samp| / |D_demo| if it weighs sums."""
-        config = self.config
-        weight = config.lambda_samp * linear(env_steps, 1.0, config.final_lambda_samp, self.budget)
-        if config.sample_weight == "sum":
-            weight *= len(self.learner.replay) / len(self.demos)
-        return weight
+    def _sample_weight(self) -> float:
+        """λ_samp, times |D_samp| / |D_demo| if it weighs sums."""
+        if self.config.sample_weight == "mean":
+            return self.config.lambda_samp
+        return self.config.lambda_samp * len(self.learner.replay) / len(self.demos)
 
 
 @register

@@ -51,6 +51,7 @@ class Row:
         variant: Tells rows of one algorithm apart; becomes part of the run's exp_name.
         preset: Preset for training.
         settings: Hyperparameters that differ from the preset.
+        steps: Env steps of its runs, where they differ from the suite's.
         groups: Parts of the suite that show this row.
         paper: The paper's number and its spread by start.
         note: What a reader of the row must know.
@@ -63,6 +64,7 @@ class Row:
     variant: str = ""
     preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 0
     groups: Sequence[str] = ("paper",)
     paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
     note: str = ""
@@ -70,10 +72,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """A part of the suite with a table of its own."""
+    """A part of the suite with a table of its own; no starts stand for the suite's."""
 
     name: str
     title: str
+    starts: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -223,12 +226,22 @@ def plan(
     """
     chosen = _chosen_groups(suite, groups)
     return [
-        _job(suite, row, start, seed, steps or suite.steps, runs_dir, data_dir)
+        _job(suite, row, start, seed, steps or row.steps or suite.steps, runs_dir, data_dir)
         for seed in seeds or suite.seeds
-        for row in suite.rows
-        if row.algo and set(row.groups) & set(chosen)
-        for start in suite.starts
+        for row in _rows_of(suite, chosen)
+        if row.algo
+        for start in _starts_of(suite, row, chosen)
     ]
+
+
+def _group_starts(suite: Suite, name: str) -> Sequence[str]:
+    return next(group.starts for group in suite.groups if group.name == name) or suite.starts
+
+
+def _starts_of(suite: Suite, row: Row, groups: Sequence[str]) -> list[str]:
+    """Return the starts that the groups want of a row, each once."""
+    starts = [start for g in groups if g in row.groups for start in _group_starts(suite, g)]
+    return list(dict.fromkeys(starts))
 
 
 def _chosen_groups(suite: Suite, groups: Sequence[str]) -> list[str]:
@@ -306,7 +319,7 @@ def reproduce(
         suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups
     )
     dataset = _demonstrations(suite, data_dir, reporter)
-    _check_existing(jobs, steps or suite.steps, dataset.info.content_hash)
+    _check_existing(jobs, dataset.info.content_hash)
     folder = runs_dir / suite.name / "results"
     results = launch(
         jobs,
@@ -333,14 +346,15 @@ def reproduce(
     return ReproduceResult(folder, table, texts, drawn, results)
 
 
-def _check_existing(jobs: Sequence[Job], steps: int, demos_hash: str) -> None:
+def _check_existing(jobs: Sequence[Job], demos_hash: str) -> None:
     """Refuse runs that are there already and cannot stand in one table with the new ones."""
     for job in jobs:
         run = RunDir(job.run_dir)
         if not run.exists:
             continue
         config = run.config()
-        if algorithms.get(config.algo).needs.interaction and config.steps != steps:
+        steps = int(job.argv[job.argv.index("--steps") + 1]) if "--steps" in job.argv else None
+        if steps is not None and config.steps != steps:
             raise RlfdError(
                 f"run folder '{job.run_dir}' holds a run of {config.steps} env steps, "
                 f"this suite wants {steps}",
@@ -402,7 +416,7 @@ def _measure_rows(
     """Return the numbers of every row from every start, by (label, start)."""
     measured = {}
     for row in _rows_of(suite, groups):
-        for start in suite.starts:
+        for start in _starts_of(suite, row, groups):
             if row.algo:
                 found = _finished(suite, row, start, seeds, runs_dir)
                 one = _measured_runs(found, len(seeds))
@@ -461,7 +475,7 @@ def _table(
 ) -> pd.DataFrame:
     rows = []
     for group in groups:
-        for start in suite.starts:
+        for start in _group_starts(suite, group):
             for row in _rows_of(suite, [group]):
                 one = measured[row.label, start]
                 paper = row.paper.get(start, (None, None))
@@ -523,7 +537,7 @@ def _figures(
         rows = [by_label[label] for label in entry.rows]
         runs = [
             run
-            for start in suite.starts
+            for start in _group_starts(suite, entry.group)
             for row in rows
             for run in _finished(suite, row, start, seeds, runs_dir)
         ]
@@ -547,13 +561,14 @@ def _reference_lines(suite: Suite, table: pd.DataFrame) -> dict[str, list[figure
     rows = sorted((row for row in suite.rows if row.policy), key=lambda row: row.policy == "random")
     final = table[table["measure"] == "final, sampled"].drop_duplicates(["start", "row"])
     means = final.set_index(["start", "row"])["mean"].to_dict()
+    starts = dict.fromkeys(start for start, _ in means)
     return {
         EnvConfig(suite.env, start).label: [
             figures.ReferenceLine(row.label, float(means[start, row.label]))
             for row in rows
             if (start, row.label) in means
         ]
-        for start in suite.starts
+        for start in starts
     }
 
 
@@ -570,8 +585,8 @@ def _save(
     lines = [f"# {about['title']}", "", f"Paper: {about['paper']}.", ""]
     lines += [*(f"* {line}" for line in about["protocol"]), ""]
     lines += [
-        f"Seeds {seeds}, {about['steps']:,} env steps per run, demonstrations "
-        f"'{about['demonstrations']['name']}' ({about['demonstrations']['hash']}). Success rates: "
+        f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row says otherwise, "
+        f"demonstrations '{about['demonstrations']['name']}' ({about['demonstrations']['hash']}). Success rates: "
         "mean over seeds ± standard error, interquartile mean [95 % bootstrap interval over "
         "seeds]. The paper's column is its mean ± spread.",
         "",
