@@ -1,7 +1,7 @@
 """Settings for an environment and by name, as differences from the dataclass defaults.
 
-A preset is looked up as (algorithm, preset name, environment short name); the entry with environment
-None applies first. `run` holds the runner's fields (env steps, environments), `algorithm` the
+A preset is looked up as (algorithm, preset name, environment); the entry with environment None
+applies first. `run` holds the runner's fields (env steps, environments), `algorithm` the
 method's. Every number has its source beside it.
 """
 
@@ -27,8 +27,8 @@ class Preset:
 Key = tuple[str, str, str | None]
 
 # The paper's table of appendix A.2 for Lunar Lander (r, k, λ_samp, network), temperature 1 and the
-# gradient through V(s') from section 2 and eq 16. Adam's step size, batch and γ are not stated there:
-# 1e-3, 32 + 32 and 0.99 are those of common practice at the time.
+# gradient through V(s') from section 2 and eq 16. Adam's step size, batch and γ are not stated
+# there: 1e-3, 32 + 32 and 0.99 are those of common practice at the time.
 _PAPER_IMITATION: dict[str, Any] = {
     "mode": "full",
     "temperature": 1.0,
@@ -44,9 +44,18 @@ _PAPER_IMITATION: dict[str, Any] = {
     "max_grad_norm": 0.0,
 }
 
-# Authors' own pilots on Lunar Lander: reward x 0.05 brings returns of +-300 to the size of Adam's
+# Found on Lunar Lander: reward x 0.05 brings returns of +-300 to the size of Adam's
 # steps (docs/algorithms/dqn.md).
 _LANDER_REWARD = {"reward_scale": 0.05}
+
+# Chosen on CartPole, seeds 100-102: greedy returns of at least 494 after 50k steps, where the
+# defaults, found on longer runs, reach 129 (dqn) and 161 (soft-q) on seed 100.
+_CART_POLE = {
+    "learning_rate": 1e-3,
+    "updates_per_env_step": 0.5,
+    "polyak_tau": 0.02,
+    "epsilon_env_steps": 8_000,
+}
 
 PRESETS: dict[Key, Preset] = {
     ("sqil", "default", "LunarLander"): Preset(run={"steps": 200_000, "num_envs": 16}),
@@ -64,6 +73,12 @@ PRESETS: dict[Key, Preset] = {
         run={"steps": 400_000, "num_envs": 16},
         algorithm={**_LANDER_REWARD, "learning_starts": 1_000},
     ),
+    ("dqn", "default", "CartPole"): Preset(
+        # brings values of up to 100 to the size of Adam's steps
+        run={"steps": 50_000},
+        algorithm={**_CART_POLE, "reward_scale": 0.1},
+    ),
+    ("soft-q", "default", "CartPole"): Preset(run={"steps": 50_000}, algorithm=_CART_POLE),
     ("soft-q", "default", "LunarLander"): Preset(
         run={"steps": 400_000, "num_envs": 16},
         # τ = 0.25 in units of the raw reward; more would pay for hovering
