@@ -1,8 +1,8 @@
 """The seam between a learning method and everything that runs it.
 
-The runner decides *when* (log, evaluate, checkpoint, stop), the method decides *what* happens in one
-pass of its paper's loop. Nothing here, and nothing below `rlfd.algorithms`, knows files, terminals or
-Gymnasium.
+The runner decides *when* (log, evaluate, checkpoint, stop), the method decides *what* happens in
+one pass of its paper's loop. Nothing here, and nothing below `rlfd.algorithms`, knows files,
+terminals or Gymnasium.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def hyper(
     high: float | None = None,
     above: float | None = None,
 ) -> T:
-    """Declare a hyperparameter: default, one line of documentation, closed bounds or open `above`."""
+    """Declare a hyperparameter: default, one line about it, closed bounds or open `above`."""
     metadata = {"doc": doc, "low": low, "high": high, "above": above}
     field: T = dataclasses.field(default=default, metadata=metadata)
     return field
@@ -283,7 +283,7 @@ class Algorithm(ABC):
         self.learner.load_policy_state(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next iteration depends on: tensors, numbers, strings, dicts."""
+        """Return everything that the next iteration depends on, as tensors and JSON values."""
         return {"learner": self.learner.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Behavioural cloning: supervised learning of the demonstrator's action from its observation.
 
-Pomerleau (1991); as base line in Ross and Bagnell (2010) and every later imitation paper. With N pairs (s, a):
+Pomerleau (1991); the base line of every later imitation paper. With N pairs (s, a):
 
     L_NLL = -(1/N) Σ log π(a|s) - β_H mean H(π(·|s)) + λ_2 ‖θ‖²
     L_MSE =  (1/N) Σ ‖a - π(s)‖²                                (continuous actions, deterministic)
@@ -78,6 +78,8 @@ class PolicyNetwork(nn.Module):
     ) -> None:
         super().__init__()
         inputs = math.prod(problem.observation_shape)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.zeros(inputs, device=problem.device))
         self.register_buffer("std", torch.ones(inputs, device=problem.device))
         self.log_std = nn.Parameter(torch.zeros(num_outputs, device=problem.device))
@@ -161,9 +163,9 @@ class BC(Algorithm):
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: ClassVar[dict[str, str]] = {
         "loss/train": "L on training minibatches, mean over the epoch",
-        "loss/validation": "L on held-out trajectories after the epoch, without entropy and L2 terms",
-        "policy/accuracy": "share of held-out pairs whose most likely action is the demonstrated one "
-        "(continuous: 1 - mean squared error / variance)",
+        "loss/validation": "L on held-out trajectories, without entropy and L2 terms",
+        "policy/accuracy": "share of held-out pairs whose most likely action is the demonstrated "
+        "one (continuous: 1 - mean squared error / variance)",
         "policy/entropy": "entropy of the policy on training minibatches, nats",
         "optim/grad_norm": "norm of the gradient",
     }

@@ -17,10 +17,10 @@ worth on Lunar Lander stands in docs/algorithms/sqil.md):
     as in the authors' released Atari code; the paper differentiates through it (`mode=full`).
   * temperature 0.1 instead of 1: with r = 1, entropy at temperature 1 is worth more than imitating.
   * a demonstrated transition into a terminal state is worth r / (1 - γ) (`absorbing=value`), which
-    section 3.3 proposes and did not use; without it, ending the episode is the worst that can happen.
+    section 3.3 proposes and did not use; without it, to end is the worst that can happen.
   * layer normalisation in the network.
   * the learning rate falls linearly to 0.
-  * one update per two env steps all along (`interleave=steps`) instead of k updates, then a rollout.
+  * an update every two env steps (`interleave=steps`) instead of k updates, then a rollout.
   * λ_samp = 1 on means (`sample_weight=mean`); the paper's 1e-6 multiplies a sum over a growing set
     (`sample_weight=sum` restores that).
 """
@@ -256,6 +256,8 @@ class SQIL(Algorithm):
         "policy/entropy": "entropy of π at own states, nats",
         "optim/grad_norm": "norm of the gradient before clipping",
     }
+
+    learner: QLearner
 
     def __init__(self, problem: Problem, config: SQILConfig) -> None:
         self.config = config

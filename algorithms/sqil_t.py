@@ -1,16 +1,16 @@
-"""SQIL-T: soft Q imitation learning on the tighter bound, which keeps an explicit cloning term.
+"""SQIL-T: soft Q imitation learning on the tighter bound, with an explicit cloning term.
 
-Appendix A.1 of the paper named in `rlfd.algorithms.sqil`; its conference version calls the same form
-regularised behavioural cloning. With B of eq 16 and trajectories ζ of the demonstrations:
+Appendix A.1 of the paper named in `rlfd.algorithms.sqil`; its conference version calls the same
+form regularised behavioural cloning. With B of eq 16 and trajectories ζ of the demonstrations:
 
-    ℓ_SQIL-T = α Σ_ζ Σ_t -(Q(s_t, a_t) - V(s_t)) + λ_demo B(D_demo, 0) + λ_samp B(D_samp, 0)   (eq 19)
-    ℓ        = ℓ_SQIL-T - α Σ_ζ V(s_0)                                                         (eq 15)
+    ℓ_T = α Σ_ζ Σ_t -(Q(s_t, a_t) - V(s_t)) + λ_demo B(D_demo, 0) + λ_samp B(D_samp, 0)     (eq 19)
+    ℓ   = ℓ_T - α Σ_ζ V(s_0)                                                                (eq 15)
 
 `value_at_start=true` minimises eq 15 instead. Sums are estimated by means over minibatches, all
 divided by |D_demo|. α = 2 λ_demo r corresponds to SQIL's reward r (eq 18).
 
-Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, except that there
-is no reward for a terminal rule to change.
+Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, except that
+there is no reward for a terminal rule to change.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class SQILT(Algorithm):
         "policy/entropy": "entropy of π at own states, nats",
         "optim/grad_norm": "norm of the gradient before clipping",
     }
+
+    learner: QLearner
 
     def __init__(self, problem: Problem, config: SQILTConfig) -> None:
         self.config = config

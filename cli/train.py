@@ -146,7 +146,9 @@ def train(
     num_envs: Annotated[
         int | None, typer.Option(min=1, help="Parallel environments.", rich_help_panel=_SPEED)
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.", rich_help_panel=_SPEED)] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch.", rich_help_panel=_SPEED)
     ] = None,

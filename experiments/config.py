@@ -49,7 +49,8 @@ class RunConfig:
         eval_episodes: Episodes of each of those evaluations, per policy.
         final_episodes: Episodes of the evaluations at the end, per policy.
         checkpoint_every: Budget units between checkpoints.
-        device: Where learning happens, such as ``cpu``.
+        device: Where learning happens: ``cpu`` or ``cuda``; ``auto`` is resolved to ``cpu``, where
+            the small networks of vector observations learn faster.
         threads: Torch threads.
         compile: Whether updates are compiled.
         preset: Name of the preset the defaults came from.
@@ -177,6 +178,8 @@ def resolve(
 
     algorithm = cls.Config(**_typed(cls.Config, hyperparameters))
     typed = _typed(RunConfig, run)
+    if typed.get("device") == "auto":
+        typed["device"] = "cpu"
     if not cls.needs.interaction:
         typed.setdefault("steps", 0)
         typed.setdefault("num_envs", 1)
@@ -199,7 +202,7 @@ def _check_run(config: RunConfig, interaction: bool) -> None:
 
         kind = config.device.split(":")[0]
         if kind != "cuda":
-            raise RlfdError(f"unknown device '{config.device}', expected cpu or cuda")
+            raise RlfdError(f"unknown device '{config.device}', expected auto, cpu or cuda")
         if not torch.cuda.is_available():
             raise RlfdError("no CUDA device was found", "use --device cpu")
     bad = [c for c in config.exp_name if not (c.isalnum() or c in "-_.=,+")]

@@ -560,7 +560,7 @@ def _reference_lines(suite: Suite, table: pd.DataFrame) -> dict[str, list[figure
     """Return the measured values of the policies that are not trained, by environment label."""
     rows = sorted((row for row in suite.rows if row.policy), key=lambda row: row.policy == "random")
     final = table[table["measure"] == "final, sampled"].drop_duplicates(["start", "row"])
-    means = final.set_index(["start", "row"])["mean"].to_dict()
+    means = {(str(r["start"]), str(r["row"])): r["mean"] for r in final.to_dict("records")}
     starts = dict.fromkeys(start for start, _ in means)
     return {
         EnvConfig(suite.env, start).label: [
@@ -586,9 +586,10 @@ def _save(
     lines += [*(f"* {line}" for line in about["protocol"]), ""]
     lines += [
         f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row says otherwise, "
-        f"demonstrations '{about['demonstrations']['name']}' ({about['demonstrations']['hash']}). Success rates: "
-        "mean over seeds ± standard error, interquartile mean [95 % bootstrap interval over "
-        "seeds]. The paper's column is its mean ± spread.",
+        f"demonstrations '{about['demonstrations']['name']}' "
+        f"({about['demonstrations']['hash']}). Success rates: mean over seeds ± "
+        "standard error, interquartile mean [95 % bootstrap interval over seeds]. The paper's "
+        "column is its mean ± spread.",
         "",
     ]
     for title, text in texts.items():

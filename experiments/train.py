@@ -547,10 +547,11 @@ class _Runner:
         if self.progress not in checkpoint.list_policies(folder):
             checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
         self._checkpoint()
-        self.reporter.start("final evaluation", 2 * len(self.algorithm.policies), 0, "evaluations")
         final_step = self.progress
         step = best_step(self.run)
         best = final_step if step is None else step
+        evaluations = len(self.algorithm.policies) * (1 if best == final_step else 2)
+        self.reporter.start("final evaluation", evaluations, 0, "evaluations")
         final = self._play_finally(done=0)
         rows = [row for p, played in final.items() for row in self._rows(played, "final", p)]
         at_best = final

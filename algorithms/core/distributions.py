@@ -79,7 +79,7 @@ class MultiCategorical:
         self.num_outputs = sum(self.sizes)
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
-        return outputs.split(self.sizes, dim=-1)
+        return torch.split(outputs, self.sizes, dim=-1)
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Sum over the choices. Shape (B,)."""

@@ -2,9 +2,9 @@
 
 A method hands over a module and a *pure* loss of its parameters; the engine makes one function of
 gradient, clipping, Adam, learning-rate schedule and target-network rule, and runs it eagerly or
-compiled as a whole. All parameters live in one flat vector (each padded to a multiple of 64 bytes), so that the
-optimiser is a handful of fused vector operations and a compiled call takes few arguments. Acting
-uses the module itself: its parameters are views of the flat vector.
+compiled as a whole. All parameters live in one flat vector (each padded to a multiple of 64
+bytes), so that the optimiser is a handful of fused vector operations and a compiled call takes few
+arguments. Acting uses the module itself: its parameters are views of the flat vector.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Adam:
 
     Attributes:
         learning_rate: At the first update. > 0.
-        final_fraction: Learning rate after `planned_updates`, as a fraction. In [0, 1]; 1 = constant.
+        final_fraction: Rate after `planned_updates`, as a fraction. In [0, 1]; 1 = constant.
         planned_updates: Length of the schedule. > 0.
         max_grad_norm: Global gradient norm is clipped to this; 0 = never.
         epsilon: Added to the root of the second moment.
@@ -107,8 +107,8 @@ class UpdateEngine:
         self._first_moment = torch.zeros_like(self._flat)
         self._second_moment = torch.zeros_like(self._flat)
         self._target = self._flat.clone() if target is not None else self._flat
-        # float64 so that beta ** count and count / planned stay exact over long runs; one entry, not a
-        # scalar, because torch 2.13's compiler loses writes to scalars on the CPU
+        # float64 so that beta ** count and count / planned stay exact over long runs; one entry,
+        # not a scalar, because torch 2.13's compiler loses writes to scalars on the CPU
         self._count = torch.zeros(1, dtype=torch.float64, device=first.device)
         self._loss, self._adam, self._rule = loss, adam, target
         self._names: list[str] = []
@@ -199,7 +199,7 @@ class UpdateEngine:
         if not self._compile:
             return self._update
         # the C++ wrapper saves about 70 us of Python per call
-        options = {"cpp_wrapper": self._flat.device.type == "cpu"}
+        options: dict[str, Any] = {"cpp_wrapper": self._flat.device.type == "cpu"}
         return torch.compile(self._update, fullgraph=True, dynamic=False, options=options)
 
     @timed("update")
@@ -234,7 +234,7 @@ class UpdateEngine:
         return dict(zip(self._outputs, outputs, strict=True))
 
     def drain(self) -> Metrics:
-        """Return the metrics' means over the steps since the last call; empty when there was none."""
+        """Return the metrics' means over the steps since the last call; empty without steps."""
         if self._pending == 0:
             return {}
         means = (self._totals / self._pending).unbind()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,8 @@ def mlp(
         device: Where the weights live.
     """
     layers: list[nn.Module] = []
-    for index, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        linear = nn.utils.skip_init(nn.Linear, fan_in, fan_out, device=device)
+    for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
+        linear = nn.Linear(fan_in, fan_out, device=device)
         bound = 1.0 / math.sqrt(fan_in)
         with torch.no_grad():
             for parameter in (linear.weight, linear.bias):

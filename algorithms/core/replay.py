@@ -30,7 +30,7 @@ class ReplayBuffer:
         gamma: γ, for the discount of each sampled transition.
         n_step: Length of the returns. At least 1.
         device: Where the memory lives.
-        prioritised: Exponent α of proportional prioritised sampling (Schaul et al., 2016); 0 = uniform.
+        prioritised: Exponent α of proportional prioritised sampling (Schaul et al.); 0 = uniform.
         priority_epsilon: ε added to each absolute error.
     """
 
@@ -112,7 +112,7 @@ class ReplayBuffer:
         """
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
         fields = self._gather(slots)
-        split = {name: value.unflatten(0, (batches, size)) for name, value in fields.items()}
+        split = {name: _split(value, batches) for name, value in fields.items()}
         return [{name: value[i] for name, value in split.items()} for i in range(batches)]
 
     @timed("sample")
@@ -202,6 +202,11 @@ class ReplayBuffer:
             self._max_priority = float(state["max_priority"])
 
 
+def _split(value: Tensor, batches: int) -> Tensor:
+    """Turn (batches * B, ...) into (batches, B, ...)."""
+    return value.reshape(batches, -1, *value.shape[1:])
+
+
 class BlockSumPriorities:
     """Numbers to draw indices from in proportion, with sums kept per block of 512.
 
@@ -287,9 +292,7 @@ class DemoStore:
         """Draw minibatches: observations, actions, next_observations, terminated, discounts."""
         device = self._starts.device
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=device)
-        split = {
-            name: value[slots].unflatten(0, (batches, size)) for name, value in self._fields.items()
-        }
+        split = {name: _split(value[slots], batches) for name, value in self._fields.items()}
         return [{name: value[i] for name, value in split.items()} for i in range(batches)]
 
     @timed("sample")

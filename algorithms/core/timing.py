@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by kind of work, for the whole process (one run = one process)."""
+"""Where a run's time goes: seconds by kind of work, for the whole process (one run each)."""
 
 from __future__ import annotations
 

@@ -93,6 +93,8 @@ class DQN(Algorithm):
         "optim/grad_norm": "norm of the gradient before clipping",
     }
 
+    learner: QLearner
+
     def __init__(self, problem: Problem, config: DQNConfig) -> None:
         self.config = config
         self.learner = QLearner(

@@ -71,6 +71,8 @@ class SoftQ(Algorithm):
         "optim/grad_norm": "norm of the gradient before clipping",
     }
 
+    learner: QLearner
+
     def __init__(self, problem: Problem, config: SoftQConfig) -> None:
         self.config = config
         self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
@@ -92,7 +94,7 @@ class SoftQ(Algorithm):
         entropy = soft.boltzmann_entropy(q_values, self.config.temperature)
         if self.config.kl_to_uniform:
             entropy = entropy - np.log(self.learner.num_actions)
-        bonus = batch["path_discounts"] * entropy.unflatten(0, path.shape[:2])
+        bonus = batch["path_discounts"] * entropy.view(path.shape[:2])
         return self.config.temperature * bonus.sum(dim=1)
 
     def _loss(
