@@ -305,6 +305,5 @@ class SQIL(Algorithm):
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return samples of π (eq 1), or its most likely actions."""
-        if greedy:
-            return self.learner.greedy(observations)
-        return self.learner.boltzmann(observations, self.config.temperature, generator)
+        temperature = self.config.temperature
+        return self.learner.act(observations, temperature, greedy=greedy, generator=generator)

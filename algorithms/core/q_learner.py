@@ -142,6 +142,19 @@ class QLearner:
         actions: np.ndarray = self.network(self._tensor(observations)).argmax(dim=-1).cpu().numpy()
         return actions
 
+    def act(
+        self,
+        observations: np.ndarray,
+        temperature: float,
+        *,
+        greedy: bool,
+        generator: torch.Generator | None,
+    ) -> np.ndarray:
+        """Return the most likely actions of the Boltzmann policy, or samples. Shape (B,)."""
+        if greedy:
+            return self.greedy(observations)
+        return self.boltzmann(observations, temperature, generator)
+
     @timed("act")
     def uniform(self, size: int) -> np.ndarray:
         """Draw actions uniformly. Shape (size,)."""

@@ -134,6 +134,5 @@ class SoftQ(Algorithm):
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return the most likely actions or samples of the Boltzmann policy."""
-        if greedy:
-            return self.learner.greedy(observations)
-        return self.learner.boltzmann(observations, self.config.temperature, generator)
+        temperature = self.config.temperature
+        return self.learner.act(observations, temperature, greedy=greedy, generator=generator)
