@@ -1,0 +1,100 @@
+"""Demonstrations for a run: found, collected where none were named, and recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from rlfd import algorithms, demos
+from rlfd.demos import Demonstrations
+from rlfd.envs import EnvConfig, spec
+from rlfd.errors import RlfdError
+from rlfd.experiments.config import RunConfig
+from rlfd.experiments.report import Reporter
+from rlfd.experiments.run_dir import RunDir
+
+__all__ = ["check_demos_unchanged", "describe_demos", "load_demos", "prepare_demos"]
+
+DEFAULT_DEMO_EPISODES = 100
+
+
+def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demonstrations | None:
+    """Load the demonstrations a run needs; collect them first where nothing was named or found."""
+    if not algorithms.get(config.algo).needs.demonstrations:
+        if config.demos is not None:
+            raise RlfdError(f"'{config.algo}' does not learn from demonstrations", "drop --demos")
+        return None
+    if config.demos is None:
+        found = demos.find(config.env, data_dir)
+        if found:
+            config = dataclasses.replace(config, demos=found[0].id)
+            reporter.message(f"using the newest demonstrations, '{found[0].id}'")
+        else:
+            made = _collect_default(config.env, data_dir, reporter)
+            config = dataclasses.replace(config, demos=made.info.id)
+    return load_demos(config, data_dir)
+
+
+def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demonstrations:
+    known = spec(env.name)
+    if known.default_demonstrator is None:
+        raise RlfdError(
+            f"no demonstrations for '{env.name}' under {data_dir / 'demos'}, and no demonstrator",
+            f"train one, then 'rlfd collect-demos --env {env.name} --policy RUN'",
+        )
+    start = dataclasses.replace(env, start=known.demo_start)
+    reporter.message(
+        f"no demonstrations for '{env.name}' yet: collecting {DEFAULT_DEMO_EPISODES} episodes of "
+        f"its {known.default_demonstrator} from start '{known.demo_start}'"
+    )
+    policy = demos.make_demonstrator(known.default_demonstrator, start, seed=0)
+    reporter.start("collect demonstrations", DEFAULT_DEMO_EPISODES, 0, "episodes")
+    try:
+        return demos.collect(
+            start,
+            policy,
+            episodes=DEFAULT_DEMO_EPISODES,
+            seed=0,
+            data_dir=data_dir,
+            progress=lambda done, _, mean: reporter.advance(done, {"return": mean}),
+        )
+    finally:
+        reporter.finish()
+
+
+def load_demos(config: RunConfig, data_dir: Path) -> Demonstrations | None:
+    """Load the demonstrations that a configuration names, and take its subset; None without."""
+    if config.demos is None:
+        return None
+    loaded = demos.load(config.demos, env=config.env, data_dir=data_dir)
+    if config.num_demos is None:
+        return loaded
+    return loaded.subset(config.num_demos, config.seed)
+
+
+def check_demos_unchanged(run: RunDir, demonstrations: Demonstrations | None) -> None:
+    """Refuse to go on with other demonstrations than those a run was started with."""
+    recorded = run.status().get("demos")
+    if recorded is None or demonstrations is None:
+        return
+    if recorded["hash"] != demonstrations.info.content_hash:
+        raise RlfdError(
+            f"demonstrations '{demonstrations.info.id}' are not those that run {run.path} "
+            "was started with",
+            "restore them, or start another run with --exp-name",
+        )
+
+
+def describe_demos(demonstrations: Demonstrations | None) -> dict[str, Any] | None:
+    """Return what run.json says about demonstrations."""
+    if demonstrations is None:
+        return None
+    return {
+        "name": demonstrations.info.id,
+        "hash": demonstrations.info.content_hash,
+        "episodes": len(demonstrations.episodes),
+        "transitions": demonstrations.num_transitions,
+        "return_mean": float(demonstrations.returns.mean()),
+        "success_rate": demonstrations.success_rate,
+    }

@@ -1,0 +1,434 @@
+"""A run while it is alive: the loop, its logs, evaluations and checkpoints.
+
+Exact resume: a run that was killed at any moment and resumed writes the same CSV files (columns of
+time aside) and ends with the same weights, bit for bit, as one that was never interrupted. All
+state that the next iteration depends on is in a checkpoint, together with the sizes that the CSV
+files had; resuming cuts them back to those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import logging
+import math
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from rlfd.algorithms.base import Algorithm, Metrics
+from rlfd.algorithms.core.timing import seconds_by_kind
+from rlfd.demos import Demonstrations
+from rlfd.envs import PlayedEpisode, World
+from rlfd.errors import Interrupted, RlfdError, RunFailed
+from rlfd.experiments import checkpoint
+from rlfd.experiments.config import RunConfig
+from rlfd.experiments.evaluate import best_step, evaluation_row, play_policy, summarise
+from rlfd.experiments.preparation import describe_demos
+from rlfd.experiments.provenance import provenance
+from rlfd.experiments.report import Reporter
+from rlfd.experiments.run_dir import RunDir, episode_row
+
+__all__ = ["Runner", "TrainResult"]
+
+logger = logging.getLogger("rlfd.train")
+
+REPORT_SECONDS = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """How a run ended; the means are of the final weights' headline policy."""
+
+    run_dir: RunDir
+    env_steps: int
+    updates: int
+    wall_seconds: float
+    return_mean: float | None
+    success_rate: float | None
+
+
+class _StopSignal:
+    """Notes Ctrl-C and termination requests; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._old: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignal:
+        with contextlib.suppress(ValueError):  # only the main thread may; elsewhere nobody listens
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._old[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+
+
+class Runner:
+    """Everything that is alive while a run is."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        config: RunConfig,
+        algorithm: Algorithm,
+        world: World | None,
+        demonstrations: Demonstrations | None,
+        reporter: Reporter,
+        writer: Any,
+        resume_command: str,
+    ) -> None:
+        self.run, self.config, self.demos = run, config, demonstrations
+        self.algorithm, self.world = algorithm, world
+        self.reporter, self.writer = reporter, writer
+        self.resume_command = resume_command
+        self.train_log = run.open_train_log(list(self.algorithm.metric_definitions))
+        self.episode_log = run.open_episode_log()
+        self.eval_log = run.open_eval_log()
+        self.pending: dict[str, list[float]] = {}
+        self.recent: list[tuple[int, int, Metrics]] = []  # with env steps and updates
+        self.wall_before = 0.0
+        self.began = time.perf_counter()
+        self.timed_before = self._timings()
+        self.last_report = 0.0
+        self.stop = _StopSignal()
+        self.newest: dict[str, float] = {}
+
+    # -- where the run is -------------------------------------------------------------------------
+
+    @property
+    def env_steps(self) -> int:
+        """Agent decisions so far; 0 for methods that do not interact."""
+        return self.world.env_steps if self.world is not None else 0
+
+    @property
+    def progress(self) -> int:
+        """Units of the budget used: env steps, or updates for methods that do not interact."""
+        return self.env_steps if self.world is not None else self.algorithm.updates
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time spent on the run, over all its processes."""
+        return self.wall_before + time.perf_counter() - self.began
+
+    def _done(self) -> bool:
+        budget = self.config.steps
+        return self.algorithm.finished or (budget > 0 and self.progress >= budget)
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def run_to_end(self) -> TrainResult:
+        """Train until the budget is used, evaluate, and close the run."""
+        try:
+            self._write_status("running")
+            self._loop()
+            return self._finish()
+        except Interrupted:
+            self._write_status("interrupted")
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._write_status("interrupted")
+            raise
+        except RlfdError as error:
+            self._write_status("failed", str(error))
+            raise
+        except OSError as error:
+            self._write_status("failed", str(error))
+            raise self._disk_problem(error) from error
+        except Exception as error:
+            self._write_status("failed", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.reporter.finish()
+
+    def close(self) -> None:
+        """Close the files."""
+        for log in (self.train_log, self.episode_log, self.eval_log):
+            log.close()
+
+    def _loop(self) -> None:
+        config = self.config
+        unit = "env steps" if self.world is not None else "updates"
+        self.reporter.start(
+            f"{config.algo} {config.env.label} seed {config.seed}",
+            config.steps,
+            self.progress,
+            unit,
+        )
+        while not self._done():
+            before = self.progress
+            # methods that do not interact get no world and do not ask for one
+            metrics = self.algorithm.iteration(self.world)  # type: ignore[arg-type]
+            if metrics:
+                self.recent.append((self.env_steps, self.algorithm.updates, metrics))
+            if self.world is not None:
+                self._log_episodes(self.world)
+            if self._crossed(before, config.log_every):
+                self._log_metrics()
+            if config.eval_every and self._crossed(before, config.eval_every):
+                self._evaluate_periodically()
+            if self._crossed(before, config.checkpoint_every):
+                self._checkpoint()
+            self._report()
+            if self.stop.received:
+                self._interrupt()
+        self._log_metrics()
+
+    def _crossed(self, before: int, every: int) -> bool:
+        return self.progress // every > before // every
+
+    def _log_episodes(self, world: World) -> None:
+        records = world.drain_episodes()
+        if not records:
+            return
+        self.episode_log.write(episode_row(record) for record in records)
+        self.newest["train return"] = float(np.mean([r.episode_return for r in records]))
+        if self.writer is not None:
+            for record in records:
+                self.writer.add_scalar("rollout/return", record.episode_return, record.env_steps)
+
+    def _settle_recent(self) -> None:
+        """Turn the tensors gathered since the last time into numbers; refuse what is not finite."""
+        for env_steps, updates, metrics in self.recent:
+            for name, value in metrics.items():
+                number = float(value)
+                if not math.isfinite(number):
+                    raise RunFailed(
+                        f"{name} became {number} at update {updates} (env step {env_steps}) "
+                        f"of {self.run.path}",
+                        "the last checkpoint is kept; try a smaller learning_rate or larger "
+                        "adam_epsilon",
+                    )
+                self.pending.setdefault(name, []).append(number)
+        self.recent.clear()
+
+    def _log_metrics(self) -> None:
+        self._settle_recent()
+        if not self.pending:
+            return
+        # fsum is exact, so a mean does not depend on where an interruption fell
+        means = {name: math.fsum(v) / len(v) for name, v in self.pending.items()}
+        self.pending.clear()
+        row = {name: means.get(name) for name in self.algorithm.metric_definitions}
+        position = {"env_steps": self.env_steps, "updates": self.algorithm.updates}
+        self.train_log.write(
+            [{**position, "wall_seconds": round(self.wall_seconds, 3), **self._shares(), **row}]
+        )
+        if self.writer is not None:
+            for name, value in means.items():
+                self.writer.add_scalar(name, value, self.progress)
+
+    def _timings(self) -> dict[str, float]:
+        env = self.world.seconds if self.world is not None else 0.0
+        return {"env": env, **seconds_by_kind(), "all": time.perf_counter()}
+
+    def _shares(self) -> dict[str, float]:
+        """Share of the time since the last row that each kind of work took."""
+        now = self._timings()
+        passed = now["all"] - self.timed_before["all"]
+        shares = {
+            f"time/{kind}": round((now[kind] - self.timed_before[kind]) / passed, 4)
+            for kind in ("env", "act", "sample", "update")
+        }
+        self.timed_before = now
+        return shares
+
+    def _report(self) -> None:
+        now = time.perf_counter()
+        if now - self.last_report < REPORT_SECONDS:
+            return
+        self.last_report = now
+        self.reporter.advance(self.progress, self.newest)
+
+    # -- evaluation -------------------------------------------------------------------------------
+
+    def _evaluate_periodically(self) -> None:
+        self._settle_recent()
+        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
+        rows: list[dict[str, Any]] = []
+        for policy in self.algorithm.policies:
+            played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
+            rows += self._rows(played, "periodic", policy)
+            self._note_evaluation(played, policy)
+        self.eval_log.write(rows)
+
+    def _play(self, policy: Any, episodes: int, stream: str) -> list[PlayedEpisode]:
+        played = play_policy(
+            self.algorithm,
+            self.config.env,
+            policy=policy,
+            episodes=episodes,
+            seed=self.config.seed,
+            stream=stream,
+        )
+        return list(played)
+
+    def _rows(
+        self, played: list[PlayedEpisode], phase: str, policy: str, step: int | None = None
+    ) -> list[dict[str, Any]]:
+        at = self.progress if step is None else step
+        return [evaluation_row(p, env_steps=at, phase=phase, policy=policy) for p in played]
+
+    def _note_evaluation(self, played: list[PlayedEpisode], policy: str) -> None:
+        if policy != self.algorithm.policies[0]:
+            return
+        summary = summarise(played)
+        self.newest["eval return"] = summary["return_mean"]
+        if summary["success_rate"] is not None:
+            self.newest["eval success"] = summary["success_rate"]
+        if self.writer is not None:
+            self.writer.add_scalar("eval/return", summary["return_mean"], self.progress)
+
+    def _finish(self) -> TrainResult:
+        """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
+        folder = self.run.checkpoints
+        if self.progress not in checkpoint.list_policies(folder):
+            checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
+        self._checkpoint()
+        final_step = self.progress
+        step = best_step(self.run)
+        best = final_step if step is None else step
+        evaluations = len(self.algorithm.policies) * (1 if best == final_step else 2)
+        self.reporter.start("final evaluation", evaluations, 0, "evaluations")
+        final = self._play_finally(done=0)
+        rows = [row for p, played in final.items() for row in self._rows(played, "final", p)]
+        at_best = final
+        if best != final_step:
+            path = checkpoint.list_policies(folder)[best]
+            self.algorithm.load_policy_state(checkpoint.load_policy(path))
+            at_best = self._play_finally(done=len(final))
+        for policy, played in at_best.items():
+            rows += self._rows(played, "best", policy, best)
+        self.eval_log.write(rows)
+        self.reporter.finish()
+        summary: dict[str, dict[str, Any]] = {
+            phase: {policy: summarise(played) for policy, played in evaluation.items()}
+            for phase, evaluation in (("final", final), ("best", at_best))
+        }
+        summary["best"]["step"] = best
+        for log in (self.train_log, self.episode_log, self.eval_log):
+            log.sync()
+        self._write_status("finished", final=summary)
+        headline = summary["final"][self.algorithm.policies[0]]
+        return TrainResult(
+            run_dir=self.run,
+            env_steps=self.env_steps,
+            updates=self.algorithm.updates,
+            wall_seconds=self.wall_seconds,
+            return_mean=headline["return_mean"],
+            success_rate=headline["success_rate"],
+        )
+
+    def _play_finally(self, done: int) -> dict[str, list[PlayedEpisode]]:
+        """Play every policy from the same fresh start states, after `done` such evaluations."""
+        played: dict[str, list[PlayedEpisode]] = {}
+        for policy in self.algorithm.policies:
+            played[policy] = self._play(policy, self.config.final_episodes, "final")
+            self.reporter.advance(done + len(played), {})
+            if self.stop.received:
+                self._interrupt(save=False)
+        return played
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> None:
+        self._settle_recent()
+        logs = {"train": self.train_log, "episodes": self.episode_log, "eval": self.eval_log}
+        for log in logs.values():
+            log.sync()
+        state = {
+            "progress": self.progress,
+            "algorithm": self.algorithm.state_dict(),
+            "world": self.world.state_dict() if self.world is not None else None,
+            "pending": self.pending,
+            "log_sizes": {name: log.size() for name, log in logs.items()},
+            "wall_seconds": self.wall_seconds,
+        }
+        checkpoint.save_resume(self.run.checkpoints, self.progress, state)
+        self._write_status("running")
+
+    def restore(self) -> None:
+        """Go to where the newest whole checkpoint was written.
+
+        Raises:
+            RlfdError: If what it belongs to was changed since.
+        """
+        state, problems = checkpoint.load_newest(self.run.checkpoints)
+        for problem in problems:
+            logger.warning(problem)
+            self.reporter.warning(problem)
+        if state is None:
+            found = "no checkpoint is left" if problems else "no checkpoint was written yet"
+            self.reporter.message(f"{found}: starting from the beginning")
+            self._truncate_logs({})
+            checkpoint.forget_after(self.run.checkpoints, -1)
+            return
+        self.algorithm.load_state_dict(state["algorithm"])
+        if self.world is not None:
+            self.world.load_state_dict(state["world"])
+        self.pending = state["pending"]
+        self.wall_before = state["wall_seconds"]
+        self._truncate_logs(state["log_sizes"])
+        checkpoint.forget_after(self.run.checkpoints, state["progress"])
+        self.reporter.message(f"resuming at {state['progress']:,}")
+
+    def _truncate_logs(self, sizes: dict[str, int]) -> None:
+        self.train_log.truncate(sizes.get("train", 0))
+        self.episode_log.truncate(sizes.get("episodes", 0))
+        self.eval_log.truncate(sizes.get("eval", 0))
+
+    def _interrupt(self, *, save: bool = True) -> None:
+        if save:
+            self._checkpoint()
+        raise Interrupted(
+            f"interrupted at {self.progress:,}, checkpoint written to {self.run.checkpoints}",
+            f"continue with: {self.resume_command}",
+        )
+
+    def _disk_problem(self, error: OSError) -> RunFailed:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return RunFailed(
+                f"the disk is full; run {self.run.path} stopped, what was written before is intact",
+                f"make room, then continue with: {self.resume_command}",
+            )
+        return RunFailed(
+            f"run {self.run.path} cannot be written: {error}",
+            f"continue with: {self.resume_command}",
+        )
+
+    def _write_status(
+        self, state: str, error: str | None = None, final: dict[str, Any] | None = None
+    ) -> None:
+        config = self.config
+        status = {
+            "state": state,
+            "algo": config.algo,
+            "env": config.env.name,
+            "start": config.env.start,
+            "seed": config.seed,
+            "exp_name": config.exp_name,
+            "env_steps": self.env_steps,
+            "updates": self.algorithm.updates,
+            "steps": config.steps,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "error": error,
+            "final": final,
+            "demos": describe_demos(self.demos),
+            **provenance(),
+        }
+        try:
+            self.run.write_status(status)
+        except OSError as problem:
+            if state == "running":
+                raise
+            logger.error("cannot write the state of %s: %s", self.run.path, problem)

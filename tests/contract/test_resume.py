@@ -1,0 +1,369 @@
+"""Exact resume: a run that was killed ends like one that never was, bit for bit.
+
+Processes are killed with SIGKILL: from outside at moments drawn from a seeded generator, and from
+inside at the moments that are hardest to survive. Every chain of killed processes is compared with
+an uninterrupted run: CSV files (columns of time aside), all policies, and the last checkpoint.
+"""
+
+import dataclasses
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from rlfd import algorithms
+from rlfd.experiments import checkpoint
+
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+CONFIG = "[run]\nlog_every = 57\n"
+NEVER = {"wall_seconds", "time/env", "time/act", "time/sample", "time/update"}
+# Small values for whatever of these a method has; 301 transitions are overwritten within a run.
+TINY = {
+    "hidden": "5,9",
+    "batch_size": "11",
+    "learning_starts": "40",
+    "buffer_size": "301",
+    "updates_per_rollout": "7",
+    "max_epochs": "4",
+    "patience": "3",
+}
+OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run, and how often its chain is to be killed."""
+
+    algo: str
+    env: str = "CartPole"
+    num_envs: int = 3
+    steps: int = 700
+    kills: int = 3
+    settings: dict[str, str] = field(default_factory=dict)
+    compile: str = "off"
+
+    @property
+    def command(self) -> list[str]:
+        cls = algorithms.get(self.algo)
+        names = {field.name for field in dataclasses.fields(cls.Config)}
+        settings = {name: value for name, value in TINY.items() if name in names} | self.settings
+        words = ["train", self.algo, "--env", self.env, "--config", "../config.toml"]
+        words += ["--data-dir", "../data", "--compile", self.compile, "--no-progress"]
+        words += ["--eval-episodes", 2, "--final-episodes", 3, "--seed", 5]
+        for name, value in settings.items():
+            words += ["--set", f"{name}={value}"]
+        if cls.needs.demonstrations:
+            words += ["--num-demos", 3]
+        if cls.needs.interaction:
+            words += ["--steps", self.steps, "--num-envs", self.num_envs]
+            words += ["--eval-every", 150, "--checkpoint-every", 130]
+        else:
+            words += OFFLINE
+        return list(map(str, words))
+
+
+PRIORITISED = {
+    "reward_scale": "9",
+    "prioritised": "true",
+    "n_step": "3",
+    "dueling": "true",
+    "target_update": "copy",
+}
+ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
+CASES = {
+    name: Case(name, num_envs=3 + 2 * index) for index, name in enumerate(algorithms.names())
+} | {
+    "dqn-prioritised": Case("dqn", num_envs=7, settings=PRIORITISED),
+    "sqil-rollouts": Case("sqil", num_envs=5, settings=ROLLOUTS),
+    "dqn-lander": Case("dqn", env="LunarLander", num_envs=5, kills=4),
+    "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
+}
+USUAL = Case("sqil")
+
+
+class Lab:
+    """A fork server and the folder that everything lies in."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV,
+        )  # fmt: skip
+        (folder / "config.toml").write_text(CONFIG)
+        self.finished: dict[str, tuple[dict, float]] = {}
+
+    def run(self, place: Path, command: list[str], **request) -> dict:
+        """Run a command in `place`; see `fork_server`."""
+        place.mkdir(exist_ok=True)
+        request |= {"argv": command, "folder": str(place)}
+        self.server.stdin.write(json.dumps(request) + "\n")
+        self.server.stdin.flush()
+        return json.loads(self.server.stdout.readline())
+
+    def uninterrupted(self, case: Case) -> tuple[dict, float]:
+        """Return what such a run leaves behind, and the seconds it takes."""
+        key = shlex.join(case.command)
+        if key not in self.finished:
+            place = self.folder / f"reference{len(self.finished)}"
+            answer = self.run(place, case.command)
+            assert answer["code"] == 0, answer
+            self.finished[key] = left_behind(place), answer["seconds"]
+        return self.finished[key]
+
+
+def run_folder(place: Path) -> Path:
+    (config,) = place.rglob("config.json")
+    return config.parent
+
+
+def left_behind(place: Path) -> dict:
+    """Return everything of a finished run that must not depend on interruptions."""
+    run = run_folder(place)
+    header, *rows = [line.split(",") for line in (run / "train.csv").read_text().splitlines()]
+    kept = [index for index, name in enumerate(header) if name not in NEVER]
+    newest = max(run.glob("checkpoints/resume_*"))
+    state, problems = checkpoint.load_newest(run / "checkpoints")
+    assert problems == []
+    assert state.pop("wall_seconds") > 0
+    del state["log_sizes"]["train"]  # times are of different lengths
+    tensors = {}
+    tree = checkpoint._flatten(state, "", tensors)
+    assert len(rows) > 3
+    assert not list(run.rglob(".*.tmp"))
+    status = json.loads((run / "run.json").read_text())
+    assert (status["state"], status["error"]) == ("finished", None)
+    return {
+        "train.csv": [[row[index] for index in kept] for row in [header, *rows]],
+        "checkpoint": newest.name,
+        "tensors": (newest / "tensors.safetensors").read_bytes(),
+        "state": tree,
+        "results": {name: status[name] for name in ("env_steps", "updates", "final", "demos")},
+    } | {
+        path.name: path.read_bytes()
+        for path in [run / "episodes.csv", run / "eval.csv", *run.glob("checkpoints/policy_*")]
+    }
+
+
+def assert_same(found: dict, expected: dict) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name] == value, name
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    lab = Lab(tmp_path_factory.mktemp("lab"))
+    for env in ("CartPole", "LunarLander"):
+        command = ["collect-demos", "--env", env, "--episodes", "4", "--data-dir", "../data"]
+        assert lab.run(lab.folder / "demos", command)["code"] == 0
+    yield lab
+    lab.server.stdin.close()
+    assert lab.server.wait(timeout=60) == 0
+
+
+@pytest.fixture
+def place(lab, request):
+    """A folder beside the data, deep enough for the commands' relative paths."""
+    name = re.sub(r"\W+", "-", request.node.name)
+    yield lab.folder / name
+    shutil.rmtree(lab.folder / name, ignore_errors=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_killed_at_random_moments(lab, place, name):
+    case = CASES[name]
+    expected, seconds = lab.uninterrupted(case)
+    command = [*case.command, "--resume-if-exists"]
+    rng = random.Random(zlib.crc32(name.encode()))
+    kills = attempts = 0
+    while kills < case.kills:
+        answer = lab.run(place, command, kill_after=rng.uniform(0.05, 0.8) * seconds)
+        attempts += 1
+        assert answer["code"] in (0, -signal.SIGKILL), answer
+        assert attempts < 50
+        if answer["code"] == 0:  # it was faster
+            assert_same(left_behind(place), expected)
+            shutil.rmtree(place)
+        else:
+            kills += 1
+    answer = lab.run(place, command)
+    assert answer["code"] == 0, answer
+    assert_same(left_behind(place), expected)
+
+
+MOMENTS = {
+    "before anything was written": ("rlfd.experiments.run_dir:RunDir.create", 1, "before"),
+    "before the state was written": ("rlfd.experiments.run_dir:RunDir.write_status", 1, "before"),
+    "before the first checkpoint": ("rlfd.envs:World.step", 40, "after"),
+    "in the middle of a row": ("rlfd.experiments.run_dir:CsvLog._append", 12, "half"),
+    "before an evaluation is written": ("rlfd.experiments.runner:evaluation_row", 9, "after"),
+    "in an evaluation": ("rlfd.envs.play:_Player.advance", 300, "after"),
+    "before a policy is in its place": ("pathlib:Path.replace", 3, "before"),
+    "while the first checkpoint is written": ("rlfd.experiments.checkpoint:_digest", 1, "before"),
+    "while a checkpoint is written": ("rlfd.experiments.checkpoint:_digest", 7, "after"),
+    "while a checkpoint is flushed": ("rlfd.files:fsync_path", 17, "before"),
+    "before it is in its place": ("rlfd.experiments.checkpoint:publish_folder", 3, "before"),
+    "before an old checkpoint is removed": ("shutil:rmtree", 1, "before"),
+    "after the last checkpoint": ("rlfd.experiments.runner:best_step", 1, "before"),
+    "in the final evaluation": ("rlfd.experiments.runner:Runner._play", 11, "after"),
+    "before the end is recorded": ("rlfd.experiments.runner:Runner._write_status", 8, "before"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_a_bad_moment(lab, place, moment):
+    expected, _ = lab.uninterrupted(USUAL)
+    where, call, when = MOMENTS[moment]
+    command = [*USUAL.command, "--resume-if-exists"]
+    answer = lab.run(place, command, trap={"place": where, "call": call, "when": when})
+    assert answer["code"] == -signal.SIGKILL, answer
+    answer = lab.run(place, command)
+    assert answer["code"] == 0, answer
+    assert_same(left_behind(place), expected)
+
+
+@pytest.fixture(scope="module")
+def stopped(lab):
+    """The folder of a run that was killed after its fourth checkpoint; do not change it."""
+    trap = {"place": "rlfd.experiments.checkpoint:save_resume", "call": 4, "when": "after"}
+    place = lab.folder / "stopped"
+    assert lab.run(place, USUAL.command, trap=trap)["code"] == -signal.SIGKILL
+    return place
+
+
+@pytest.mark.parametrize("where", ["checkpoint:load_newest", "checkpoint:forget_after"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_it_is_restored(lab, place, stopped, where, when):
+    expected, _ = lab.uninterrupted(USUAL)
+    shutil.copytree(stopped, place)
+    command = [*USUAL.command, "--resume"]
+    trap = {"place": f"rlfd.experiments.{where}", "call": 1, "when": when}
+    assert lab.run(place, command, trap=trap)["code"] == -signal.SIGKILL
+    answer = lab.run(place, command)
+    assert answer["code"] == 0, answer
+    assert_same(left_behind(place), expected)
+
+
+def test_killed_again_and_again_before_each_next_checkpoint(lab, place):
+    """Each time the second checkpoint of the process is about to be published."""
+    expected, _ = lab.uninterrupted(USUAL)
+    command = [*USUAL.command, "--resume-if-exists"]
+    trap = {"place": "rlfd.experiments.checkpoint:publish_folder", "call": 2}
+    kills = 0
+    while (answer := lab.run(place, command, trap=trap))["code"] != 0:
+        assert answer["code"] == -signal.SIGKILL, answer
+        kills += 1
+        assert kills < 20
+    assert kills >= 4
+    assert_same(left_behind(place), expected)
+
+
+def resume_command(answer: dict) -> list[str]:
+    """Return what a stopped process told its user to type."""
+    program, *command = shlex.split(answer["stderr"].strip().rpartition("continue with: ")[2])
+    assert program == "rlfd"
+    assert command[-1] == "--resume"
+    return command
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_politely(lab, place, number):
+    """In the loop, then in the final evaluation; the printed command continues both times."""
+    expected, _ = lab.uninterrupted(USUAL)
+    command = [*USUAL.command, "--runs-dir", "my runs", "--exp-name", "stopped"]
+    trap = {"place": "rlfd.envs:World.step", "call": 101, "number": number}
+    answer = lab.run(place, command, trap=trap)
+    assert (answer["code"], answer["stdout"]) == (130, ""), answer
+    assert "interrupted at 303, checkpoint written to my runs/stopped/sqil" in answer["stderr"]
+    assert "Traceback" not in answer["stderr"]
+    status = json.loads((run_folder(place) / "run.json").read_text())
+    assert (status["state"], status["env_steps"], status["error"]) == ("interrupted", 303, None)
+
+    trap = {"place": "rlfd.experiments.runner:Runner._play_finally", "call": 1, "number": number}
+    answer = lab.run(place, resume_command(answer), trap=trap)
+    assert (answer["code"], answer["stdout"]) == (130, ""), answer
+    assert "resuming at 303" in answer["stderr"]
+    answer = lab.run(place, resume_command(answer))
+    assert answer["code"] == 0, answer
+    assert_same(left_behind(place), expected)
+
+
+def damage(folder: Path, how: str) -> None:
+    tensors = folder / "tensors.safetensors"
+    content = bytearray(tensors.read_bytes())
+    if how == "cut off":
+        tensors.write_bytes(content[: len(content) // 2])
+    elif how == "one bit":
+        content[len(content) // 2] ^= 4
+        tensors.write_bytes(content)
+    elif how == "no end mark":
+        (folder / "complete.json").unlink()
+    elif how == "empty end mark":
+        (folder / "complete.json").write_text("{}")
+    elif how == "odd end mark":
+        (folder / "complete.json").write_text("[1]")
+    elif how == "other state":
+        state = (folder / "state.json").read_text()
+        (folder / "state.json").write_text(state.replace('"progress"', '"progresz"'))
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+KINDS = ("cut off", "one bit", "no end mark", "empty end mark", "odd end mark", "other state", "-")
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_a_damaged_checkpoint_costs_time_only(lab, place, stopped, how):
+    expected, _ = lab.uninterrupted(USUAL)
+    shutil.copytree(stopped, place)
+    first, newest = sorted(run_folder(place).glob("checkpoints/resume_*"))
+    damage(newest, how)
+    answer = lab.run(place, [*USUAL.command, "--resume"])
+    assert answer["code"] == 0, answer
+    assert f"warning: checkpoint {newest.relative_to(place)} is damaged" in answer["stderr"]
+    assert f"resuming at {int(first.name[-9:])}\n" in answer["stderr"]
+    assert_same(left_behind(place), expected)
+
+
+def test_all_checkpoints_damaged_means_from_the_beginning(lab, place, stopped):
+    expected, _ = lab.uninterrupted(USUAL)
+    shutil.copytree(stopped, place)
+    for folder, how in zip(
+        sorted(run_folder(place).glob("checkpoints/resume_*")), KINDS, strict=False
+    ):
+        damage(folder, how)
+    answer = lab.run(place, [*USUAL.command, "--resume"])
+    assert answer["code"] == 0, answer
+    assert answer["stderr"].count("is damaged") == 2
+    assert "no checkpoint is left: starting from the beginning" in answer["stderr"]
+    assert_same(left_behind(place), expected)
+
+
+def test_the_installed_command(lab, place):
+    """The same through `python -m rlfd`, killed as soon as there is something to resume from."""
+    expected, _ = lab.uninterrupted(USUAL)
+    place.mkdir()
+    command = [sys.executable, "-m", "rlfd", *USUAL.command, "--resume-if-exists"]
+    process = subprocess.Popen(command, cwd=place, env=ENV, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(place.rglob("resume_*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    subprocess.run(command, cwd=place, env=ENV, check=True, capture_output=True, timeout=120)
+    assert_same(left_behind(place), expected)
