@@ -9,7 +9,9 @@ arguments. Acting uses the module itself: its parameters are views of the flat v
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -107,9 +109,10 @@ class UpdateEngine:
         self._first_moment = torch.zeros_like(self._flat)
         self._second_moment = torch.zeros_like(self._flat)
         self._target = self._flat.clone() if target is not None else self._flat
-        # float64 so that beta ** count and count / planned stay exact over long runs; one entry,
-        # not a scalar, because torch 2.13's compiler loses writes to scalars on the CPU
-        self._count = torch.zeros(1, dtype=torch.float64, device=first.device)
+        self._count = 0
+        # What changes from step to step is worked out by the caller: inside, the compiler would
+        # repeat two powers and a remainder for every 16 parameters.
+        self._coefficients = torch.zeros(3, dtype=first.dtype, device=first.device)
         self._loss, self._adam, self._rule = loss, adam, target
         self._names: list[str] = []
         self._outputs: list[str] = []
@@ -131,9 +134,9 @@ class UpdateEngine:
         return self._views(self._flat)
 
     @property
-    def count(self) -> Tensor:
-        """Steps taken so far. Scalar, float64."""
-        return self._count[0]
+    def count(self) -> int:
+        """Steps taken so far."""
+        return self._count
 
     @property
     def target_parameters(self) -> Parameters:
@@ -146,7 +149,7 @@ class UpdateEngine:
         target: Tensor,
         first_moment: Tensor,
         second_moment: Tensor,
-        count: Tensor,
+        coefficients: Tensor,
         totals: Tensor,
         batch: Batch,
     ) -> list[Tensor]:
@@ -165,27 +168,35 @@ class UpdateEngine:
         if adam.max_grad_norm > 0:
             gradient = gradient * (adam.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
 
-        progress = (count / adam.planned_updates).clamp(max=1.0)
-        rate = adam.learning_rate * (1.0 - (1.0 - adam.final_fraction) * progress)
-        steps = count + 1
-        scale = (rate / (1.0 - torch.pow(adam.beta1, steps))).to(flat.dtype)
-        root = torch.sqrt(1.0 - torch.pow(adam.beta2, steps)).to(flat.dtype)
+        scale, root, copy = coefficients.unbind()
         first = torch.lerp(first_moment, gradient, 1.0 - adam.beta1)
         second = torch.lerp(second_moment, gradient.square(), 1.0 - adam.beta2)
         updated = flat - scale * first / (second.sqrt() / root + adam.epsilon)
 
         if self._rule is not None and self._rule.copy_every > 0:
-            target.copy_(torch.where(steps % self._rule.copy_every == 0, updated, target))
+            target.copy_(torch.where(copy > 0, updated, target))
         elif self._rule is not None:
             target.copy_(torch.lerp(target, updated, self._rule.polyak_tau))
         # Everything above reads old values only; writing last keeps that true when compiled.
-        count.copy_(steps)
         flat.copy_(updated)
         first_moment.copy_(first)
         second_moment.copy_(second)
         scalars = [outputs[name].detach().to(totals.dtype) for name in self._names]
         totals.add_(torch.stack([*scalars, norm.to(totals.dtype)]))
         return [outputs[name].detach() for name in self._outputs]
+
+    def _next_coefficients(self) -> Tensor:
+        """Return step size, root of the bias correction, and 1 if the target is to be copied."""
+        adam, steps = self._adam, self._count + 1
+        progress = min(self._count / adam.planned_updates, 1.0)
+        rate = adam.learning_rate * (1.0 - (1.0 - adam.final_fraction) * progress)
+        copy_every = self._rule.copy_every if self._rule is not None else 0
+        values = (
+            rate / (1.0 - adam.beta1**steps),
+            math.sqrt(1.0 - adam.beta2**steps),
+            copy_every > 0 and steps % copy_every == 0,
+        )
+        return torch.tensor(values, dtype=self._flat.dtype)
 
     def _prepare(self, batch: Batch) -> Callable[..., list[Tensor]]:
         """Learn the outputs' names from one dry evaluation of the loss, then compile if wanted."""
@@ -200,7 +211,7 @@ class UpdateEngine:
             return self._update
         # the C++ wrapper saves about 70 us of Python per call
         options: dict[str, Any] = {"cpp_wrapper": self._flat.device.type == "cpu"}
-        return torch.compile(self._update, fullgraph=True, dynamic=False, options=options)
+        return _compile(self._update, options)
 
     @timed("update")
     @torch.no_grad()
@@ -216,9 +227,17 @@ class UpdateEngine:
         first_call = self._call is None
         if self._call is None:
             self._call = self._prepare(batch)
-        state = (self._flat, self._target, self._first_moment, self._second_moment)
+        self._coefficients.copy_(self._next_coefficients())
+        state = (
+            self._flat,
+            self._target,
+            self._first_moment,
+            self._second_moment,
+            self._coefficients,
+            self._totals,
+        )
         try:
-            outputs = self._call(*state, self._count, self._totals, batch)
+            outputs = self._call(*state, batch)
         except Exception as error:
             # Compilation happens before anything runs, so nothing has been changed yet.
             if not (first_call and self._compile and _is_compiler_problem(error)):
@@ -229,7 +248,8 @@ class UpdateEngine:
                 stacklevel=2,
             )
             self._compile, self._call = False, self._update
-            outputs = self._call(*state, self._count, self._totals, batch)
+            outputs = self._call(*state, batch)
+        self._count += 1
         self._pending += 1
         return dict(zip(self._outputs, outputs, strict=True))
 
@@ -249,7 +269,7 @@ class UpdateEngine:
             "target": _clone(self.target_parameters) if self._rule is not None else {},
             "first_moment": _clone(self._views(self._first_moment)),
             "second_moment": _clone(self._views(self._second_moment)),
-            "count": self._count.clone(),
+            "count": torch.tensor([self._count], dtype=torch.float64),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -259,11 +279,24 @@ class UpdateEngine:
             _copy(self.target_parameters, state["target"])
         _copy(self._views(self._first_moment), state["first_moment"])
         _copy(self._views(self._second_moment), state["second_moment"])
-        self._count.copy_(state["count"])
+        self._count = int(state["count"])
 
     def load_parameters(self, parameters: Parameters) -> None:
         """Replace the online parameters."""
         _copy(self.parameters, parameters)
+
+
+def _compile(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
+    """Compile as a whole; at each call, check the batch's shapes only.
+
+    All other arguments belong to the engine and keep their place and shape. Checking them too takes
+    a fifth of a small update. It is safe to leave out where compiled code is kept for each engine.
+    """
+    extra: dict[str, Any] = {}
+    if "isolate_recompiles" in inspect.signature(torch.compile).parameters:  # torch >= 2.13
+        extra["isolate_recompiles"] = True
+        options["guard_filter_fn"] = lambda guards: ["batch" in guard.name for guard in guards]
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options, **extra)
 
 
 def _clone(parameters: Parameters) -> Parameters:

@@ -111,9 +111,7 @@ class ReplayBuffer:
             where the sum had stopped before.
         """
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
-        fields = self._gather(slots)
-        split = {name: _split(value, batches) for name, value in fields.items()}
-        return [{name: value[i] for name, value in split.items()} for i in range(batches)]
+        return _split(self._gather(slots), batches)
 
     @timed("sample")
     def sample_prioritised(self, size: int, beta: float, generator: torch.Generator) -> Batch:
@@ -145,11 +143,10 @@ class ReplayBuffer:
         self._max_priority = max(self._max_priority, float(values.max()))
 
     def _gather(self, slots: Tensor) -> Batch:
-        memory = self._flat
+        memory = self._flat  # index_select takes a third of the time of indexing with brackets
         batch = {
-            "observations": memory["observations"][slots],
-            "actions": memory["actions"][slots],
-            "rewards": memory["rewards"][slots],
+            name: memory[name].index_select(0, slots)
+            for name in ("observations", "actions", "rewards")
         }
         last = slots
         discount = torch.full(slots.shape, self.gamma, device=self.device)
@@ -170,8 +167,8 @@ class ReplayBuffer:
                 alive = alive & self._may_continue(last)
             batch["path_observations"] = torch.stack(path, dim=1)
             batch["path_discounts"] = torch.stack(path_discounts, dim=1)
-        batch["next_observations"] = memory["next_observations"][last]
-        batch["discounts"] = discount * (~memory["terminated"][last]).float()
+        batch["next_observations"] = memory["next_observations"].index_select(0, last)
+        batch["discounts"] = discount.masked_fill(memory["terminated"].index_select(0, last), 0.0)
         return batch
 
     def _may_continue(self, slots: Tensor) -> Tensor:
@@ -202,9 +199,12 @@ class ReplayBuffer:
             self._max_priority = float(state["max_priority"])
 
 
-def _split(value: Tensor, batches: int) -> Tensor:
-    """Turn (batches * B, ...) into (batches, B, ...)."""
-    return value.reshape(batches, -1, *value.shape[1:])
+def _split(fields: Batch, batches: int) -> list[Batch]:
+    """Cut tensors (batches * B, ...) into batches of B."""
+    if batches == 1:
+        return [fields]
+    cut = [value.view(batches, -1, *value.shape[1:]).unbind() for value in fields.values()]
+    return [dict(zip(fields, values, strict=True)) for values in zip(*cut, strict=True)]
 
 
 class BlockSumPriorities:
@@ -292,8 +292,8 @@ class DemoStore:
         """Draw minibatches: observations, actions, next_observations, terminated, discounts."""
         device = self._starts.device
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=device)
-        split = {name: _split(value[slots], batches) for name, value in self._fields.items()}
-        return [{name: value[i] for name, value in split.items()} for i in range(batches)]
+        fields = {name: value.index_select(0, slots) for name, value in self._fields.items()}
+        return _split(fields, batches)
 
     @timed("sample")
     def sample_starts(self, size: int, generator: torch.Generator) -> Tensor:
