@@ -27,8 +27,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 # ---------------------------------------------------------------------------------- quickstart
 QUICK := quickstart
-QUICK_SEEDS := 0 1
-QUICK_STEPS := 60k
+QUICK_SEEDS := 0 1 2
+QUICK_STEPS := 80k
 QUICK_FOLDERS := --runs-dir $(QUICK)/runs --data-dir $(QUICK)/data
 QUICK_RUNS := $(QUICK)/runs/default/sqil/LunarLander-shifted
 
@@ -39,7 +39,7 @@ quickstart: $(INSTALLED)
 		--data-dir $(QUICK)/data
 	printf '%s\n' $(QUICK_SEEDS) | xargs -P 2 -I SEED $(RLFD) train sqil \
 		--env LunarLander --start shifted --demos controller --steps $(QUICK_STEPS) \
-		--seed SEED --no-progress $(QUICK_FOLDERS) >/dev/null
+		--final-episodes 20 --seed SEED --no-progress $(QUICK_FOLDERS) >/dev/null
 	$(RLFD) evaluate $(QUICK_RUNS)/seed0 --episodes 20
 	$(RLFD) plot $(QUICK_RUNS) --metric success --out $(QUICK)/lunarlander.png
 	@echo "The figure is in $(QUICK)/lunarlander.png, the runs are in $(QUICK_RUNS)."

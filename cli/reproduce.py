@@ -73,6 +73,12 @@ def reproduce(
         bool,
         typer.Option("--retry-failed", help="Run again what failed before.", rich_help_panel=_WHAT),
     ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option(
+            "--report-only", help="Start nothing; report what is finished.", rich_help_panel=_WHAT
+        ),
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = Path("data"),
     json: Json = False,
@@ -112,6 +118,7 @@ def reproduce(
         groups=groups or ["paper"],
         engine=LocalEngine(jobs),
         retry_failed=retry_failed,
+        report_only=report_only,
         reporter=output.reporter,
         command=command_line("rlfd", *sys.argv[1:]),
     )

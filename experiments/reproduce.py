@@ -291,6 +291,7 @@ def reproduce(
     groups: Sequence[str] = ("paper",),
     engine: Engine | None = None,
     retry_failed: bool = False,
+    report_only: bool = False,
     reporter: Reporter | None = None,
     command: str = "",
 ) -> ReproduceResult:
@@ -305,6 +306,7 @@ def reproduce(
         groups: Names of the suite's groups; ``all`` stands for all of them.
         engine: Where runs are made; by default on this machine.
         retry_failed: Also start runs that failed before.
+        report_only: Start no runs; report those that are finished.
         reporter: Told of all that happens.
         command: What the user typed, kept with the results.
 
@@ -321,13 +323,15 @@ def reproduce(
     dataset = _demonstrations(suite, data_dir, reporter)
     _check_existing(jobs, dataset.info.content_hash)
     folder = runs_dir / suite.name / "results"
-    results = launch(
-        jobs,
-        log_dir=folder / "logs",
-        engine=engine,
-        retry_failed=retry_failed,
-        reporter=reporter,
-    )
+    results: Sequence[JobResult] = []
+    if not report_only:
+        results = launch(
+            jobs,
+            log_dir=folder / "logs",
+            engine=engine,
+            retry_failed=retry_failed,
+            reporter=reporter,
+        )
     measured = _measure_rows(suite, chosen, seeds, runs_dir, reporter)
     table = _table(suite, chosen, seeds, measured)
     texts = _text_tables(suite, table)
