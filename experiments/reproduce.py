@@ -52,6 +52,7 @@ class Row:
         preset: Preset for training.
         settings: Hyperparameters that differ from the preset.
         steps: Env steps of its runs, where they differ from the suite's.
+        num_demos: Number of demonstrations, where not all of the suite's are used.
         groups: Parts of the suite that show this row.
         paper: The paper's number and its spread by start.
         note: What a reader of the row must know.
@@ -65,6 +66,7 @@ class Row:
     preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 0
+    num_demos: int = 0
     groups: Sequence[str] = ("paper",)
     paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
     note: str = ""
@@ -259,6 +261,8 @@ def _job(
     argv = [sys.executable, "-m", "rlfd", "train", row.algo, "--env", suite.env, "--start", start]
     if needs.demonstrations:
         argv += ["--demos", suite.demos.name]
+    if row.num_demos:
+        argv += ["--num-demos", str(row.num_demos)]
     if needs.interaction:  # the others stop by themselves
         argv += ["--steps", str(steps)]
     argv += ["--seed", str(seed), "--exp-name", _exp_name(suite, row)]
