@@ -60,7 +60,7 @@ lint: $(INSTALLED)
 
 # mypy does not look through the mapping of an editable install, so it gets a copy.
 types: $(INSTALLED)
-	rm -rf build
+	rm -rf build/typed build/lib build/bdist*
 	$(PIP) install --quiet --no-deps --no-build-isolation --target build/typed .
 	MYPYPATH=build/typed $(BIN)/mypy -p rlfd
 

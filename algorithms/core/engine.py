@@ -36,7 +36,7 @@ LossFunction = Callable[[Parameters, Parameters, Batch], tuple[Tensor, dict[str,
 Scalar outputs become metrics; outputs with a batch dimension are returned by `UpdateEngine.step`.
 """
 
-COMPILE_FROM_UPDATES = 20_000  # compiling costs some 10 s, an eager update about 1 ms
+COMPILE_FROM_UPDATES = 10_000  # compiling costs some 10 s, an eager update up to 2 ms
 ALIGN = 16  # float32 entries in 64 bytes
 
 
@@ -82,7 +82,7 @@ class UpdateEngine:
         loss: Pure loss function.
         adam: Optimiser settings.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
-        compile: ``on``, ``off``, or ``auto``: on from 20,000 planned updates.
+        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates.
     """
 
     def __init__(
