@@ -27,7 +27,7 @@ def mlp(
     """
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        # made without memory first: the layer's own initialisation would draw from torch's generator
+        # without memory first: the layer's own initialisation would draw from torch's generator
         linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=device)
         bound = 1.0 / math.sqrt(fan_in)
         with torch.no_grad():
