@@ -323,15 +323,16 @@ def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise
 
 
 def test_a_policy_can_be_taken_over(build, noise_world):
-    algorithm, other = build(), build(seed=1)
-    run(algorithm, noise_world(), 9)
-    state = algorithm.policy_state()
+    algorithm, other, world = build(), build(seed=1), noise_world()
+    run(algorithm, world, 9)
+    updates, state = algorithm.updates, algorithm.policy_state()
     before = {key: value.clone() for key, value in state.items()}
     other.load_policy_state(state)
     np.testing.assert_array_equal(
         algorithm.act(observations(), greedy=True), other.act(observations(), greedy=True)
     )
-    run(algorithm, noise_world(), 9)
+    run(algorithm, world, 9)
+    assert algorithm.updates > updates
     assert_same_tensors(state, before)  # what was handed out does not learn on
 
 
