@@ -33,6 +33,7 @@ TINY = {
     "hidden": "5,9",
     "batch_size": "11",
     "learning_starts": "40",
+    "updates_per_env_step": "0.3",
     "buffer_size": "301",
     "updates_per_rollout": "7",
     "max_epochs": "4",
@@ -358,12 +359,12 @@ def test_the_installed_command(lab, place):
     place.mkdir()
     command = [sys.executable, "-m", "rlfd", *USUAL.command, "--resume-if-exists"]
     process = subprocess.Popen(command, cwd=place, env=ENV, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(place.rglob("resume_*")):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
     assert process.wait(timeout=60) == -signal.SIGKILL
-    subprocess.run(command, cwd=place, env=ENV, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=place, env=ENV, check=True, capture_output=True, timeout=300)
     assert_same(left_behind(place), expected)
