@@ -259,6 +259,9 @@ class Algorithm(ABC):
             Scalars averaged over the updates of this pass; empty when there was none.
         """
 
+    def conclude(self) -> None:  # noqa: B027
+        """Settle on the final policy, when the budget is used up. May be called again."""
+
     @abstractmethod
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None

@@ -284,10 +284,14 @@ class BC(Algorithm):
         loss, accuracy = self._validate()
         stop = self.stopping.observe(float(loss), self.engine.parameters)
         if stop or self.epoch >= self.config.max_epochs:
-            if self.stopping.kept:
-                self.engine.load_parameters(self.stopping.kept)
-            self._finished = True
+            self.conclude()
         return self.engine.drain() | {"loss/validation": loss, "policy/accuracy": accuracy}
+
+    def conclude(self) -> None:
+        """Put the best parameters back in place."""
+        if self.stopping.kept:
+            self.engine.load_parameters(self.stopping.kept)
+        self._finished = True
 
     @timed("sample")
     def _shuffled_batches(self) -> list[Batch]:

@@ -185,6 +185,7 @@ def resolve(
         typed.setdefault("num_envs", 1)
         typed.setdefault("log_every", 1)
         typed.setdefault("eval_every", 0)
+        typed.setdefault("checkpoint_every", 1_000)
     config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
     _check_run(config, cls.needs.interaction)
     return Resolved(config, provenance)

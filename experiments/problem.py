@@ -45,6 +45,8 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
 
 
 def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
+    if np.any(getattr(space, "start", 0)):
+        raise RlfdError(f"actions of {space} do not count from 0, expected them to")
     if isinstance(space, spaces.Discrete):
         return ActionSpec("discrete", (int(space.n),))
     if isinstance(space, spaces.MultiDiscrete):
@@ -52,6 +54,8 @@ def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_binary", (int(np.prod(space.shape)),))
     assert isinstance(space, spaces.Box)
+    if not space.is_bounded():
+        raise RlfdError(f"actions of {space} have no bounds, expected finite ones")
     low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
     return ActionSpec("continuous", (len(low),), low, high)
 

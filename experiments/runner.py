@@ -291,9 +291,9 @@ class Runner:
 
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
+        self.algorithm.conclude()
         folder = self.run.checkpoints
-        if self.progress not in checkpoint.list_policies(folder):
-            checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
+        checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
         self._checkpoint()
         final_step = self.progress
         step = best_step(self.run)

@@ -186,3 +186,16 @@ def test_placeholders_hold_every_field(monkeypatch):
     (demos,) = seen
     assert isinstance(demos, DemoTensors)
     assert all(getattr(demos, field) is not None for field in FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (spaces.Discrete(3, start=1), "count from 0"),
+        (spaces.MultiDiscrete([2, 3], start=[0, 1]), "count from 0"),
+        (spaces.Box(-np.inf, 1.0, (2,)), "no bounds"),
+    ],
+)
+def test_action_spaces_that_cannot_be_handled_are_refused(space, words):
+    with pytest.raises(RlfdError, match=words):
+        _action_spec(space)

@@ -647,3 +647,18 @@ def test_the_configuration_is_never_edited(train):
     before = json.loads((run.path / "config.json").read_text())
     train(resume=True)
     assert json.loads((run.path / "config.json").read_text()) == before
+
+
+def test_a_budget_of_updates_ends_with_the_best_validated_policy(train, collect, monkeypatch):
+    collect()
+    losses = iter([0.5, 0.1, 0.9, 0.8])
+    monkeypatch.setattr(
+        algorithms.bc.BC, "_validate", lambda self: (torch.tensor(next(losses)), torch.zeros(()))
+    )
+    per_epoch = train("bc", settings=["max_epochs=1"]).updates
+    losses = iter([0.5, 0.1, 0.9, 0.8])
+    at_best = train("bc", settings=["max_epochs=2"], exp_name="best")
+    losses = iter([0.5, 0.1, 0.9, 0.8])
+    result = train("bc", steps=4 * per_epoch, exp_name="budget")
+    assert result.updates == 4 * per_epoch
+    assert learned(result.run_dir)["policy"] == learned(at_best.run_dir)["policy"]
