@@ -532,6 +532,8 @@ def test_a_log_file_that_cannot_be_written_says_nothing(tmp_path, capsys, monkey
     resolved = resolve("dqn", CARTPOLE)
     run = RunDir.of(resolved.config, tmp_path)
     run.create(resolved)
+    # other tests of this process may have let the command line attach its own
+    monkeypatch.setattr(logging.getLogger("rlfd"), "handlers", [])
     with training._log_to(run):
         (handler,) = [h for h in logging.getLogger("rlfd").handlers if hasattr(h, "baseFilename")]
         handler.stream = open("/dev/full", "w")  # noqa: SIM115
