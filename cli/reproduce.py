@@ -93,13 +93,14 @@ def reproduce(
     until all is there. Exit code 1 means that a run failed; the others were made.
     """
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
-    from rlfd.experiments import reproduce as suites
     from rlfd.experiments.launch import LocalEngine
+    from rlfd.experiments.reproduce import reproduce as work_off
+    from rlfd.experiments.suite import load_suite, plan
 
-    known = suites.load_suite(suite)
+    known = load_suite(suite)
     chosen_seeds = parse_seeds(seeds) if seeds else None
     if dry_run:
-        planned = suites.plan(
+        planned = plan(
             known,
             runs_dir=runs_dir,
             data_dir=data_dir,
@@ -109,7 +110,7 @@ def reproduce(
         )
         _print_plan(output, known.name, planned)
         return
-    result = suites.reproduce(
+    result = work_off(
         known,
         runs_dir=runs_dir,
         data_dir=data_dir,

@@ -1,122 +1,41 @@
-"""A paper's tables as a list of runs, worked off and set beside the paper's numbers.
-
-A suite is a TOML file beside this one (`suites/`): rows of a table x starts x seeds. A row is an
-algorithm with settings, a policy that is only evaluated, or a method that is not there yet.
-"""
+"""A suite worked off and set beside the paper's numbers: runs, table, figures."""
 
 from __future__ import annotations
 
-import difflib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from importlib import resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-from rlfd import algorithms, demos, envs
+from rlfd import demos, envs
 from rlfd.envs import EnvConfig
-from rlfd.errors import RlfdError, unknown_name
+from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.results import RunResult, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
+from rlfd.experiments.suite import (
+    Row,
+    Suite,
+    chosen_groups,
+    exp_name,
+    group_starts,
+    plan,
+    rows_of,
+    run_folder,
+    starts_of,
+)
 from rlfd.files import write_json, write_text
 from rlfd.seeding import derive_many
 
-__all__ = ["ReproduceResult", "Suite", "list_suites", "load_suite", "plan", "reproduce"]
+__all__ = ["ReproduceResult", "reproduce"]
 
 EPISODES = 100  # per seed and start, for the policies that are not trained
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the paper's table; exactly one of `algo`, `policy` and `unavailable` is set.
-
-    Attributes:
-        label: What the table calls it.
-        algo: Algorithm to train.
-        policy: Policy to evaluate without training: a controller or ``random``.
-        unavailable: Why there is nothing of ours in this row.
-        variant: Tells rows of one algorithm apart; becomes part of the run's exp_name.
-        preset: Preset for training.
-        settings: Hyperparameters that differ from the preset.
-        steps: Env steps of its runs, where they differ from the suite's.
-        num_demos: Number of demonstrations, where not all of the suite's are used.
-        groups: Parts of the suite that show this row.
-        paper: The paper's number and its spread by start.
-        note: What a reader of the row must know.
-    """
-
-    label: str
-    algo: str = ""
-    policy: str = ""
-    unavailable: str = ""
-    variant: str = ""
-    preset: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 0
-    num_demos: int = 0
-    groups: Sequence[str] = ("paper",)
-    paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """A part of the suite with a table of its own; no starts stand for the suite's."""
-
-    name: str
-    title: str
-    starts: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class FigurePlan:
-    """A learning-curve figure: which rows it shows, if its group is worked off."""
-
-    name: str
-    group: str
-    rows: Sequence[str]
-
-
-@dataclass(frozen=True)
-class DemoPlan:
-    """The one dataset that every row learns from."""
-
-    name: str
-    policy: str
-    start: str
-    episodes: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What a suite file says."""
-
-    name: str
-    title: str
-    paper: str
-    env: str
-    starts: Sequence[str]
-    seeds: Sequence[int]
-    steps: int
-    protocol: Sequence[str]
-    demos: DemoPlan
-    groups: Sequence[Group]
-    figures: Sequence[FigurePlan]
-    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -141,148 +60,6 @@ class ReproduceResult:
     def failures(self) -> list[JobResult]:
         """Runs that ended without finishing."""
         return [result for result in self.jobs if result.has_failed]
-
-
-def list_suites() -> list[str]:
-    """Return the names of all suites."""
-    folder = resources.files("rlfd.experiments.suites")
-    names = [entry.name for entry in folder.iterdir() if entry.name.endswith(".toml")]
-    return sorted(name.removesuffix(".toml").replace("_", "-") for name in names)
-
-
-def load_suite(name: str) -> Suite:
-    """Return the suite called `name`.
-
-    Raises:
-        RlfdError: If there is none; names the nearest one.
-    """
-    if name not in list_suites():
-        raise unknown_name("suite", name, list_suites())
-    file = resources.files("rlfd.experiments.suites") / f"{name.replace('-', '_')}.toml"
-    return parse_suite(name, file.read_text(encoding="utf-8"))
-
-
-def parse_suite(name: str, text: str) -> Suite:
-    """Return the suite that a TOML text describes, checked for names that do not fit together."""
-    content = tomllib.loads(text)
-    parts: dict[str, Any] = {
-        "demos": _build(DemoPlan, content.pop("demos")),
-        "groups": [_build(Group, entry) for entry in content.pop("groups")],
-        "figures": [_build(FigurePlan, entry) for entry in content.pop("figures")],
-        "rows": [_build(Row, entry) for entry in content.pop("rows")],
-    }
-    suite: Suite = _build(Suite, content | parts | {"name": name})
-    groups = [group.name for group in suite.groups]
-    labels = [row.label for row in suite.rows]
-    for row in suite.rows:
-        if sum(map(bool, (row.algo, row.policy, row.unavailable))) != 1:
-            raise ValueError(f"row '{row.label}' needs one of algo, policy, unavailable")
-        _all_known(f"row '{row.label}'", row.groups, groups)
-        _all_known(f"row '{row.label}'", row.paper, suite.starts)
-    for figure in suite.figures:
-        _all_known(f"figure '{figure.name}'", [figure.group], groups)
-        _all_known(f"figure '{figure.name}'", figure.rows, labels)
-    runs = [(row.algo, row.variant) for row in suite.rows if row.algo]
-    if len(set(runs)) < len(runs) or len(set(labels)) < len(labels):
-        raise ValueError(
-            f"suite '{name}' has two rows with one label, or one algorithm and variant"
-        )
-    return suite
-
-
-def _build(kind: type[Any], entry: Mapping[str, Any]) -> Any:
-    _all_known(kind.__name__, entry, [item.name for item in fields(kind)])
-    return kind(**entry)
-
-
-def _all_known(where: str, names: Any, known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f"{where} of the suite names '{name}', expected {near or known}")
-
-
-def plan(
-    suite: Suite,
-    *,
-    runs_dir: Path,
-    data_dir: Path,
-    seeds: Sequence[int] | None = None,
-    steps: int | None = None,
-    groups: Sequence[str] = ("paper",),
-) -> list[Job]:
-    """Return the runs of a suite in the order in which they are made.
-
-    The seed is the outermost loop, so that a suite worked off in part compares all of its rows.
-
-    Args:
-        suite: The suite.
-        runs_dir: Where runs go.
-        data_dir: Where the demonstrations are.
-        seeds: Instead of the suite's.
-        steps: Env steps per run instead of the suite's.
-        groups: Names of the suite's groups; ``all`` stands for all of them.
-
-    Raises:
-        RlfdError: If a group is not known.
-    """
-    chosen = _chosen_groups(suite, groups)
-    return [
-        _job(suite, row, start, seed, steps or row.steps or suite.steps, runs_dir, data_dir)
-        for seed in seeds or suite.seeds
-        for row in _rows_of(suite, chosen)
-        if row.algo
-        for start in _starts_of(suite, row, chosen)
-    ]
-
-
-def _group_starts(suite: Suite, name: str) -> Sequence[str]:
-    return next(group.starts for group in suite.groups if group.name == name) or suite.starts
-
-
-def _starts_of(suite: Suite, row: Row, groups: Sequence[str]) -> list[str]:
-    """Return the starts that the groups want of a row, each once."""
-    starts = [start for g in groups if g in row.groups for start in _group_starts(suite, g)]
-    return list(dict.fromkeys(starts))
-
-
-def _chosen_groups(suite: Suite, groups: Sequence[str]) -> list[str]:
-    known = [group.name for group in suite.groups]
-    for name in groups:
-        if name not in [*known, "all"]:
-            raise unknown_name(f"group of {suite.name}", name, [*known, "all"])
-    return known if "all" in groups else [name for name in known if name in groups]
-
-
-def _job(
-    suite: Suite, row: Row, start: str, seed: int, steps: int, runs_dir: Path, data_dir: Path
-) -> Job:
-    needs = algorithms.get(row.algo).needs
-    argv = [sys.executable, "-m", "rlfd", "train", row.algo, "--env", suite.env, "--start", start]
-    if needs.demonstrations:
-        argv += ["--demos", suite.demos.name]
-    if row.num_demos:
-        argv += ["--num-demos", str(row.num_demos)]
-    if needs.interaction:  # the others stop by themselves
-        argv += ["--steps", str(steps)]
-    argv += ["--seed", str(seed), "--exp-name", _exp_name(suite, row)]
-    if row.preset:
-        argv += ["--preset", row.preset]
-    for name, value in row.settings.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        argv += ["--set", f"{name}={text}"]
-    argv += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
-    folder = _run_folder(suite, row, start, seed, runs_dir)
-    return Job(str(folder.relative_to(runs_dir)), tuple(argv), folder)
-
-
-def _exp_name(suite: Suite, row: Row) -> str:
-    return f"{suite.name}-{row.variant}" if row.variant else suite.name
-
-
-def _run_folder(suite: Suite, row: Row, start: str, seed: int, runs_dir: Path) -> Path:
-    label = EnvConfig(suite.env, start).label
-    return runs_dir / _exp_name(suite, row) / row.algo / label / f"seed{seed}"
 
 
 def reproduce(
@@ -320,7 +97,7 @@ def reproduce(
     """
     reporter = reporter or NullReporter()
     seeds = list(seeds or suite.seeds)
-    chosen = _chosen_groups(suite, groups)
+    chosen = chosen_groups(suite, groups)
     jobs = plan(
         suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups
     )
@@ -412,19 +189,13 @@ class _Measured:
     note: str
 
 
-def _rows_of(suite: Suite, groups: Sequence[str]) -> Iterator[Row]:
-    for row in suite.rows:
-        if set(row.groups) & set(groups):
-            yield row
-
-
 def _measure_rows(
     suite: Suite, groups: Sequence[str], seeds: Sequence[int], runs_dir: Path, reporter: Reporter
 ) -> dict[tuple[str, str], _Measured]:
     """Return the numbers of every row from every start, by (label, start)."""
     measured = {}
-    for row in _rows_of(suite, groups):
-        for start in _starts_of(suite, row, groups):
+    for row in rows_of(suite, groups):
+        for start in starts_of(suite, row, groups):
             if row.algo:
                 found = _finished(suite, row, start, seeds, runs_dir)
                 one = _measured_runs(found, len(seeds))
@@ -440,7 +211,7 @@ def _measure_rows(
 def _finished(
     suite: Suite, row: Row, start: str, seeds: Sequence[int], runs_dir: Path
 ) -> list[RunDir]:
-    runs = [RunDir(_run_folder(suite, row, start, seed, runs_dir)) for seed in seeds]
+    runs = [RunDir(run_folder(suite, row, start, seed, runs_dir)) for seed in seeds]
     return [run for run in runs if run.exists and run.status().get("state") == "finished"]
 
 
@@ -483,8 +254,8 @@ def _table(
 ) -> pd.DataFrame:
     rows = []
     for group in groups:
-        for start in _group_starts(suite, group):
-            for row in _rows_of(suite, [group]):
+        for start in group_starts(suite, group):
+            for row in rows_of(suite, [group]):
                 one = measured[row.label, start]
                 paper = row.paper.get(start, (None, None))
                 for name in tables.MEASURES:
@@ -545,7 +316,7 @@ def _figures(
         rows = [by_label[label] for label in entry.rows]
         runs = [
             run
-            for start in _group_starts(suite, entry.group)
+            for start in group_starts(suite, entry.group)
             for row in rows
             for run in _finished(suite, row, start, seeds, runs_dir)
         ]
@@ -557,7 +328,7 @@ def _figures(
                 folder / f"{entry.name}.png",
                 metric="success",
                 command=command,
-                labels={(_exp_name(suite, row), row.algo): row.label for row in rows},
+                labels={(exp_name(suite, row), row.algo): row.label for row in rows},
                 references=_reference_lines(suite, table),
             )
         )

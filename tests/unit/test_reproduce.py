@@ -10,7 +10,8 @@ from rlfd.envs import EnvConfig, spec
 from rlfd.errors import RlfdError
 from rlfd.experiments import reproduce as module
 from rlfd.experiments.config import resolve
-from rlfd.experiments.reproduce import list_suites, load_suite, parse_suite, plan, reproduce
+from rlfd.experiments.reproduce import reproduce
+from rlfd.experiments.suite import list_suites, load_suite, parse_suite, plan
 from rlfd.experiments.tables import BEST_TRAINING
 
 SMALL = """
