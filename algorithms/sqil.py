@@ -49,7 +49,7 @@ __all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
 class SoftImitationConfig(QLearnerConfig):
     """Hyperparameters that SQIL and SQIL-T share."""
 
-    # step size and batch were chosen on Lunar Lander, seeds 100-102 (docs/algorithms/sqil.md)
+    # step size and batch were chosen on Lunar Lander, seeds 101 and 102 (docs/algorithms/sqil.md)
     learning_rate: float = hyper(3e-4, "Adam's step size at the start", above=0)
     batch_size: int = hyper(32, "n, transitions per update from each of the two memories", low=1)
     mode: Literal["full", "semi", "target"] = hyper(
