@@ -285,6 +285,14 @@ class Algorithm(ABC):
         """Restore what `policy_state` returned."""
         self.learner.load_policy_state(state)
 
+    def start_from(self, policy: dict[str, Tensor]) -> None:
+        """Begin with another run's policy instead of random weights, before the first iteration.
+
+        `policy` has the names and shapes of `policy_state`. A method that keeps statistics of the
+        observations freezes those that it takes over: the policy was learned with them.
+        """
+        self.load_policy_state(policy)
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on, as tensors and JSON values."""
         return {"learner": self.learner.state_dict(), "updates": self.updates}

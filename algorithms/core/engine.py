@@ -282,8 +282,9 @@ class UpdateEngine:
         self._count = int(state["count"])
 
     def load_parameters(self, parameters: Parameters) -> None:
-        """Replace the online parameters."""
+        """Replace the online parameters, and with them the target's."""
         _copy(self.parameters, parameters)
+        _copy(self.target_parameters, parameters)
 
 
 def _compile(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
