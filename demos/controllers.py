@@ -169,6 +169,11 @@ def _lunar_lander(observations: Array) -> Array:
     return np.array([heuristic(_DISCRETE, row) for row in observations], np.int64)
 
 
+def _lunar_lander_continuous(observations: Array) -> Array:
+    heuristic = _gymnasium_heuristic()
+    return np.array([heuristic(_CONTINUOUS, row) for row in observations], np.float32)
+
+
 def _lunar_lander_6(observations: Array) -> Array:
     """Turn the continuous controller's two engine commands into the nearest of the six actions."""
     heuristic = _gymnasium_heuristic()
@@ -198,6 +203,10 @@ _CONTINUOUS = SimpleNamespace(unwrapped=SimpleNamespace(continuous=True))
 
 _CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
     "LunarLander": (_lunar_lander, "gymnasium.envs.box2d.lunar_lander.heuristic"),
+    "LunarLanderContinuous": (
+        _lunar_lander_continuous,
+        "gymnasium.envs.box2d.lunar_lander.heuristic, continuous",
+    ),
     "LunarLander6": (
         _lunar_lander_6,
         "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to six actions",

@@ -11,6 +11,7 @@ The reference scores were measured with this tool, over 1,000 episodes for each 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium import spaces
 
+from rlfd.envs import mujoco
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["EnvConfig", "EnvSpec", "Json", "Option", "Reference", "check", "make", "names", "spec"]
@@ -246,6 +248,9 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         kwargs |= config.options
     if render_mode is not None:  # there are environments that do not know the argument
         kwargs["render_mode"] = render_mode
+    if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
+        with contextlib.suppress(ImportError):  # Gymnasium says what is missing
+            mujoco.prepare()
     try:
         env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -339,6 +344,18 @@ SPECS: dict[str, EnvSpec] = {
             wrap=_lunar_lander_6,
         ),
         EnvSpec(
+            name="LunarLanderContinuous",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            default_demonstrator="controller",
+            description="the same with two engine throttles as actions",
+            wrap=_lunar_lander,
+        ),
+        EnvSpec(
             name="CartPole",
             gym_id="CartPole-v1",
             default_demonstrator="controller",
@@ -362,6 +379,56 @@ SPECS: dict[str, EnvSpec] = {
                 "standard": Reference(-200.0, None, None, None),
             },
             description="rock a weak car up a hill, -1 per step, up to 200 steps",
+        ),
+        EnvSpec(
+            name="MountainCarContinuous",
+            gym_id="MountainCarContinuous-v0",
+            description="the same with a throttle: 100 at the goal, less what it cost; 999 steps",
+        ),
+        EnvSpec(
+            name="Pendulum",
+            gym_id="Pendulum-v1",
+            description="swing a pendulum up and keep it there; costs, 200 steps",
+        ),
+        EnvSpec(
+            name="HalfCheetah",
+            gym_id="HalfCheetah-v5",
+            description="run on two legs in a plane; 6 actions, 17 observations; never ends early",
+        ),
+        EnvSpec(
+            name="Hopper",
+            gym_id="Hopper-v5",
+            description="hop on one leg in a plane; 3 actions, 11 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Walker2d",
+            gym_id="Walker2d-v5",
+            description="walk on two legs in a plane; 6 actions, 17 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Ant",
+            gym_id="Ant-v5",
+            description="walk on four legs; 8 actions, 105 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Humanoid",
+            gym_id="Humanoid-v5",
+            description="walk upright; 17 actions, 348 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Swimmer",
+            gym_id="Swimmer-v5",
+            description="swim with three links in a plane; 2 actions, 8 observations",
+        ),
+        EnvSpec(
+            name="Reacher",
+            gym_id="Reacher-v5",
+            description="bring an arm's tip to a target; 2 actions, 10 observations, 50 steps",
+        ),
+        EnvSpec(
+            name="InvertedDoublePendulum",
+            gym_id="InvertedDoublePendulum-v5",
+            description="balance two poles on a cart; 1 action, 9 observations; ends with a fall",
         ),
     )
 }
