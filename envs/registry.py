@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium import spaces
 
-from rlfd.envs import mujoco
+from rlfd.envs import headless
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["EnvConfig", "EnvSpec", "Json", "Option", "Reference", "check", "make", "names", "spec"]
@@ -248,9 +248,10 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         kwargs |= config.options
     if render_mode is not None:  # there are environments that do not know the argument
         kwargs["render_mode"] = render_mode
+    headless.prepare()
     if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
         with contextlib.suppress(ImportError):  # Gymnasium says what is missing
-            mujoco.prepare()
+            headless.prepare_mujoco()
     try:
         env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
