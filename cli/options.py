@@ -28,6 +28,7 @@ __all__ = [
     "parse_checkpoint",
     "parse_count",
     "parse_env_options",
+    "parse_init",
     "parse_positive",
     "parse_seeds",
 ]
@@ -61,6 +62,12 @@ def parse_checkpoint(text: str) -> str:
         return str(parse_count(text))
     except typer.BadParameter:
         return text
+
+
+def parse_init(text: str) -> str:
+    """Return ``RUN`` or ``RUN:CHECKPOINT`` with a step such as ``20k`` in digits."""
+    name, colon, checkpoint = text.rpartition(":")
+    return f"{name}:{parse_checkpoint(checkpoint)}" if colon else text
 
 
 def parse_seeds(text: str) -> list[int]:

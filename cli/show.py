@@ -106,6 +106,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "updates": f"{status.get('updates', 0):,}",
         "time": duration(status.get("wall_seconds") or 0),
         "demonstrations": _pairs(status.get("demos") or {}),
+        "started from": _pairs(status["init"]) if status.get("init") else "",
         "last evaluation": "none yet",
     }
     if newest:

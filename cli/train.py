@@ -24,6 +24,7 @@ from rlfd.cli.options import (
     given,
     parse_count,
     parse_env_options,
+    parse_init,
     parse_positive,
 )
 from rlfd.errors import RlfdError
@@ -52,6 +53,16 @@ def train(
     num_demos: Annotated[
         int | None,
         typer.Option(min=1, help="Use a random N of the episodes.", rich_help_panel=_LEARN),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            parser=parse_init,
+            metavar="RUN",
+            help="Start from this run's policy, not from random weights; RUN:best or RUN:STEP "
+            "for another checkpoint than the last one.",
+            rich_help_panel=_LEARN,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -191,6 +202,7 @@ def train(
                 "eval_every": eval_every,
                 "exp_name": exp_name,
                 "final_episodes": final_episodes,
+                "init": init,
                 "num_demos": num_demos,
                 "num_envs": num_envs,
                 "seed": seed,

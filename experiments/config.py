@@ -44,6 +44,8 @@ class RunConfig:
         num_envs: Environments stepped together.
         demos: Name of the demonstrations; None = none.
         num_demos: Episodes used of them (a seeded subset); None = all.
+        init: Another run, ``RUN[:best|latest|STEP]``, whose policy this one starts from; None =
+            random weights. Recorded with the step that was found.
         log_every: Budget units between rows of train.csv.
         eval_every: Budget units between evaluations; 0 = only at the end.
         eval_episodes: Episodes of each of those evaluations, per policy.
@@ -65,6 +67,7 @@ class RunConfig:
     num_envs: int = 8
     demos: str | None = None
     num_demos: int | None = None
+    init: str | None = None
     log_every: int = 2_000
     eval_every: int = 10_000
     eval_episodes: int = 20

@@ -87,11 +87,13 @@ class Runner:
         reporter: Reporter,
         writer: Any,
         resume_command: str,
+        init: dict[str, Any] | None = None,
     ) -> None:
         self.run, self.config, self.demos = run, config, demonstrations
         self.algorithm, self.world = algorithm, world
         self.reporter, self.writer = reporter, writer
         self.resume_command = resume_command
+        self.init = init  # the policy that the run started from, for run.json
         self.train_log = run.open_train_log(list(self.algorithm.metric_definitions))
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
@@ -165,6 +167,8 @@ class Runner:
             self.progress,
             unit,
         )
+        if self.init is not None and self.progress == 0 and config.eval_every:
+            self._evaluate_periodically()  # where the other run's policy stands
         while not self._done():
             before = self.progress
             # methods that do not interact get no world and do not ask for one
@@ -357,8 +361,8 @@ class Runner:
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
         self._write_status("running")
 
-    def restore(self) -> None:
-        """Go to where the newest whole checkpoint was written.
+    def restore(self) -> bool:
+        """Go to where the newest whole checkpoint was written; return whether there was one.
 
         Raises:
             RlfdError: If what it belongs to was changed since.
@@ -372,7 +376,7 @@ class Runner:
             self.reporter.message(f"{found}: starting from the beginning")
             self._truncate_logs({})
             checkpoint.forget_after(self.run.checkpoints, -1)
-            return
+            return False
         self.algorithm.load_state_dict(state["algorithm"])
         if self.world is not None:
             self.world.load_state_dict(state["world"])
@@ -381,6 +385,7 @@ class Runner:
         self._truncate_logs(state["log_sizes"])
         checkpoint.forget_after(self.run.checkpoints, state["progress"])
         self.reporter.message(f"resuming at {state['progress']:,}")
+        return True
 
     def _truncate_logs(self, sizes: dict[str, int]) -> None:
         self.train_log.truncate(sizes.get("train", 0))
@@ -424,6 +429,7 @@ class Runner:
             "error": error,
             "final": final,
             "demos": describe_demos(self.demos),
+            "init": self.init,
             **provenance(),
         }
         try:

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from rlfd import demos
+from rlfd.algorithms.base import Algorithm
 from rlfd.envs import EnvConfig, World, check
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
@@ -61,7 +63,7 @@ def train(
     _check_free(run, resume=resume, overwrite=overwrite)
     if resume:
         config = run.config()
-        _check_same(resolved, config, run, data_dir)
+        _check_same(resolved, config, run, runs_dir, data_dir)
         demonstrations = load_demos(config, data_dir)
         check_demos_unchanged(run, demonstrations)
     else:
@@ -72,6 +74,10 @@ def train(
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
         algorithm = build_algorithm(config, demonstrations)
+        init = run.status().get("init") if resume else None
+        if config.init is not None and not resume:
+            init = start_from(algorithm, config, runs_dir)
+            config = dataclasses.replace(config, init=canonical_init(init))
         world = None
         if algorithm.needs.interaction:
             seed = derive(config.seed, "world")
@@ -105,11 +111,12 @@ def train(
             reporter,
             writer,
             _resume_command(config, runs_dir, data_dir),
+            init,
         )
         stack.callback(runner.close)
         stack.enter_context(runner.stop)
-        if resume:
-            runner.restore()
+        if resume and not runner.restore() and config.init is not None:
+            runner.init = _start_again(algorithm, config, runs_dir, init)
         return runner.run_to_end()
 
 
@@ -128,7 +135,23 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _check_same(resolved: Resolved, config: RunConfig, run: RunDir, data_dir: Path) -> None:
+def _start_again(
+    algorithm: Algorithm, config: RunConfig, runs_dir: Path, init: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Start once more from another run's policy; only a checkpoint makes that run dispensable."""
+    try:
+        return start_from(algorithm, config, runs_dir, init)
+    except RlfdError as error:
+        raise RlfdError(
+            f"{RunDir.of(config, runs_dir).path} has no checkpoint yet, and its start "
+            f"'{config.init}' cannot be had again: {error.message}",
+            "restore that run, or start this one anew with --overwrite",
+        ) from error
+
+
+def _check_same(
+    resolved: Resolved, config: RunConfig, run: RunDir, runs_dir: Path, data_dir: Path
+) -> None:
     given, stored = resolved.config.to_json(), config.to_json()
     given = {**given, **{f"algorithm.{k}": v for k, v in given.pop("algorithm").items()}}
     stored = {**stored, **{f"algorithm.{k}": v for k, v in stored.pop("algorithm").items()}}
@@ -143,6 +166,8 @@ def _check_same(resolved: Resolved, config: RunConfig, run: RunDir, data_dir: Pa
         if name == "demos" and None not in (given[name], stored[name]):
             named = demos.load(given[name], env=config.env, data_dir=data_dir)
             given[name] = named.info.id  # there are several ways to spell it
+        if name == "init" and same_init(given[name], stored[name], runs_dir):
+            continue
         if given[name] != stored[name]:
             raise RlfdError(
                 f"run {run.path} was started with {name}={stored[name]}, now {name}={given[name]} "
@@ -164,6 +189,8 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
         words += ["--seed", str(config.seed)]
     if config.exp_name != "default":
         words += ["--exp-name", config.exp_name]
+    if config.init is not None:
+        words += ["--init", config.init]
     for option, folder, usual_folder in (
         ("--runs-dir", runs_dir, "runs"),
         ("--data-dir", data_dir, "data"),

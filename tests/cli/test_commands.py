@@ -335,3 +335,13 @@ def test_as_a_process(full_folder):
     assert outcome.code == 0
     assert outcome.json["episodes"] == 1
     assert run_outside("evaluate", "nothing").code == 2
+
+
+def test_starting_from_another_run(full_folder):
+    command = (*DQN, "--seed", 1, "--init", f"dqn/CartPole/seed0:{saved_steps()[0] / 1000}k")
+    outcome = run_inside(*command, "--json")
+    assert outcome.code == 0, outcome.stderr
+    text = run_inside("show", outcome.json["run"]).stdout
+    source = f"run default/dqn/CartPole/seed0, algo dqn, checkpoint {saved_steps()[0]}, digest sha"
+    assert re.search(rf"^started from +{source}", text, re.MULTILINE)
+    assert re.search(r"^init +default/dqn/CartPole/seed0:\d+ +command line", text, re.MULTILINE)
