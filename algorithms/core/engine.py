@@ -66,12 +66,14 @@ class TargetRule:
     """How target parameters follow: Polyak averaging, or a copy every so many updates.
 
     Attributes:
-        polyak_tau: Fraction taken over at every update. In (0, 1]; ignored when `copy_every` > 0.
+        polyak_tau: Fraction taken over. In (0, 1]; ignored when `copy_every` > 0.
         copy_every: Updates between copies; 0 = Polyak averaging.
+        polyak_every: Updates between averagings.
     """
 
     polyak_tau: float = 1.0
     copy_every: int = 0
+    polyak_every: int = 1
 
 
 class UpdateEngine:
@@ -83,6 +85,7 @@ class UpdateEngine:
         adam: Optimiser settings.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
         compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates.
+        norm_name: What the metric of the gradient's norm is called.
     """
 
     def __init__(
@@ -93,7 +96,9 @@ class UpdateEngine:
         *,
         target: TargetRule | None = None,
         compile: Literal["auto", "on", "off"] = "auto",
+        norm_name: str = "optim/grad_norm",
     ) -> None:
+        self._norm_name = norm_name
         self._layout: dict[str, tuple[int, torch.Size]] = {}
         size = 0
         for name, parameter in module.named_parameters():
@@ -101,7 +106,7 @@ class UpdateEngine:
             size += -(-parameter.numel() // ALIGN) * ALIGN
         first = next(module.parameters())
         self._flat = torch.zeros(size, dtype=first.dtype, device=first.device)
-        views = self._views(self._flat)
+        views = self.views(self._flat)
         for name, parameter in module.named_parameters():
             views[name].copy_(parameter.detach())
             parameter.requires_grad_(False)
@@ -122,7 +127,8 @@ class UpdateEngine:
         self._compile = compile == "on" or (compile == "auto" and planned)
         self._call: Callable[..., list[Tensor]] | None = None
 
-    def _views(self, flat: Tensor) -> Parameters:
+    def views(self, flat: Tensor) -> Parameters:
+        """Return a flat vector's parts by name."""
         return {
             name: flat[offset : offset + shape.numel()].view(shape)
             for name, (offset, shape) in self._layout.items()
@@ -131,7 +137,17 @@ class UpdateEngine:
     @property
     def parameters(self) -> Parameters:
         """The online parameters by name (views: they change with every step)."""
-        return self._views(self._flat)
+        return self.views(self._flat)
+
+    @property
+    def flat(self) -> Tensor:
+        """All online parameters as one vector, for `views` of another engine's loss."""
+        return self._flat
+
+    @property
+    def target_flat(self) -> Tensor:
+        """All target parameters as one vector."""
+        return self._target
 
     @property
     def count(self) -> int:
@@ -141,7 +157,7 @@ class UpdateEngine:
     @property
     def target_parameters(self) -> Parameters:
         """The target parameters by name (views)."""
-        return self._views(self._target)
+        return self.views(self._target)
 
     def _update(
         self,
@@ -156,7 +172,7 @@ class UpdateEngine:
         """Take one step in place; return the outputs that have a batch dimension."""
         adam = self._adam
         gradients, (_, outputs) = torch.func.grad_and_value(self._loss, has_aux=True)(
-            self._views(flat), self._views(target), batch
+            self.views(flat), self.views(target), batch
         )
         gradient = torch.cat(
             [
@@ -168,15 +184,15 @@ class UpdateEngine:
         if adam.max_grad_norm > 0:
             gradient = gradient * (adam.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
 
-        scale, root, copy = coefficients.unbind()
+        scale, root, take_over = coefficients.unbind()
         first = torch.lerp(first_moment, gradient, 1.0 - adam.beta1)
         second = torch.lerp(second_moment, gradient.square(), 1.0 - adam.beta2)
         updated = flat - scale * first / (second.sqrt() / root + adam.epsilon)
 
         if self._rule is not None and self._rule.copy_every > 0:
-            target.copy_(torch.where(copy > 0, updated, target))
+            target.copy_(torch.where(take_over > 0, updated, target))
         elif self._rule is not None:
-            target.copy_(torch.lerp(target, updated, self._rule.polyak_tau))
+            target.copy_(torch.lerp(target, updated, take_over))
         # Everything above reads old values only; writing last keeps that true when compiled.
         flat.copy_(updated)
         first_moment.copy_(first)
@@ -186,15 +202,19 @@ class UpdateEngine:
         return [outputs[name].detach() for name in self._outputs]
 
     def _next_coefficients(self) -> Tensor:
-        """Return step size, root of the bias correction, and 1 if the target is to be copied."""
+        """Return step size, root of the bias correction, and what the target takes over."""
         adam, steps = self._adam, self._count + 1
         progress = min(self._count / adam.planned_updates, 1.0)
         rate = adam.learning_rate * (1.0 - (1.0 - adam.final_fraction) * progress)
-        copy_every = self._rule.copy_every if self._rule is not None else 0
+        take_over = 0.0
+        if (rule := self._rule) is not None and rule.copy_every > 0:
+            take_over = float(steps % rule.copy_every == 0)
+        elif rule is not None:
+            take_over = rule.polyak_tau * (steps % rule.polyak_every == 0)
         values = (
             rate / (1.0 - adam.beta1**steps),
             math.sqrt(1.0 - adam.beta2**steps),
-            copy_every > 0 and steps % copy_every == 0,
+            take_over,
         )
         return torch.tensor(values, dtype=self._flat.dtype)
 
@@ -260,15 +280,15 @@ class UpdateEngine:
         means = (self._totals / self._pending).unbind()
         self._totals.zero_()
         self._pending = 0
-        return dict(zip([*self._names, "optim/grad_norm"], means, strict=True))
+        return dict(zip([*self._names, self._norm_name], means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Return parameters, target parameters, moments and step count. Call after `drain`."""
         return {
             "parameters": _clone(self.parameters),
             "target": _clone(self.target_parameters) if self._rule is not None else {},
-            "first_moment": _clone(self._views(self._first_moment)),
-            "second_moment": _clone(self._views(self._second_moment)),
+            "first_moment": _clone(self.views(self._first_moment)),
+            "second_moment": _clone(self.views(self._second_moment)),
             "count": torch.tensor([self._count], dtype=torch.float64),
         }
 
@@ -277,8 +297,8 @@ class UpdateEngine:
         _copy(self.parameters, state["parameters"])
         if self._rule is not None:
             _copy(self.target_parameters, state["target"])
-        _copy(self._views(self._first_moment), state["first_moment"])
-        _copy(self._views(self._second_moment), state["second_moment"])
+        _copy(self.views(self._first_moment), state["first_moment"])
+        _copy(self.views(self._second_moment), state["second_moment"])
         self._count = int(state["count"])
 
     def load_parameters(self, parameters: Parameters) -> None:

@@ -32,6 +32,8 @@ class ReplayBuffer:
         device: Where the memory lives.
         prioritised: Exponent α of proportional prioritised sampling (Schaul et al.); 0 = uniform.
         priority_epsilon: ε added to each absolute error.
+        action_shape: Shape of one action; () for discrete ones.
+        action_dtype: How actions are kept.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class ReplayBuffer:
         device: torch.device,
         prioritised: float = 0.0,
         priority_epsilon: float = 1e-6,
+        action_shape: tuple[int, ...] = (),
+        action_dtype: torch.dtype = torch.int64,
     ) -> None:
         self.rows = max(1, capacity // num_envs)
         self.num_envs, self.gamma, self.n_step, self.device = num_envs, gamma, n_step, device
@@ -52,7 +56,7 @@ class ReplayBuffer:
         shape = (self.rows, num_envs)
         self._memory = {
             "observations": torch.zeros(*shape, *observation_shape, device=device),
-            "actions": torch.zeros(shape, dtype=torch.int64, device=device),
+            "actions": torch.zeros(*shape, *action_shape, dtype=action_dtype, device=device),
             "rewards": torch.zeros(shape, device=device),
             "next_observations": torch.zeros(*shape, *observation_shape, device=device),
             "terminated": torch.zeros(shape, dtype=torch.bool, device=device),
@@ -104,7 +108,7 @@ class ReplayBuffer:
             generator: Source of the draws.
 
         Returns:
-            Dicts with observations (B, *shape), actions (B,), rewards (B,) (n-step sums),
+            Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step sums),
             next_observations (B, *shape) (after the last summed step) and discounts (B,)
             (γ^n · (1 - terminated)). With n-step returns also path_observations
             (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
