@@ -1,0 +1,80 @@
+"""What an imitation reward makes of an episode's end (Kostrikov et al., 2019, section 4.1).
+
+A reward that is never negative pays for staying alive, one that is never positive for ending early,
+whatever the demonstrations show. The remedy is to treat the end as a state of its own, s_abs, in
+which one stays for ever, with a reward like everywhere else. Three ways (`absorbing`):
+
+    off        V(s') = 0 after a terminal transition
+    value      V(s') = r_abs / (1 - γ) with r_abs a constant: what an undecided reward pays
+    indicator  V(s') = r(s_abs) / (1 - γ) with r learned: demonstrations and learner each show
+               one row (s_abs, 0) where an episode *terminated*, marked by an entry of its own
+
+A truncated episode has not ended: it shows no such row and its value is bootstrapped as usual.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rlfd.errors import RlfdError
+
+__all__ = [
+    "AbsorbingMode",
+    "HorizonAudit",
+    "check_discount",
+    "terminal_values",
+]
+
+logger = logging.getLogger("rlfd.absorbing")
+
+AbsorbingMode = Literal["off", "value", "indicator"]
+
+
+def check_discount(absorbing: AbsorbingMode, gamma: float) -> None:
+    """Refuse γ = 1 where the absorbing state has a value.
+
+    Raises:
+        RlfdError: If it does.
+    """
+    if absorbing != "off" and gamma == 1.0:
+        raise RlfdError(f"absorbing={absorbing} needs gamma < 1", "set absorbing=off")
+
+
+def terminal_values(reward: Tensor, gamma: float, shape: torch.Size) -> Tensor:
+    """Return V(s_abs) = r_abs / (1 - γ) everywhere; only terminated rows make use of it.
+
+    Args:
+        reward: r_abs, a scalar.
+        gamma: γ < 1.
+        shape: Of the rollout, (T, N).
+    """
+    return (reward / (1.0 - gamma)).expand(shape)
+
+
+class HorizonAudit:
+    """Warns, once, where a learned reward of one sign decides how long episodes last."""
+
+    def __init__(self, absorbing: AbsorbingMode) -> None:
+        self._silent = absorbing != "off"
+
+    def check(self, rewards: Tensor, terminated: Tensor) -> None:
+        """Look at a rollout: learned rewards and terminations, both of shape (T, N)."""
+        if self._silent or not bool(terminated.any()):
+            return
+        lowest, highest = float(rewards.min()), float(rewards.max())
+        if lowest < 0.0 < highest:
+            return
+        self._silent = True
+        sign, what = ("negative", "ending early") if highest <= 0 else ("positive", "staying alive")
+        logger.warning(
+            "all learned rewards are %s (from %.3g to %.3g) and episodes end before their time: %s "
+            "pays by itself, whatever the demonstrations show; try --set absorbing=indicator",
+            sign,
+            lowest,
+            highest,
+            what,
+        )

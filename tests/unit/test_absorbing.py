@@ -1,0 +1,81 @@
+"""The value of an absorbing state, and the warning where a reward's sign decides about lengths."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from rlfd.algorithms.core.absorbing import HorizonAudit, check_discount, terminal_values
+from rlfd.algorithms.core.rollout import gae
+from rlfd.errors import RlfdError
+
+GAMMA = 0.9
+
+
+def test_an_absorbing_state_is_worth_its_reward_for_ever(float64):
+    values = terminal_values(torch.tensor(0.7), GAMMA, torch.Size([5, 3]))
+    assert values.shape == (5, 3)
+    endless = sum(0.7 * GAMMA**step for step in range(2_000))
+    torch.testing.assert_close(values, torch.full((5, 3), endless), rtol=1e-12, atol=0)
+
+
+def test_only_terminated_rows_see_it(float64):
+    """Reward c at all times, also after the end: V = c / (1 - γ) everywhere, and no advantage."""
+    terminated = torch.zeros(7, 3, dtype=torch.bool)
+    terminated[2, 0] = terminated[6, 1] = True
+    ended = terminated.clone()
+    ended[3, 2] = True  # cut
+    constant = torch.tensor(2.5)
+    value = terminal_values(constant, GAMMA, torch.Size([7, 3]))
+    rewards = constant.expand(7, 3)
+    options = {"gamma": GAMMA, "gae_lambda": 0.8}
+    advantages = gae(rewards, value, value, terminated, ended, terminal_values=value, **options)
+    torch.testing.assert_close(advantages, torch.zeros(7, 3))
+    without = gae(rewards, value, value, terminated, ended, **options)
+    assert (without[:3, 0] < 0).all()  # to end is a loss
+    assert (without[:, 1] < 0).all()
+    torch.testing.assert_close(without[:, 2], torch.zeros(7))  # but to be cut is none
+
+
+def test_it_needs_a_discount():
+    with pytest.raises(RlfdError, match="absorbing=indicator needs gamma < 1") as caught:
+        check_discount("indicator", 1.0)
+    assert caught.value.hint == "set absorbing=off"
+    check_discount("off", 1.0)
+    check_discount("value", 0.999)
+
+
+@pytest.fixture
+def warnings(caplog):
+    """Return a function that audits rewards and returns the warnings so far."""
+
+    def check(audit, rewards, terminated):
+        with caplog.at_level(logging.WARNING, logger="rlfd.absorbing"):
+            audit.check(torch.tensor(rewards)[:, None], torch.tensor(terminated)[:, None])
+        return [record.getMessage() for record in caplog.records]
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("rewards", "pays"), [([0.1, 0.0, 2.0], "staying alive"), ([-0.1, -2.0, 0.0], "ending early")]
+)
+def test_one_sign_and_early_ends_are_reported_once(warnings, rewards, pays):
+    audit = HorizonAudit("off")
+    assert warnings(audit, rewards, [False, False, False]) == []  # nothing ended early so far
+    for _ in range(3):
+        told = warnings(audit, rewards, [False, True, False])
+    assert len(told) == 1
+    assert f"{pays} pays by itself" in told[0]
+    assert "--set absorbing=indicator" in told[0]
+
+
+@pytest.mark.parametrize("absorbing", ["value", "indicator"])
+def test_where_the_end_has_a_value_there_is_nothing_to_report(warnings, absorbing):
+    assert warnings(HorizonAudit(absorbing), [0.1, 2.0], [True, True]) == []
+
+
+def test_rewards_of_both_signs_are_not_reported(warnings):
+    assert warnings(HorizonAudit("off"), [0.1, -0.1], [True, True]) == []
