@@ -108,7 +108,8 @@ class ReplayBuffer:
             generator: Source of the draws.
 
         Returns:
-            Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step sums),
+            Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step
+            sums),
             next_observations (B, *shape) (after the last summed step) and discounts (B,)
             (γ^n · (1 - terminated)). With n-step returns also path_observations
             (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
