@@ -1,7 +1,8 @@
 """Settings for an environment and by name, as differences from the dataclass defaults.
 
-A preset is looked up as (algorithm, preset name, environment); the entry with environment None
-applies first. `run` holds the runner's fields (env steps, environments), `algorithm` the
+What suits an environment whatever is trained there comes first (`environment_defaults`). A preset
+is looked up as (algorithm, preset name, environment); the entry with environment None applies
+first. `run` holds the runner's fields (env steps, environments), `algorithm` the
 method's. Every number has its source beside it.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 
 from rlfd.errors import unknown_name
 
-__all__ = ["Preset", "preset_layers", "preset_names"]
+__all__ = ["Preset", "environment_defaults", "preset_layers", "preset_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,27 @@ class Preset:
 
 
 Key = tuple[str, str, str | None]
+
+# Episodes of up to 1,000 steps: evaluated as often as short ones, they would cost more time than
+# training does.
+_LOCOMOTION: dict[str, Any] = {
+    "steps": 1_000_000,
+    "num_envs": 8,
+    "log_every": 5_000,
+    "eval_every": 50_000,
+    "eval_episodes": 10,
+    "final_episodes": 50,
+    "checkpoint_every": 100_000,
+}
+_ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
+    "HalfCheetah": _LOCOMOTION,
+    "Hopper": _LOCOMOTION,
+    "Walker2d": _LOCOMOTION,
+    "Ant": _LOCOMOTION,
+    "Humanoid": _LOCOMOTION,
+    "Swimmer": _LOCOMOTION,
+    "InvertedDoublePendulum": _LOCOMOTION,
+}
 
 # The paper's table of appendix A.2 for Lunar Lander (r, k, λ_samp, network), temperature 1 and the
 # gradient through V(s') from section 2 and eq 16. Adam's step size, batch and γ are not stated
@@ -85,6 +107,11 @@ PRESETS: dict[Key, Preset] = {
         algorithm={**_LANDER_REWARD, "temperature": 0.0125, "learning_starts": 1_000},
     ),
 }
+
+
+def environment_defaults(env: str) -> Mapping[str, Any]:
+    """Return the runner's settings that suit an environment, whatever is trained there."""
+    return _ENVIRONMENTS.get(env, {})
 
 
 def preset_names(algorithm: str) -> list[str]:

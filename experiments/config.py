@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults < preset < file < command line, with who set what.
+"""The configuration of a run: defaults < environment < preset < file < command line; who set what.
 
 `RunConfig` is what `config.json` holds; nothing else decides what a run computes.
 """
@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from rlfd import algorithms
 from rlfd.algorithms.base import AlgorithmConfig
-from rlfd.algorithms.presets import preset_layers
+from rlfd.algorithms.presets import environment_defaults, preset_layers
 from rlfd.envs import EnvConfig, check
 from rlfd.errors import RlfdError, unknown_name
 
@@ -119,6 +119,13 @@ RUN_FIELDS = tuple(
     for field in dataclasses.fields(RunConfig)
     if field.name not in ("algo", "env", "algorithm", "preset")
 )
+OFFLINE: dict[str, Any] = {  # defaults of the methods that do not interact
+    "steps": 0,
+    "num_envs": 1,
+    "log_every": 1,
+    "eval_every": 0,
+    "checkpoint_every": 1_000,
+}
 MINIMUM = {
     "seed": 0,
     "steps": 0,
@@ -170,6 +177,10 @@ def resolve(
         provenance.update({name: layer for name in run_part})
         provenance.update({f"algorithm.{name}": layer for name in algorithm_part})
 
+    usual = environment_defaults(env.name)
+    if not cls.needs.interaction:  # whose budget is another one
+        usual = {name: value for name, value in usual.items() if name not in OFFLINE}
+    apply(f"environment {env.name}", usual, {})
     for label, layer in preset_layers(algo, preset or "default", env.name):
         apply(label, layer.run, layer.algorithm)
     if config_file is not None:
@@ -184,11 +195,7 @@ def resolve(
     if typed.get("device") == "auto":
         typed["device"] = "cpu"
     if not cls.needs.interaction:
-        typed.setdefault("steps", 0)
-        typed.setdefault("num_envs", 1)
-        typed.setdefault("log_every", 1)
-        typed.setdefault("eval_every", 0)
-        typed.setdefault("checkpoint_every", 1_000)
+        typed = OFFLINE | typed
     config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
     _check_run(config, cls.needs.interaction)
     return Resolved(config, provenance)

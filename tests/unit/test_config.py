@@ -77,6 +77,18 @@ def test_presets_apply_in_order(monkeypatch):
     assert resolve("dqn", LANDER, preset="odd").config.algorithm.gamma == 0.5
 
 
+def test_what_suits_an_environment_lies_below_the_presets(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, ("dqn", "odd", "Hopper"), Preset(run={"steps": 7}))
+    resolved = resolve("dqn", EnvConfig("Hopper"))
+    config, provenance = resolved.config, resolved.provenance
+    assert (config.steps, config.eval_every, config.eval_episodes) == (1_000_000, 50_000, 10)
+    assert provenance["steps"] == provenance["num_envs"] == "environment Hopper"
+    assert resolve("dqn", EnvConfig("Hopper"), preset="odd").config.steps == 7
+    offline = resolve("bc", EnvConfig("Hopper"))
+    assert (offline.config.steps, offline.config.eval_every) == (0, 0)
+    assert (offline.provenance["steps"], offline.config.final_episodes) == ("default", 50)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [

@@ -68,6 +68,13 @@ def test_layers_of_a_preset_go_from_general_to_special(monkeypatch):
     assert presets.preset_layers("sqil", "p", "There") == [("preset p", general)]
 
 
+@pytest.mark.parametrize("env", presets._ENVIRONMENTS)
+def test_what_suits_an_environment_is_valid(env):
+    usual = presets.environment_defaults(env)
+    config = resolve("dqn", EnvConfig(env)).config
+    assert {name: getattr(config, name) for name in usual} == usual
+
+
 def test_an_unknown_preset_is_refused_with_the_nearest():
     with pytest.raises(RlfdError, match="unknown preset 'papre', did you mean 'paper'"):
         presets.preset_layers("sqil", "papre", "LunarLander")
