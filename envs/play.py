@@ -26,7 +26,8 @@ class PlayedEpisode:
     Args:
         index: Its place among the seeds.
         seed: Seed of its reset.
-        episode_return: Sum of the raw rewards.
+        episode_return: Sum of the rewards.
+        dense_return: Sum of the environment's own dense rewards; the same unless it has another.
         length: Number of actions, T.
         terminated: Whether the task ended it.
         truncated: Whether it was cut; never true together with `terminated`.
@@ -41,6 +42,7 @@ class PlayedEpisode:
     index: int
     seed: int
     episode_return: float
+    dense_return: float
     length: int
     terminated: bool
     truncated: bool
@@ -162,10 +164,12 @@ class _Player:
             return None
         self.free[episode.filmed].append(episode.env)
         rewards = np.array(episode.rewards, np.float64)
+        episode_return = float(rewards.sum())
         return PlayedEpisode(
             index=episode.index,
             seed=episode.seed,
-            episode_return=float(rewards.sum()),
+            episode_return=episode_return,
+            dense_return=float(info.get("dense_return", episode_return)),
             length=episode.length,
             terminated=bool(terminated),
             truncated=bool(truncated and not terminated),

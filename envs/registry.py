@@ -12,8 +12,10 @@ The reference scores were measured with this tool, over 1,000 episodes for each 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -22,6 +24,16 @@ import gymnasium
 from gymnasium import spaces
 
 from rlfd.envs import headless
+from rlfd.envs.rewards import (
+    Balanced,
+    Beyond,
+    Delayed,
+    Goal,
+    OtherReward,
+    Progress,
+    Reached,
+    Upright,
+)
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["EnvConfig", "EnvSpec", "Json", "Option", "Reference", "check", "make", "names", "spec"]
@@ -34,46 +46,63 @@ LIST_HINT = "list them with 'rlfd list envs'"
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Which environment, from which start states, with which options.
+    """Which environment, from which start states, with which options and reward.
 
     Args:
         name: Short name, or the id of a Gymnasium environment.
         start: Start-state distribution, one of the environment's `starts`.
         options: Values that differ from, or repeat, the environment's defaults. For a Gymnasium
             id these are keyword arguments of `gymnasium.make`.
+        reward: ``dense`` (the environment's own), ``sparse``, ``beyond`` or ``delay-K``; see
+            `rlfd.envs.rewards`.
     """
 
     name: str
     start: str = "standard"
     options: Mapping[str, Json] = field(default_factory=dict)
+    reward: str = "dense"
 
     @property
     def label(self) -> str:
-        """Name of this environment in folder names, such as ``LunarLander-shifted``."""
-        name = self.name.replace("/", "-").replace(":", "-")
-        return name if self.start == "standard" else f"{name}-{self.start}"
+        """Name of this environment in folder names: ``LunarLander-shifted``, ``Hopper-sparse``."""
+        parts = [self.name.replace("/", "-").replace(":", "-")]
+        parts += [self.start] if self.start != "standard" else []
+        parts += [self.reward] if self.reward != "dense" else []
+        return "-".join(parts)
+
+    @property
+    def title(self) -> str:
+        """Name of this environment for people: ``Hopper, start standard, reward sparse``."""
+        title = f"{self.name}, start {self.start}"
+        return title if self.reward == "dense" else f"{title}, reward {self.reward}"
 
     def to_json(self) -> dict[str, Json]:
         """Return the config as JSON values."""
-        return {"name": self.name, "start": self.start, "options": dict(self.options)}
+        return {
+            "name": self.name,
+            "start": self.start,
+            "options": dict(self.options),
+            "reward": self.reward,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json]) -> EnvConfig:
-        """Return the config that `to_json` wrote.
+        """Return the config that `to_json` wrote, also before there were other rewards.
 
         Raises:
             RlfdError: If a field is missing, unknown, or of the wrong type.
         """
-        unknown = set(value) - {"name", "start", "options"}
+        known = ["name", "start", "options", "reward"]
+        unknown = set(value) - set(known)
         if unknown:
-            raise unknown_name("environment field", min(unknown), ["name", "start", "options"])
+            raise unknown_name("environment field", min(unknown), known)
         name, start = value.get("name"), value.get("start", "standard")
-        options = value.get("options", {})
-        if not isinstance(name, str) or not isinstance(start, str):
-            raise RlfdError("an environment's 'name' and 'start' must be texts")
+        options, reward = value.get("options", {}), value.get("reward", "dense")
+        if not (isinstance(name, str) and isinstance(start, str) and isinstance(reward, str)):
+            raise RlfdError("an environment's 'name', 'start' and 'reward' must be texts")
         if not isinstance(options, Mapping):
             raise RlfdError("an environment's 'options' must be a table of names and values")
-        return cls(name, start, dict(options))
+        return cls(name, start, dict(options), reward)
 
 
 @dataclass(frozen=True)
@@ -85,14 +114,22 @@ class Option:
         low: Smallest value allowed.
         high: Largest value allowed.
         help: One line for people.
-        starts: The starts that it belongs to; with another start it is refused.
+        starts: The starts that it belongs to, or empty: all. With another one it is refused.
+        rewards: The rewards that it belongs to, likewise.
     """
 
     default: float
     low: float
     high: float
     help: str
-    starts: tuple[str, ...]
+    starts: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+
+    def belongs_to(self, config: EnvConfig) -> bool:
+        """Whether it changes anything with this start and reward."""
+        return (not self.starts or config.start in self.starts) and (
+            not self.rewards or config.reward in self.rewards
+        )
 
 
 @dataclass(frozen=True)
@@ -116,9 +153,10 @@ class EnvSpec:
         starts: Start-state distributions, the usual one first.
         demo_start: The start that demonstrations are collected from unless told otherwise.
         option_rules: The options that can be set.
+        sparse: The rule of its sparse reward, if it has one.
         has_success: Whether episodes end with a success flag.
         default_demonstrator: Policy that `collect-demos` uses when none is named.
-        references: Measured scores, by start.
+        references: Measured scores with the dense reward, by start.
         description: One line for people.
         wrap: Puts the protocol around the Gymnasium environment.
     """
@@ -129,6 +167,7 @@ class EnvSpec:
     starts: tuple[str, ...] = ("standard",)
     demo_start: str = "standard"
     option_rules: Mapping[str, Option] = field(default_factory=dict)
+    sparse: type[OtherReward] | None = None
     has_success: bool = False
     default_demonstrator: str | None = None
     references: Mapping[str, Reference] = field(default_factory=dict)
@@ -141,6 +180,13 @@ class EnvSpec:
     def options(self) -> dict[str, float]:
         """Default value of every option."""
         return {name: rule.default for name, rule in self.option_rules.items()}
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The rewards that it can be had with."""
+        beyond = self.sparse is not None and issubclass(self.sparse, Progress)
+        sparse = () if self.sparse is None else ("sparse", "beyond") if beyond else ("sparse",)
+        return ("dense", *sparse, "delay-K")
 
     @property
     def random_return(self) -> float | None:
@@ -190,30 +236,49 @@ def check(config: EnvConfig) -> EnvConfig:
     """Return `config` with every default filled in, or say what is wrong with it.
 
     Raises:
-        RlfdError: If name, start or an option is unknown, has the wrong type or is out of range.
+        RlfdError: If name, start, reward or an option is unknown, has the wrong type or is out of
+            range, or the environment has no such reward.
     """
     known = spec(config.name)
     if config.start not in known.starts:
         raise unknown_name(f"start of {config.name}", config.start, known.starts)
+    _check_reward(config.reward, known)
     if config.name not in SPECS:
-        return EnvConfig(config.name, config.start, _plain_json(config))
+        return dataclasses.replace(config, options=_plain_json(config))
     options: dict[str, Json] = {
-        name: rule.default
-        for name, rule in known.option_rules.items()
-        if config.start in rule.starts
+        name: rule.default for name, rule in known.option_rules.items() if rule.belongs_to(config)
     }
     for name, value in config.options.items():
         rule = known.option_rules.get(name)
         if rule is None:
             hint = "" if known.option_rules else f"{config.name} has no options"
             raise unknown_name(f"option of {config.name}", name, known.option_rules, hint)
-        if config.start not in rule.starts:
-            raise RlfdError(
-                f"option '{name}' does not belong to start '{config.start}' of {config.name}",
-                f"it can be set with start {' or '.join(rule.starts)}",
-            )
+        for what, given, allowed in (
+            ("start", config.start, rule.starts),
+            ("reward", config.reward, rule.rewards),
+        ):
+            if allowed and given not in allowed:
+                raise RlfdError(
+                    f"option '{name}' does not belong to {what} '{given}' of {config.name}",
+                    f"it can be set with {what} {' or '.join(allowed)}",
+                )
         options[name] = _in_range(f"option '{name}' of {config.name}", value, rule)
-    return EnvConfig(config.name, config.start, options)
+    return dataclasses.replace(config, options=options)
+
+
+def _check_reward(reward: str, known: EnvSpec) -> None:
+    if reward in known.rewards and reward != "delay-K":
+        return
+    if reward in ("sparse", "beyond"):
+        having = [name for name, other in SPECS.items() if reward in other.rewards]
+        raise RlfdError(
+            f"{known.name} has no reward '{reward}', it has {', '.join(known.rewards)}",
+            f"environments that have one: {', '.join(having)}",
+        )
+    if re.fullmatch(r"delay-[1-9]\d{0,8}", reward) is None:
+        raise unknown_name("reward", reward, known.rewards, "K stands for a number of steps")
+    if reward == "delay-1":
+        raise RlfdError("reward 'delay-1' is the dense one, expected a delay of at least 2 steps")
 
 
 def _in_range(what: str, value: Json, rule: Option) -> float:
@@ -263,7 +328,18 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     if known.wrap is not None:
         env = known.wrap(env, config)
     _check_spaces(config.name, env)
-    return env
+    return _with_reward(env, config, known)
+
+
+def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environment:
+    kind, _, steps = config.reward.partition("-")
+    if kind == "dense":
+        return env
+    if kind == "delay":
+        return Delayed(env, int(steps))
+    rule: Any = Beyond if kind == "beyond" else known.sparse
+    made: Environment = rule(env, **config.options)  # the rule's own are the only options
+    return made
 
 
 def _check_spaces(name: str, env: Environment) -> None:
@@ -299,6 +375,12 @@ _LANDER_OPTIONS = {
         0.0, 0.0, 1.0, "share of Gymnasium's random push at the start that is kept", ("demo",)
     )
 }
+
+
+def _unit(default: float) -> dict[str, Option]:
+    text = "length of the track that is rewarded"
+    return {"unit": Option(default, 0.01, 1000.0, text, rewards=("sparse", "beyond"))}
+
 
 SPECS: dict[str, EnvSpec] = {
     entry.name: entry
@@ -359,6 +441,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="CartPole",
             gym_id="CartPole-v1",
+            sparse=Balanced,
             default_demonstrator="controller",
             references={
                 "standard": Reference(22.9, None, 500.0, None),
@@ -376,6 +459,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="MountainCar",
             gym_id="MountainCar-v0",
+            sparse=Goal,
             references={
                 "standard": Reference(-200.0, None, None, None),
             },
@@ -384,6 +468,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="MountainCarContinuous",
             gym_id="MountainCarContinuous-v0",
+            sparse=Goal,
             description="the same with a throttle: 100 at the goal, less what it cost; 999 steps",
         ),
         EnvSpec(
@@ -394,41 +479,55 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="HalfCheetah",
             gym_id="HalfCheetah-v5",
+            option_rules=_unit(5.0),
+            sparse=Progress,
             description="run on two legs in a plane; 6 actions, 17 observations; never ends early",
         ),
         EnvSpec(
             name="Hopper",
             gym_id="Hopper-v5",
+            option_rules=_unit(1.0),
+            sparse=Progress,
             description="hop on one leg in a plane; 3 actions, 11 observations; ends with a fall",
         ),
         EnvSpec(
             name="Walker2d",
             gym_id="Walker2d-v5",
+            option_rules=_unit(1.0),
+            sparse=Progress,
             description="walk on two legs in a plane; 6 actions, 17 observations; ends with a fall",
         ),
         EnvSpec(
             name="Ant",
             gym_id="Ant-v5",
+            option_rules=_unit(1.0),
+            sparse=Progress,
             description="walk on four legs; 8 actions, 105 observations; ends with a fall",
         ),
         EnvSpec(
             name="Humanoid",
             gym_id="Humanoid-v5",
+            option_rules=_unit(1.0),
+            sparse=Progress,
             description="walk upright; 17 actions, 348 observations; ends with a fall",
         ),
         EnvSpec(
             name="Swimmer",
             gym_id="Swimmer-v5",
+            option_rules=_unit(1.0),
+            sparse=Progress,
             description="swim with three links in a plane; 2 actions, 8 observations",
         ),
         EnvSpec(
             name="Reacher",
             gym_id="Reacher-v5",
+            sparse=Reached,
             description="bring an arm's tip to a target; 2 actions, 10 observations, 50 steps",
         ),
         EnvSpec(
             name="InvertedDoublePendulum",
             gym_id="InvertedDoublePendulum-v5",
+            sparse=Upright,
             description="balance two poles on a cart; 1 action, 9 observations; ends with a fall",
         ),
     )

@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium
 import numpy as np
 import numpy.typing as npt
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rlfd.envs.registry import EnvConfig, check, make, spec
 from rlfd.errors import RlfdError, RunFailed
@@ -53,7 +52,8 @@ class EpisodeRecord:
         env_steps: The world's count when it ended.
         env_index: Which environment of the vector played it.
         seed: Seed of its reset; None when it went on with the generator of the episode before.
-        episode_return: Sum of the raw rewards.
+        episode_return: Sum of the rewards.
+        dense_return: Sum of the environment's own dense rewards; the same unless it has another.
         episode_length: Number of actions.
         terminated: Whether the task ended it.
         truncated: Whether it was cut.
@@ -65,6 +65,7 @@ class EpisodeRecord:
     env_index: int
     seed: int | None
     episode_return: float
+    dense_return: float
     episode_length: int
     terminated: bool
     truncated: bool
@@ -130,21 +131,15 @@ class World:
         self.seconds = 0.0
         self._has_success = spec(self.config.name).has_success
         self._envs = [_ResetRecorder(make(self.config)) for _ in range(num_envs)]
-        self._vector: SyncVectorEnv[Any, Any] = SyncVectorEnv(
-            [lambda env=env: env for env in self._envs],  # type: ignore[misc]
-            autoreset_mode=AutoresetMode.SAME_STEP,
-        )
-        # Everything below relies on it, and a version of Gymnasium that ignores the argument
-        # would silently shift every transition at an episode's end.
-        assert self._vector.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-        inner = self._vector.single_observation_space
+        inner = self._envs[0].observation_space
         assert isinstance(inner, gymnasium.spaces.Box)  # `make` saw to it
         self.observation_space = inner
-        self.action_space: gymnasium.Space[Any] = self._vector.single_action_space
-        self._check_float = np.issubdtype(self.observation_space.dtype, np.floating)
+        self.action_space: gymnasium.Space[Any] = self._envs[0].action_space
 
         seeds = np.random.SeedSequence(seed).generate_state(num_envs)
-        self.observations: Array = self._vector.reset(seed=[int(s) for s in seeds])[0]
+        first = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)]
+        self._check_shape(first[0])
+        self.observations: Array = np.array(first, self.observation_space.dtype)
         self._returns = np.zeros(num_envs, np.float64)
         # The actions of all running episodes: one array per step, the oldest ones dropped as soon
         # as no running episode began before them.
@@ -161,25 +156,36 @@ class World:
             actions: One action for each environment. Shape (N, ...).
 
         Raises:
-            RunFailed: If an observation or a reward is not finite.
+            RunFailed: If an action, an observation or a reward is not finite.
         """
         began = time.perf_counter()
         actions = np.array(actions)  # a copy: the caller may reuse its array
-        observations, rewards, terminated, truncated, infos = self._vector.step(actions)
+        self._check_finite("action", actions)
+        next_observations = np.empty_like(self.observations)
+        rewards = np.empty(self.num_envs, np.float64)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        truncated = np.zeros(self.num_envs, np.bool_)
+        infos: dict[int, dict[str, Any]] = {}  # of the episodes that ended
+        for index, env in enumerate(self._envs):
+            observation, reward, ends, cut, info = env.step(actions[index])
+            next_observations[index] = observation
+            rewards[index] = reward
+            if ends or cut:
+                terminated[index], truncated[index] = ends, not ends
+                infos[index] = info
         self._actions.append(actions)
         self._steps += 1
         self.env_steps += self.num_envs
         self._returns += rewards
-        next_observations = observations
-        if "final_obs" in infos:
-            ended = terminated | truncated
-            truncated &= ~terminated
-            next_observations = observations.copy()
-            for index in np.flatnonzero(ended):
-                next_observations[index] = infos["final_obs"][index]
-            self._check_finite(next_observations, rewards)
-            self._close_episodes(ended, terminated, truncated, infos["final_info"])
-        self._check_finite(observations, rewards)
+        self._check_finite("reward", rewards)
+        self._check_finite("observation", next_observations)
+        observations = next_observations
+        if infos:
+            observations = next_observations.copy()
+            for index in infos:
+                observations[index] = self._envs[index].reset()[0]
+            self._check_finite("observation", observations)
+            self._close_episodes(infos, terminated, truncated)
         transitions = Transitions(
             observations=self.observations,
             actions=actions,
@@ -200,7 +206,8 @@ class World:
 
     def close(self) -> None:
         """Release the environments."""
-        self._vector.close()
+        for env in self._envs:
+            env.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as JSON values and arrays."""
@@ -232,7 +239,9 @@ class World:
             RlfdError: If `state` belongs to another environment or number of environments, or the
                 environment did not do the same again.
         """
-        if state["env"] != self.config.to_json() or state["num_envs"] != self.num_envs:
+        if check(EnvConfig.from_json(state["env"])) != self.config or (
+            state["num_envs"] != self.num_envs
+        ):
             raise RlfdError(
                 f"the saved world has {state['num_envs']} of {state['env']}, "
                 f"expected {self.num_envs} of {self.config.to_json()}"
@@ -252,7 +261,11 @@ class World:
         self.observations = observations
         self.env_steps = int(state["env_steps"])
         self._returns = np.array(state["returns"], np.float64)
-        self._finished = [EpisodeRecord(**record) for record in state["finished"]]
+        self._finished = [
+            # a state of a version without other rewards has no dense return
+            EpisodeRecord(**{"dense_return": record["episode_return"], **record})
+            for record in state["finished"]
+        ]
         self._rebuild_actions(replayed)
 
     def _rebuild_actions(self, replayed: list[Array]) -> None:
@@ -270,24 +283,24 @@ class World:
 
     def _close_episodes(
         self,
-        ended: npt.NDArray[np.bool_],
+        infos: Mapping[int, Mapping[str, Any]],
         terminated: npt.NDArray[np.bool_],
         truncated: npt.NDArray[np.bool_],
-        info: dict[str, Any],
     ) -> None:
-        success, landed = info["success"] if self._has_success else None, info.get("landed")
-        for index in map(int, np.flatnonzero(ended)):
+        for index, info in infos.items():
+            episode_return = float(self._returns[index])
             self._finished.append(
                 EpisodeRecord(
                     env_steps=self.env_steps,
                     env_index=index,
                     seed=self._envs[index].ended_seed,
-                    episode_return=float(self._returns[index]),
+                    episode_return=episode_return,
+                    dense_return=float(info.get("dense_return", episode_return)),
                     episode_length=int(self._steps - self._begins[index]),
                     terminated=bool(terminated[index]),
                     truncated=bool(truncated[index]),
-                    success=None if success is None else bool(success[index]),
-                    landed=None if landed is None else bool(landed[index]),
+                    success=bool(info["success"]) if self._has_success else None,
+                    landed=bool(info["landed"]) if "landed" in info else None,
                 )
             )
             self._returns[index] = 0.0
@@ -297,16 +310,20 @@ class World:
             self._actions.popleft()
             self._first_step += 1
 
-    def _check_finite(self, observations: Array, rewards: npt.NDArray[np.float64]) -> None:
-        if np.isfinite(rewards).all() and (
-            not self._check_float or np.isfinite(observations).all()
-        ):
+    def _check_shape(self, observation: Any) -> None:
+        expected, found = self.observation_space.shape, np.shape(observation)
+        if found != expected:
+            raise RlfdError(
+                f"environment '{self.config.name}' returned an observation of shape {found}, its "
+                f"observation space says {expected}"
+            )
+
+    def _check_finite(self, what: str, values: Array) -> None:
+        if values.dtype.kind != "f" or np.isfinite(values).all():
             return
-        for what, values in (("reward", rewards), ("observation", observations)):
-            rows = np.flatnonzero(~np.isfinite(values).reshape(self.num_envs, -1).all(axis=1))
-            if len(rows):
-                raise RunFailed(
-                    f"environment '{self.config.name}' returned a {what} that is not a finite "
-                    f"number, in environment {rows[0]} of {self.num_envs} at env step "
-                    f"{self.env_steps}"
-                )
+        rows = np.flatnonzero(~np.isfinite(values).reshape(self.num_envs, -1).all(axis=1))
+        who = "was given an action" if what == "action" else f"returned a {what}"
+        raise RunFailed(
+            f"environment '{self.config.name}' {who} that is not a finite number, in environment "
+            f"{rows[0]} of {self.num_envs} at env step {self.env_steps}"
+        )
