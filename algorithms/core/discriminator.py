@@ -1,0 +1,327 @@
+"""The discriminator of adversarial imitation, a part that any learner can be paid by.
+
+A network ℓ_φ(s, a) whose sigmoid D is the probability that a pair was *demonstrated*:
+
+    L_D = -E_demo log D - E_own log(1 - D) - c E[H(D)] + λ E[(‖∇_z ℓ(ẑ)‖ - 1)²]
+
+with H the entropy of a coin of bias D, over both sides, and ẑ on segments between demonstrated and
+own pairs (Gulrajani et al., 2017). At its minimum (c = λ = 0) D = ρ_E / (ρ_E + ρ_π). The original
+papers let D be the probability of the learner; that turns the sign of ℓ and nothing else.
+
+Pairs are compared as rows (s, features of a), standardised by the mean and std of both sides
+together, so that neither can be told from the other by its scale.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, Metrics, Problem, hyper
+from rlfd.algorithms.core.absorbing import AbsorbingMode
+from rlfd.algorithms.core.distributions import Distribution
+from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.networks import Activation, mlp
+from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
+from rlfd.algorithms.core.timing import timed
+from rlfd.seeding import derive
+
+__all__ = [
+    "Discriminator",
+    "DiscriminatorFields",
+    "RewardForm",
+    "coin_entropy",
+    "discrimination_loss",
+    "gradient_penalty",
+    "imitation_reward",
+]
+
+RewardForm = Literal["gail", "neg", "airl", "bounded"]
+
+INPUT_CLIP = 10.0  # of standardised rows
+SATURATED = math.log(99.0)  # |ℓ| from which on D is within a hundredth of 0 or 1
+
+
+def imitation_reward(logits: Tensor, form: RewardForm) -> Tensor:
+    """Return what the learner is paid for pairs of the given logits ℓ.
+
+        gail     -log(1 - D) = softplus(ℓ)      never negative: pays for staying alive
+        neg      log D = -softplus(-ℓ)          never positive: pays for ending early
+        airl     log D - log(1 - D) = ℓ         of both signs
+        bounded  D = sigmoid(ℓ)                 never negative, at most 1
+
+    Finite, also where D is 0 or 1 to machine precision.
+
+    Args:
+        logits: ℓ. Any shape.
+        form: Which of them.
+
+    Returns:
+        Shape of `logits`.
+    """
+    if form == "gail":
+        return -F.logsigmoid(-logits)
+    if form == "neg":
+        return F.logsigmoid(logits)
+    return logits if form == "airl" else torch.sigmoid(logits)
+
+
+def coin_entropy(logits: Tensor) -> Tensor:
+    """Return H(D) = -D log D - (1 - D) log(1 - D), nats. Shape of `logits`."""
+    return F.softplus(logits) - torch.sigmoid(logits) * logits
+
+
+def discrimination_loss(demo_logits: Tensor, own_logits: Tensor) -> Tensor:
+    """Return -E_demo log D - E_own log(1 - D), 2 log 2 for a D that knows nothing.
+
+    Args:
+        demo_logits: ℓ of demonstrated pairs. Shape (B,).
+        own_logits: ℓ of the learner's pairs. Shape (B',).
+
+    Returns:
+        A scalar.
+    """
+    return -F.logsigmoid(demo_logits).mean() - F.logsigmoid(-own_logits).mean()
+
+
+def gradient_penalty(slopes: Tensor) -> Tensor:
+    """Return E[(‖∇_z ℓ(ẑ)‖ - 1)²].
+
+    Args:
+        slopes: ∇_z ℓ at interpolated rows. Shape (B, W).
+
+    Returns:
+        A scalar.
+    """
+    # The floor keeps the root's own derivative finite where ℓ is flat.
+    norms = slopes.square().sum(1).clamp(min=1e-24).sqrt()
+    return (norms - 1.0).square().mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorFields(AlgorithmConfig):
+    """Hyperparameters of the discriminator and of the reward made from it."""
+
+    reward_form: RewardForm = hyper("gail", "-log(1 - D), log D, the logit ℓ, or D")
+    absorbing: AbsorbingMode = hyper(
+        "off", "after a terminal transition: nothing, a neutral reward for ever, or a learned one"
+    )
+    d_steps: int = hyper(10, "Adam steps of the discriminator per iteration", low=1)
+    d_batch_size: int = hyper(256, "pairs per step from each side", low=1)
+    d_learning_rate: float = hyper(3e-4, "Adam's step size for the discriminator", above=0)
+    d_entropy_weight: float = hyper(1e-3, "c, weight of the discriminator's entropy", low=0)
+    d_gradient_penalty: float = hyper(0.0, "λ, weight of the gradient penalty", low=0)
+    d_hidden: tuple[int, ...] = hyper((100, 100), "widths of its hidden layers", low=1)
+    d_activation: Activation = hyper("tanh", "what follows each of its hidden layers")
+    d_rollouts: int = hyper(1, "rollouts that own pairs are drawn from, the last ones", low=1)
+    subsample: int = hyper(1, "of each demonstration, use every so manieth pair", low=1)
+
+
+class Discriminator:
+    """Network, engine, input statistics and demonstrated rows.
+
+    All its draws come from a generator of its own, so that a learner beside it does what it would
+    do without.
+
+    Args:
+        problem: With demonstrations that have the field `terminated`.
+        config: Hyperparameters.
+        distribution: Of the learner's policy.
+        planned_updates: How many steps it is going to take, for the decision to compile.
+    """
+
+    metric_definitions: ClassVar[dict[str, str]] = {
+        "discriminator/loss": "L_D, with entropy and penalty terms",
+        "discriminator/accuracy_demo": "share of demonstrated pairs with D > 1/2",
+        "discriminator/accuracy_own": "share of own pairs with D < 1/2",
+        "discriminator/logit_demo": "mean of ℓ over demonstrated pairs",
+        "discriminator/logit_own": "mean of ℓ over own pairs",
+        "discriminator/saturation": "share of all pairs with D < 0.01 or D > 0.99",
+        "discriminator/gradient_penalty": "E[(‖∇_z ℓ(ẑ)‖ - 1)²]; 0 where its weight is 0",
+        "discriminator/grad_norm": "norm of the gradient of L_D",
+    }
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: DiscriminatorFields,
+        distribution: Distribution,
+        *,
+        planned_updates: int,
+    ) -> None:
+        assert problem.demonstrations is not None
+        self.config, self.device, self.distribution = config, problem.device, distribution
+        self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
+        self._indicator = config.absorbing == "indicator"
+        self.width = math.prod(problem.observation_shape) + distribution.num_features
+        self.width += self._indicator
+        self.network = mlp(
+            [self.width, *config.d_hidden, 1],
+            layer_norm=False,
+            activation=config.d_activation,
+            generator=torch.Generator(device=self.device).manual_seed(
+                derive(problem.seed, "discriminator weights")
+            ),
+            device=self.device,
+        )
+        self.engine = UpdateEngine(
+            self.network,
+            self._loss,
+            Adam(config.d_learning_rate, planned_updates=max(1, planned_updates)),
+            compile=problem.compile,
+        )
+        self._moments = RunningMoments(self.width, self.device)
+        self._set_statistics()
+        self.demo_rows = self._demonstrated(problem.demonstrations)
+
+    def _demonstrated(self, demos: DemoTensors) -> Tensor:
+        """Rows of the demonstrations, so repeated that all are drawn as often as they occur."""
+        assert demos.terminated is not None
+        every, ids = self.config.subsample, demos.episode_ids
+        lengths = torch.bincount(ids)
+        times = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[ids]
+        offsets = torch.randint(every, (len(lengths),), generator=self.generator)
+        # an offset beyond the end of a short demonstration would leave nothing of it
+        kept = (times % every == offsets.minimum(lengths - 1)[ids]).nonzero()[:, 0]
+        rows = self.rows(
+            demos.observations[kept].to(self.device),
+            self.distribution.encode(demos.actions[kept].to(self.device)),
+        )
+        # Thinned rows stand for `every` times as many; ends are not thinned.
+        return self.with_absorbing(
+            rows.repeat(every if self._indicator else 1, 1), int(demos.terminated.sum())
+        )
+
+    def rows(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Join pairs to what the network sees, before standardisation.
+
+        Args:
+            observations: Shape (B, *observation_shape).
+            actions: In the policy's units. Shape (B,) or (B, k).
+
+        Returns:
+            Shape (B, W).
+        """
+        features = self.distribution.features(actions)
+        parts = [observations.flatten(1).to(features), features]
+        if self._indicator:
+            parts.append(torch.zeros_like(features[:, :1]))
+        return torch.cat(parts, dim=1)
+
+    def with_absorbing(self, rows: Tensor, terminations: int) -> Tensor:
+        """Append (s_abs, 0) once for each episode that terminated, where there is an indicator."""
+        if not self._indicator:
+            return rows
+        absorbing = rows.new_zeros(terminations, self.width)
+        absorbing[:, -1] = 1.0
+        return torch.cat([rows, absorbing])
+
+    def observe(self, rows: Tensor) -> None:
+        """Take rows (B, W) into the statistics; those of the absorbing state do not count."""
+        self._moments.update(rows[rows[:, -1] == 0.0] if self._indicator else rows)
+        self._set_statistics()
+
+    def _set_statistics(self) -> None:
+        self._mean = self._moments.mean.to(torch.get_default_dtype())
+        self._std = usable_std(self._moments.variance.sqrt()).to(torch.get_default_dtype())
+
+    def standardise(self, rows: Tensor) -> Tensor:
+        """Return the network's inputs z of rows (B, W); the absorbing state is 0 there too."""
+        inputs = ((rows - self._mean) / self._std).clamp(-INPUT_CLIP, INPUT_CLIP)
+        if not self._indicator:
+            return inputs
+        absorbing = rows[:, -1:]
+        return torch.cat([inputs[:, :-1] * (1.0 - absorbing), absorbing], dim=1)
+
+    @torch.no_grad()
+    def logits(self, rows: Tensor) -> Tensor:
+        """Return ℓ of rows (B, W). Shape (B,)."""
+        logits: Tensor = self.network(self.standardise(rows))[:, 0]
+        return logits
+
+    def absorbing_logit(self) -> Tensor:
+        """Return ℓ(s_abs, 0), a scalar; 0, undecided, where the discriminator never sees s_abs."""
+        if not self._indicator:
+            return torch.zeros((), device=self.device)
+        nothing = torch.zeros(0, self.width, device=self.device)
+        return self.logits(self.with_absorbing(nothing, 1))[0]
+
+    def _loss(
+        self, parameters: Parameters, _: Parameters, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+
+        def logits_of(inputs: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self.network, parameters, (inputs,))
+            return logits[:, 0]
+
+        demo, own = batch["demo"], batch["own"]
+        logits = logits_of(torch.cat([demo, own]))
+        demo_logits, own_logits = logits.chunk(2)
+        loss = discrimination_loss(demo_logits, own_logits)
+        loss = loss - config.d_entropy_weight * coin_entropy(logits).mean()
+        penalty = torch.zeros_like(loss)
+        if config.d_gradient_penalty > 0.0:
+            between = torch.lerp(own, demo, batch["mix"])  # ẑ
+            slopes = torch.func.grad(lambda inputs: logits_of(inputs).sum())(between)
+            penalty = gradient_penalty(slopes)
+            loss = loss + config.d_gradient_penalty * penalty
+        return loss, {
+            "discriminator/loss": loss,
+            "discriminator/accuracy_demo": (demo_logits > 0).to(loss.dtype).mean(),
+            "discriminator/accuracy_own": (own_logits < 0).to(loss.dtype).mean(),
+            "discriminator/logit_demo": demo_logits.mean(),
+            "discriminator/logit_own": own_logits.mean(),
+            "discriminator/saturation": (logits.abs() > SATURATED).to(loss.dtype).mean(),
+            "discriminator/gradient_penalty": penalty,
+        }
+
+    def learn(self, own_rows: Tensor) -> None:
+        """Make `d_steps` steps on minibatches of own rows (M, W) and as many demonstrated ones."""
+        count, size = self.config.d_steps, self.config.d_batch_size
+        own, demo = (self._shuffled(rows, count * size) for rows in (own_rows, self.demo_rows))
+        self.observe(torch.cat([own, demo]))
+        for own_part, demo_part in zip(own.split(size), demo.split(size), strict=True):
+            self.step(own_part, demo_part)
+
+    def step(self, own_rows: Tensor, demo_rows: Tensor) -> None:
+        """Make one Adam step on L_D. Both of shape (B, W)."""
+        batch = {"own": self.standardise(own_rows), "demo": self.standardise(demo_rows)}
+        if self.config.d_gradient_penalty > 0.0:
+            shape = (len(own_rows), 1)
+            batch["mix"] = torch.rand(shape, generator=self.generator).to(self.device)
+        self.engine.step(batch)
+
+    @timed("sample")
+    def _shuffled(self, rows: Tensor, count: int) -> Tensor:
+        """Return `count` rows: all in random order, as often as necessary."""
+        passes = -(-count // len(rows))
+        orders = [torch.randperm(len(rows), generator=self.generator) for _ in range(passes)]
+        return rows[torch.cat(orders)[:count].to(rows.device)]
+
+    def drain(self) -> Metrics:
+        """Return the metrics' means over the steps since the last call."""
+        metrics = self.engine.drain()
+        metrics["discriminator/grad_norm"] = metrics.pop("optim/grad_norm")
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "engine": self.engine.state_dict(),
+            "moments": self._moments.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.engine.load_state_dict(state["engine"])
+        self._moments.load_state_dict(state["moments"])
+        self._set_statistics()
+        self.generator.set_state(state["generator"])
