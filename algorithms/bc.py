@@ -3,10 +3,11 @@
 Pomerleau (1991); the base line of every later imitation paper. With N pairs (s, a):
 
     L_NLL = -(1/N) Σ log π(a|s) - β_H mean H(π(·|s)) + λ_2 ‖θ‖²
-    L_MSE =  (1/N) Σ ‖a - π(s)‖²                                (continuous actions, deterministic)
+    L_MSE =  (1/N) Σ ‖a - π(s)‖² + λ_2 ‖θ‖²                     (continuous actions, deterministic)
 
 Trained with early stopping on held-out *trajectories*: neighbouring observations in both halves
-would hide overfitting.
+would hide overfitting. The log-std of continuous actions is no part of ‖θ‖², which would draw it to
+0.
 
 Departures from common practice: none. Sums are divided by N, not by the number of trajectories;
 `weighting=trajectories` gives every trajectory the same weight instead (w = N / (m T_i)). The last,
@@ -22,7 +23,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from rlfd.algorithms.base import (
@@ -38,12 +39,14 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
-from rlfd.algorithms.core.networks import mlp
+from rlfd.algorithms.core.minibatches import shuffled
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork
+from rlfd.algorithms.core.normaliser import usable_std
 from rlfd.algorithms.core.timing import timed
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
-__all__ = ["BC", "BCConfig", "EarlyStopping", "PolicyNetwork", "split_trajectories"]
+__all__ = ["BC", "BCConfig", "EarlyStopping", "split_trajectories"]
 
 logger = logging.getLogger("rlfd.bc")
 
@@ -67,33 +70,15 @@ class BCConfig(AlgorithmConfig):
     temperature: float = hyper(1.0, "discrete: log-probabilities are softmax(outputs / τ)", above=0)
     normalise: bool = hyper(True, "standardise observations by the training trajectories")
     hidden: tuple[int, ...] = hyper((128, 128), "widths of the hidden layers", low=1)
+    activation: Activation = hyper("relu", "what follows each hidden layer")
     layer_norm: bool = hyper(False, "LayerNorm after each hidden linear layer")
-
-
-class PolicyNetwork(nn.Module):
-    """Standardisation, MLP and the log-std of continuous actions."""
-
-    def __init__(
-        self, problem: Problem, config: BCConfig, num_outputs: int, generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        inputs = math.prod(problem.observation_shape)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.zeros(inputs, device=problem.device))
-        self.register_buffer("std", torch.ones(inputs, device=problem.device))
-        self.log_std = nn.Parameter(torch.zeros(num_outputs, device=problem.device))
-        self.body = mlp(
-            [inputs, *config.hidden, num_outputs],
-            layer_norm=config.layer_norm,
-            generator=generator,
-            device=problem.device,
-        )
-
-    def forward(self, observations: Tensor) -> Tensor:
-        """Map observations (B, *observation_shape) to outputs (B, K)."""
-        outputs: Tensor = self.body((observations.flatten(1) - self.mean) / self.std)
-        return outputs
+    log_std_start: float = hyper(
+        0.0,
+        "continuous actions: first log-std, where the bounds are ±1; loss=mse leaves it there, "
+        "for a method that goes on from this policy",
+        low=-5,
+        high=2,
+    )
 
 
 def split_trajectories(
@@ -187,7 +172,14 @@ class BC(Algorithm):
         weight_generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.distribution = make_distribution(problem.action)
         self.network = PolicyNetwork(
-            problem, config, self.distribution.num_outputs, weight_generator
+            problem.observation_shape,
+            self.distribution.num_outputs,
+            hidden=config.hidden,
+            layer_norm=config.layer_norm,
+            activation=config.activation,
+            log_std_start=config.log_std_start,
+            generator=weight_generator,
+            device=problem.device,
         )
         train, validation, by_trajectory = split_trajectories(
             demos, config.validation_fraction, self.generator
@@ -205,9 +197,7 @@ class BC(Algorithm):
         if config.normalise:
             flat = self._train["observations"].flatten(1)
             self.network.mean.copy_(flat.mean(0))
-            # a dimension that hardly varies (a leg contact, a constant) keeps its own scale
-            std = flat.std(0, correction=0)
-            self.network.std.copy_(torch.where(std > 1e-6, std, torch.ones_like(std)))
+            self.network.std.copy_(usable_std(flat.std(0, correction=0)))
         self.batch_size = min(config.batch_size, len(train))
         per_epoch = len(train) // self.batch_size
         self.engine = UpdateEngine(
@@ -226,7 +216,8 @@ class BC(Algorithm):
         if self.config.weighting == "trajectories":
             mean_length = demos.num_transitions / demos.num_episodes
             weights = (mean_length / lengths[demos.episode_ids]).float()
-        data = {"observations": demos.observations, "actions": demos.actions, "weights": weights}
+        actions = self.distribution.encode(demos.actions)
+        data = {"observations": demos.observations, "actions": actions, "weights": weights}
         return {name: value.to(self.device) for name, value in data.items()}
 
     def _outputs(self, parameters: Parameters, observations: Tensor) -> Tensor:
@@ -238,8 +229,7 @@ class BC(Algorithm):
     def _losses(self, outputs: Tensor, parameters: Parameters, actions: Tensor) -> Tensor:
         """The summands of L_NLL or L_MSE. Shape (B,)."""
         if self.config.loss == "mse":
-            assert isinstance(self.distribution, Gaussian)
-            return (self.distribution.to_unit(actions) - outputs).square().sum(-1)
+            return (actions - outputs).square().sum(-1)
         return -self.distribution.log_prob(outputs, parameters["log_std"], actions)
 
     def _loss(
@@ -251,7 +241,8 @@ class BC(Algorithm):
         entropy = self.distribution.entropy(outputs, parameters["log_std"]).mean()
         if config.loss == "nll":
             loss = loss - config.entropy_weight * entropy
-        squares = torch.stack([value.square().sum() for value in parameters.values()]).sum()
+        weights = [value for name, value in parameters.items() if name != "log_std"]
+        squares = torch.stack([value.square().sum() for value in weights]).sum()
         loss = loss + config.l2 * squares
         return loss, {"loss/train": loss, "policy/entropy": entropy}
 
@@ -263,6 +254,7 @@ class BC(Algorithm):
         losses = data["weights"] * self._losses(outputs, parameters, data["actions"])
         chosen, actions = self.distribution.mode(outputs), data["actions"]
         if isinstance(self.distribution, Gaussian):
+            chosen = self.distribution.features(chosen)  # clipped, as the environment does
             variance = actions.var(dim=0, correction=0).sum().clamp(min=1e-12)
             accuracy = 1.0 - (chosen - actions).square().sum(-1).mean() / variance
         else:
@@ -277,7 +269,7 @@ class BC(Algorithm):
 
     def iteration(self, world: World | None) -> Metrics:
         """Make one pass over the training trajectories, then look at the held-out ones."""
-        for batch in self._shuffled_batches():
+        for batch in shuffled(self._train, self.batch_size, self.generator):
             self.engine.step(batch)
             self.updates += 1
         self.epoch += 1
@@ -293,17 +285,6 @@ class BC(Algorithm):
             self.engine.load_parameters(self.stopping.kept)
         self._finished = True
 
-    @timed("sample")
-    def _shuffled_batches(self) -> list[Batch]:
-        count = len(self._train["weights"])
-        order = torch.randperm(count, generator=self.generator).to(self.device)
-        data = {name: value[order] for name, value in self._train.items()}
-        size = self.batch_size
-        return [
-            {name: value[start : start + size] for name, value in data.items()}
-            for start in range(0, count - size + 1, size)
-        ]
-
     @timed("act")
     @torch.no_grad()
     def act(
@@ -317,7 +298,7 @@ class BC(Algorithm):
             actions = self.distribution.mode(outputs)
         else:
             actions = self.distribution.sample(outputs, parameters["log_std"], generator)
-        chosen: np.ndarray = actions.cpu().numpy()
+        chosen: np.ndarray = self.distribution.decode(actions).cpu().numpy()
         return chosen
 
     def policy_state(self) -> dict[str, Tensor]:

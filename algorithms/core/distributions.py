@@ -1,7 +1,8 @@
-"""Action distributions of supervised policies, one for each kind of action space.
+"""Action distributions of policies, one for each kind of action space.
 
-Each maps a network's outputs (B, K) to log-probabilities and actions. Continuous actions are
-handled in the range [-1, 1]: a linear map of the space's bounds.
+Each maps a network's outputs (B, K) to log-probabilities and actions. Actions are in the *policy's
+units*: continuous ones in the range that maps the space's bounds to [-1, 1], not clipped, since a
+density belongs to what was drawn; others as they are. `encode` and `decode` change units.
 """
 
 from __future__ import annotations
@@ -35,11 +36,29 @@ class Distribution(Protocol):
     def num_outputs(self) -> int:
         """K, network outputs per observation."""
 
+    @property
+    def num_features(self) -> int:
+        """F, numbers that `features` makes of an action."""
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Change actions from the environment's units to the policy's."""
+
+    def decode(self, actions: Tensor) -> Tensor:
+        """Change actions from the policy's units to the environment's, clipped to its bounds."""
+
+    def features(self, actions: Tensor) -> Tensor:
+        """What a kernel or a discriminator sees of an action. Shape (B, F)."""
+
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (density) of actions. Shape (B,)."""
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy in nats. Shape (B,)."""
+
+    def kl(
+        self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
+    ) -> Tensor:
+        """KL(old ‖ new) in nats. Shape (B,)."""
 
     def mode(self, outputs: Tensor) -> Tensor:
         """Most likely actions."""
@@ -48,11 +67,27 @@ class Distribution(Protocol):
         """Drawn actions."""
 
 
-class Categorical:
+class _AsTheyAre:
+    """Actions whose units are the same for policy and environment."""
+
+    def encode(self, actions: Tensor) -> Tensor:
+        """Change nothing."""
+        return actions
+
+    def decode(self, actions: Tensor) -> Tensor:
+        """Change nothing."""
+        return actions
+
+
+class Categorical(_AsTheyAre):
     """One choice among A: softmax of A outputs. Actions (B,)."""
 
     def __init__(self, spec: ActionSpec) -> None:
-        self.num_outputs = spec.sizes[0]
+        self.num_outputs = self.num_features = spec.sizes[0]
+
+    def features(self, actions: Tensor) -> Tensor:
+        """One-hot. Shape (B, A)."""
+        return F.one_hot(actions, self.num_outputs).to(torch.get_default_dtype())
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Minus the cross entropy. Shape (B,)."""
@@ -61,6 +96,13 @@ class Categorical:
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy in nats. Shape (B,)."""
         return soft.boltzmann_entropy(outputs, 1.0)
+
+    def kl(
+        self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
+    ) -> Tensor:
+        """Σ_a p_old(a) (log p_old(a) - log p(a)). Shape (B,)."""
+        old = torch.log_softmax(old_outputs, dim=-1)
+        return (old.exp() * (old - torch.log_softmax(outputs, dim=-1))).sum(-1)
 
     def mode(self, outputs: Tensor) -> Tensor:
         """Most likely action. Shape (B,)."""
@@ -71,15 +113,21 @@ class Categorical:
         return soft.sample(outputs, generator)
 
 
-class MultiCategorical:
+class MultiCategorical(_AsTheyAre):
     """Several independent choices: softmax per choice. Actions (B, k)."""
 
     def __init__(self, spec: ActionSpec) -> None:
         self.sizes = list(spec.sizes)
-        self.num_outputs = sum(self.sizes)
+        self.num_outputs = self.num_features = sum(self.sizes)
+        self._choices = [Categorical(ActionSpec("discrete", (size,))) for size in self.sizes]
 
     def _parts(self, outputs: Tensor) -> tuple[Tensor, ...]:
         return torch.split(outputs, self.sizes, dim=-1)
+
+    def features(self, actions: Tensor) -> Tensor:
+        """One-hot per choice, side by side. Shape (B, A_1 + ... + A_k)."""
+        parts = zip(self._choices, actions.unbind(-1), strict=True)
+        return torch.cat([choice.features(part) for choice, part in parts], dim=-1)
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Sum over the choices. Shape (B,)."""
@@ -91,6 +139,13 @@ class MultiCategorical:
         parts = [soft.boltzmann_entropy(part, 1.0) for part in self._parts(outputs)]
         return torch.stack(parts).sum(0)
 
+    def kl(
+        self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
+    ) -> Tensor:
+        """Sum over the choices. Shape (B,)."""
+        parts = zip(self._choices, self._parts(old_outputs), self._parts(outputs), strict=True)
+        return torch.stack([c.kl(old, old_log_std, new, log_std) for c, old, new in parts]).sum(0)
+
     def mode(self, outputs: Tensor) -> Tensor:
         """Most likely choices. Shape (B, k)."""
         return torch.stack([part.argmax(-1) for part in self._parts(outputs)], dim=-1)
@@ -100,11 +155,15 @@ class MultiCategorical:
         return torch.stack([soft.sample(part, generator) for part in self._parts(outputs)], dim=-1)
 
 
-class Bernoulli:
+class Bernoulli(_AsTheyAre):
     """k independent switches: sigmoid of k outputs. Actions (B, k) of 0 and 1."""
 
     def __init__(self, spec: ActionSpec) -> None:
-        self.num_outputs = spec.sizes[0]
+        self.num_outputs = self.num_features = spec.sizes[0]
+
+    def features(self, actions: Tensor) -> Tensor:
+        """0 and 1. Shape (B, k)."""
+        return actions.to(torch.get_default_dtype())
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Sum over the switches. Shape (B,)."""
@@ -118,6 +177,14 @@ class Bernoulli:
         p = torch.sigmoid(outputs)
         return (F.softplus(outputs) - p * outputs).sum(-1)
 
+    def kl(
+        self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
+    ) -> Tensor:
+        """Sum over the switches of cross entropy minus entropy. Shape (B,)."""
+        p = torch.sigmoid(old_outputs)
+        cross_entropy = F.softplus(outputs) - p * outputs
+        return (cross_entropy - (F.softplus(old_outputs) - p * old_outputs)).sum(-1)
+
     def mode(self, outputs: Tensor) -> Tensor:
         """Most likely switches. Shape (B, k)."""
         return (outputs > 0).to(torch.int8)
@@ -129,46 +196,59 @@ class Bernoulli:
 
 
 class Gaussian:
-    """Diagonal Gaussian in the range [-1, 1] with a learned std that is the same everywhere.
+    """Diagonal Gaussian with a learned std that is the same everywhere; the mean is unsquashed.
 
-    Actions (B, k) in the environment's units; the mean is the network's output, unsquashed.
+    Actions (B, k), the bounds of the space at ±1; what lies outside is clipped on `decode` only.
     """
 
     def __init__(self, spec: ActionSpec) -> None:
-        self.num_outputs = spec.sizes[0]
-        self._low = torch.tensor(spec.low)
-        self._high = torch.tensor(spec.high)
+        self.num_outputs = self.num_features = spec.sizes[0]
+        self._low, self._high = torch.tensor(spec.low), torch.tensor(spec.high)
+        self._middle = (self._high + self._low) / 2.0
+        self._half = (self._high - self._low) / 2.0
 
-    def to_unit(self, actions: Tensor) -> Tensor:
-        """Map actions from the environment's bounds to [-1, 1]."""
-        low, high = self._low.to(actions), self._high.to(actions)
-        return 2.0 * (actions - low) / (high - low) - 1.0
+    def encode(self, actions: Tensor) -> Tensor:
+        """Map the environment's bounds to [-1, 1]."""
+        return (actions - self._middle.to(actions)) / self._half.to(actions)
 
-    def from_unit(self, actions: Tensor) -> Tensor:
-        """Map actions from [-1, 1] to the environment's bounds, clipping what lies outside."""
-        low, high = self._low.to(actions), self._high.to(actions)
-        return low + (actions.clamp(-1.0, 1.0) + 1.0) * 0.5 * (high - low)
+    def decode(self, actions: Tensor) -> Tensor:
+        """Map [-1, 1] to the environment's bounds, clipping what lies outside."""
+        wanted = self._middle.to(actions) + actions * self._half.to(actions)
+        # clipped last: rounding must not lead outside the bounds
+        return torch.clamp(wanted, self._low.to(actions), self._high.to(actions))
+
+    def features(self, actions: Tensor) -> Tensor:
+        """What the environment acts on: clipped to [-1, 1]. Shape (B, k)."""
+        return actions.clamp(-1.0, 1.0)
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
-        """Log-density in unit range, -½ Σ_j ((a_j - μ_j)² / σ_j² + 2 log σ_j + log 2π). (B,)."""
+        """Log-density -½ Σ_j ((a_j - μ_j)² / σ_j² + 2 log σ_j + log 2π). Shape (B,)."""
         log_std = log_std.clamp(*LOG_STD_RANGE)
-        errors = (self.to_unit(actions) - outputs) / log_std.exp()
+        errors = (actions - outputs) / log_std.exp()
         return -0.5 * (errors.square() + 2.0 * log_std + math.log(2.0 * math.pi)).sum(-1)
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
-        """Entropy in nats, in unit range. Shape (B,)."""
+        """Entropy in nats, in the policy's units. Shape (B,)."""
         log_std = log_std.clamp(*LOG_STD_RANGE)
         total = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
         return total.expand(outputs.shape[0])
 
+    def kl(
+        self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
+    ) -> Tensor:
+        """Σ_j log(σ_j / σ_old,j) + (σ_old,j² + (μ_old,j - μ_j)²) / (2 σ_j²) - ½. Shape (B,)."""
+        old_log_std, log_std = old_log_std.clamp(*LOG_STD_RANGE), log_std.clamp(*LOG_STD_RANGE)
+        squares = (2.0 * old_log_std).exp() + (old_outputs - outputs).square()
+        return (log_std - old_log_std + 0.5 * (squares * (-2.0 * log_std).exp() - 1.0)).sum(-1)
+
     def mode(self, outputs: Tensor) -> Tensor:
         """The mean. Shape (B, k)."""
-        return self.from_unit(outputs)
+        return outputs
 
     def sample(self, outputs: Tensor, log_std: Tensor, generator: torch.Generator | None) -> Tensor:
         """Drawn actions. Shape (B, k)."""
         noise = torch.empty_like(outputs).normal_(generator=generator)
-        return self.from_unit(outputs + noise * log_std.clamp(*LOG_STD_RANGE).exp())
+        return outputs + noise * log_std.clamp(*LOG_STD_RANGE).exp()
 
 
 def make_distribution(spec: ActionSpec) -> Distribution:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 from scipy import stats
-from torch.distributions import Bernoulli, Categorical, Normal
+from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 
 from rlfd.algorithms.base import ActionSpec
 from rlfd.algorithms.core.distributions import make_distribution
@@ -85,46 +85,95 @@ def test_cross_entropy_gradient_is_softmax_minus_one_hot(float64):
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-12, atol=1e-12)
 
 
-def test_gaussian_equals_torch_distributions_in_unit_range(float64):
+def test_gaussian_equals_torch_distributions(float64):
     distribution = make_distribution(CONTINUOUS)
-    means, log_std = draw(9, 3), torch.tensor([-1.0, 0.3, 0.0])
-    unit = draw(9, 3, seed=1).clamp(-1, 1)
+    means, log_std, actions = draw(9, 3), torch.tensor([-1.0, 0.3, 0.0]), draw(9, 3, seed=1)
     reference = Normal(means, log_std.exp())
     torch.testing.assert_close(
-        distribution.log_prob(means, log_std, distribution.from_unit(unit)),
-        reference.log_prob(unit).sum(dim=1),
+        distribution.log_prob(means, log_std, actions), reference.log_prob(actions).sum(dim=1)
     )
     torch.testing.assert_close(distribution.entropy(means, log_std), reference.entropy().sum(dim=1))
+    assert torch.equal(distribution.mode(means), means)
 
 
-def test_gaussian_actions_are_mapped_to_the_bounds_and_clipped_there():
+def test_gaussian_actions_are_decoded_to_the_bounds_and_clipped_there():
     distribution = make_distribution(CONTINUOUS)
     low, middle, high = torch.tensor([[-1.0] * 3, [0.0] * 3, [1.0] * 3])
-    torch.testing.assert_close(distribution.from_unit(low), torch.tensor(CONTINUOUS.low))
-    torch.testing.assert_close(distribution.from_unit(middle), torch.tensor([0.0, 5.0, -3.0]))
-    torch.testing.assert_close(distribution.from_unit(high), torch.tensor(CONTINUOUS.high))
-    torch.testing.assert_close(distribution.mode(high[None] * 9)[0], torch.tensor(CONTINUOUS.high))
+    assert torch.equal(distribution.decode(low), torch.tensor(CONTINUOUS.low))
+    assert torch.equal(distribution.decode(middle), torch.tensor([0.0, 5.0, -3.0]))
+    assert torch.equal(distribution.decode(high), torch.tensor(CONTINUOUS.high))
+    assert torch.equal(distribution.decode(high * 9), torch.tensor(CONTINUOUS.high))
     actions = torch.tensor([[0.5, 2.5, -3.5]])
-    torch.testing.assert_close(distribution.to_unit(actions), torch.tensor([[0.5, -0.5, -0.5]]))
-    torch.testing.assert_close(distribution.from_unit(distribution.to_unit(actions)), actions)
+    torch.testing.assert_close(distribution.encode(actions), torch.tensor([[0.5, -0.5, -0.5]]))
+    torch.testing.assert_close(distribution.decode(distribution.encode(actions)), actions)
 
 
-def test_gaussian_samples_have_mean_and_std_and_stay_inside():
+def test_decoded_actions_never_leave_the_bounds_by_rounding():
+    bounds = [(-0.1, 0.3), (1e-3, 7.7), (-123.4, 0.7)]
+    low, high = (tuple(column) for column in zip(*bounds, strict=True))
+    distribution = make_distribution(ActionSpec("continuous", (3,), low, high))
+    actions = distribution.decode(draw(9_999, 3))
+    assert (actions >= torch.tensor(low)).all()
+    assert (actions <= torch.tensor(high)).all()
+
+
+@pytest.mark.parametrize("spec", ALL_ACTIONS, ids=lambda spec: spec.kind)
+def test_other_actions_have_the_same_units_everywhere(spec):
+    distribution, actions = make_distribution(spec), ALL_ACTIONS[spec]
+    assert distribution.encode(actions) is actions
+    assert distribution.decode(actions) is actions
+
+
+def test_gaussian_samples_have_mean_and_std_and_are_not_clipped():
     distribution = make_distribution(CONTINUOUS)
-    means, log_std = torch.tensor([0.2, -0.1, 0.0]), torch.full((3,), -2.0)
+    means, log_std = torch.tensor([0.2, -0.9, 0.0]), torch.tensor([-2.0, -0.5, 1.0])
     generator = torch.Generator().manual_seed(0)
-    draws = distribution.sample(means.expand(20_000, 3), log_std, generator)
-    unit = distribution.to_unit(draws)
-    torch.testing.assert_close(unit.mean(dim=0), means, rtol=0, atol=0.005)
-    torch.testing.assert_close(unit.std(dim=0), log_std.exp(), rtol=0.03, atol=0)
-    wide = distribution.sample(means.expand(999, 3), torch.full((3,), 2.0), generator)
-    assert (wide >= torch.tensor(CONTINUOUS.low)).all()
-    assert (wide <= torch.tensor(CONTINUOUS.high)).all()
+    draws = distribution.sample(means.expand(40_000, 3), log_std, generator)
+    torch.testing.assert_close(draws.mean(dim=0), means, rtol=0, atol=0.03)
+    torch.testing.assert_close(draws.std(dim=0), log_std.exp(), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("spec", ALL_ACTIONS, ids=lambda spec: spec.kind)
+def test_kl_equals_enumeration(float64, spec):
+    distribution = make_distribution(spec)
+    old, new = draw(9, distribution.num_outputs), draw(9, distribution.num_outputs, seed=1)
+    divergences = distribution.kl(old, NO_STD, new, NO_STD)
+    assert divergences.shape == (9,)
+    for i in range(9):
+        (_, p), (_, q) = (enumerate_log_probs(spec, row) for row in (old[i], new[i]))
+        expected = (p.exp() * (p - q)).sum()
+        torch.testing.assert_close(divergences[i], expected, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(distribution.kl(old, NO_STD, old, NO_STD), torch.zeros(9))
+
+
+def test_kl_of_gaussians_equals_torch_distributions(float64):
+    distribution = make_distribution(CONTINUOUS)
+    (old, new), stds = (draw(9, 3), draw(9, 3, seed=1)), (draw(3, seed=2), draw(3, seed=3))
+    expected = kl_divergence(Normal(old, stds[0].exp()), Normal(new, stds[1].exp())).sum(dim=1)
+    torch.testing.assert_close(distribution.kl(old, stds[0], new, stds[1]), expected)
+
+
+def test_features_are_one_hot_bits_or_clipped_numbers(float64):
+    expected = {
+        DISCRETE: torch.eye(5),
+        MULTI: torch.cat(
+            [torch.eye(n)[ALL_ACTIONS[MULTI][:, i]] for i, n in enumerate((2, 5, 3))], 1
+        ),
+        BINARY: ALL_ACTIONS[BINARY].double(),
+    }
+    for spec, features in expected.items():
+        distribution = make_distribution(spec)
+        assert torch.equal(distribution.features(ALL_ACTIONS[spec]), features)
+        assert features.shape[1] == distribution.num_features
+    distribution = make_distribution(CONTINUOUS)
+    actions = torch.tensor([[-7.0, 0.3, 1.1]])
+    assert torch.equal(distribution.features(actions), torch.tensor([[-1.0, 0.3, 1.0]]))
+    assert distribution.num_features == 3
 
 
 def test_gaussian_std_is_clamped_so_that_exact_data_has_finite_density(float64):
     distribution = make_distribution(CONTINUOUS)
-    means, exact = torch.zeros(1, 3), torch.tensor([[0.0, 5.0, -3.0]])
+    means, exact = torch.zeros(1, 3), torch.zeros(1, 3)
     at_clamp = distribution.log_prob(means, torch.full((3,), -5.0), exact)
     beyond = distribution.log_prob(means, torch.full((3,), -50.0), exact)
     torch.testing.assert_close(beyond, at_clamp, rtol=0, atol=0)
