@@ -1,8 +1,9 @@
 """Working off a list of runs: every run is a process and a folder of its own.
 
-What has been done is read from the run folders and nowhere else, so a launcher that was stopped,
-and two launchers on one disk, see the same truth. A run guards its folder with its own lock: of two
-processes that claim one run, the second gives way and is counted as running elsewhere.
+A run may need others, whose policies it starts from: it waits for them. What has been done is read
+from the run folders and nowhere else, so a launcher that was stopped, and two launchers on one
+disk, see the same truth. A run guards its folder with its own lock: of two processes that claim one
+run, the second gives way and is counted as running elsewhere.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -28,8 +28,9 @@ from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["Engine", "Handle", "Job", "JobResult", "LocalEngine", "launch"]
 
-Outcome = Literal["finished", "skipped", "failed", "elsewhere", "interrupted"]
+Outcome = Literal["finished", "skipped", "failed", "blocked", "elsewhere", "interrupted"]
 _GOOD_NEWS = {"finished": "is finished", "skipped": "was finished before"}
+_WAIT = "wait"
 _POLL_SECONDS = 0.05
 _TERMINATE_SECONDS = 10.0
 
@@ -42,11 +43,13 @@ class Job:
         name: How messages and log files call it.
         argv: The command. Run again on its unfinished folder it must continue.
         run_dir: The folder it writes, where its state is read from.
+        needs: Folders of the runs that must be finished before it starts.
     """
 
     name: str
     argv: tuple[str, ...]
     run_dir: Path
+    needs: tuple[Path, ...] = ()
 
     @property
     def command(self) -> str:
@@ -62,7 +65,8 @@ class JobResult:
 
     Attributes:
         job: The job.
-        outcome: `skipped` if it was finished before, `elsewhere` if another process has its folder.
+        outcome: `skipped` if it was finished before, `elsewhere` if another process has its folder,
+            `blocked` if a run that it needs did not finish.
         exit_code: Of the process; negative for a signal; None if none was started.
         error: What is known about a failure.
         log: What the process printed.
@@ -77,7 +81,7 @@ class JobResult:
     @property
     def has_failed(self) -> bool:
         """Whether the run ended without finishing."""
-        return self.outcome in ("failed", "interrupted")
+        return self.outcome in ("failed", "blocked", "interrupted")
 
 
 class Handle(Protocol):
@@ -170,7 +174,8 @@ def launch(
     """Work off `jobs` in their order; a failure is recorded and the others go on.
 
     Args:
-        jobs: The runs. Finished ones are skipped, interrupted ones continued.
+        jobs: The runs. Finished ones are skipped, interrupted ones continued. Where one needs
+            another, the other may stand anywhere in the list.
         log_dir: Folder for one log per job.
         engine: Where they run; by default on this machine.
         retry_failed: Also start runs that failed before.
@@ -187,15 +192,22 @@ def launch(
     reporter = reporter or NullReporter()
     log_dir.mkdir(parents=True, exist_ok=True)
     results: dict[int, JobResult] = {}
-    pending = deque(enumerate(jobs))
+    pending = list(range(len(jobs)))
     running: dict[int, Handle] = {}
+    by_folder = {job.run_dir: index for index, job in enumerate(jobs)}
     reporter.start("runs", len(jobs), 0, "runs")
     with _StopSignal() as stop:
         while pending or running:
-            while pending and len(running) < engine.slots and not stop.requests:
-                index, job = pending.popleft()
-                log = log_dir / f"{job.name.replace('/', '-')}.log"
-                known = _known_result(job, log, retry_failed)
+            for index in list(pending):
+                if len(running) >= engine.slots or stop.requests:
+                    break
+                job = jobs[index]
+                log = _log_file(log_dir, job)
+                obstacle = _obstacle(job, by_folder, results)
+                if obstacle == _WAIT:
+                    continue
+                pending.remove(index)
+                known = _known_result(job, log, obstacle, retry_failed)
                 if known is not None:
                     _record(known, index, results, running, reporter)
                     continue
@@ -203,18 +215,16 @@ def launch(
                 running[index] = engine.submit(job, log)
             if stop.requests:
                 _stop(running, stop, grace_seconds, reporter)
-            for index, handle in list(running.items()):
-                exit_code = handle.poll()
-                if exit_code is not None:
-                    del running[index]
-                    log = log_dir / f"{jobs[index].name.replace('/', '-')}.log"
-                    result = _result(jobs[index], exit_code, log)
-                    if stop.requests and result.has_failed:
-                        result = replace(result, outcome="interrupted")
-                    _record(result, index, results, running, reporter)
+            for index in [i for i, handle in running.items() if handle.poll() is not None]:
+                exit_code = running.pop(index).poll()
+                assert exit_code is not None
+                result = _result(jobs[index], exit_code, _log_file(log_dir, jobs[index]))
+                if stop.requests and result.has_failed:
+                    result = replace(result, outcome="interrupted")
+                _record(result, index, results, running, reporter)
             if stop.requests:
                 break
-            time.sleep(_POLL_SECONDS if running else 0)
+            time.sleep(_POLL_SECONDS if running or pending else 0)
     reporter.finish()
     if stop.requests and (pending or any(r.outcome == "interrupted" for r in results.values())):
         done = sum(result.outcome in ("finished", "skipped") for result in results.values())
@@ -223,6 +233,28 @@ def launch(
             "the same command again goes on from here",
         )
     return [results[index] for index in range(len(jobs))]
+
+
+def _log_file(log_dir: Path, job: Job) -> Path:
+    return log_dir / f"{job.name.replace('/', '-')}.log"
+
+
+def _obstacle(job: Job, by_folder: Mapping[Path, int], results: Mapping[int, JobResult]) -> str:
+    """Return why a job cannot start: `_WAIT` while it may later, "" if nothing is in its way."""
+    for folder in job.needs:
+        index = by_folder.get(folder)
+        result = results.get(index) if index is not None else None
+        if index is not None and result is None:
+            return _WAIT
+        if result is not None and result.outcome in ("finished", "skipped"):
+            continue
+        run = RunDir(folder)
+        if run.is_locked():  # somebody else is making it
+            return _WAIT
+        if _status(run).get("state") != "finished":
+            how = "failed" if result is not None and result.has_failed else "is not finished"
+            return f"it starts from run {folder}, which {how}"
+    return ""
 
 
 def _record(
@@ -245,7 +277,7 @@ def _record(
     reporter.advance(len(results), {"running": float(len(running)), "failed": float(failed)})
 
 
-def _known_result(job: Job, log: Path, retry_failed: bool) -> JobResult | None:
+def _known_result(job: Job, log: Path, obstacle: str, retry_failed: bool) -> JobResult | None:
     """Return the result of a job that need not or must not be started; None for the others."""
     run = RunDir(job.run_dir)
     if run.is_locked():
@@ -256,7 +288,7 @@ def _known_result(job: Job, log: Path, retry_failed: bool) -> JobResult | None:
     if status.get("state") == "failed" and not retry_failed:
         error = f"failed before with: {status.get('error')}; --retry-failed starts it again"
         return JobResult(job, "failed", None, error, log)
-    return None
+    return JobResult(job, "blocked", None, obstacle, log) if obstacle else None
 
 
 def _result(job: Job, exit_code: int, log: Path) -> JobResult:

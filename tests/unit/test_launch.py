@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -211,3 +213,88 @@ def test_command_as_typed(tmp_path):
     own = Job("a", (sys.executable, "-m", "rlfd", "train", "sqil", "--runs-dir", "a b"), tmp_path)
     assert own.command == "rlfd train sqil --runs-dir 'a b'"
     assert Job("a", ("true", "x"), tmp_path).command == "true x"
+
+
+def after(job, *others):
+    return dataclasses.replace(job, needs=tuple(other.run_dir for other in others))
+
+
+def test_a_run_waits_for_those_it_starts_from(job, tmp_path):
+    first, second = job("first"), job("second")
+    jobs = [after(job("third"), second), after(second, first), first, job("other")]
+    recorder = Recorder()
+    results = launch(jobs, log_dir=tmp_path, engine=LocalEngine(4), reporter=recorder)
+    assert [result.outcome for result in results] == ["finished"] * 4
+    events = [line for line in recorder.lines if line.split()[0] in ("start", "first", "second")]
+    assert events.index("start second") > events.index("first is finished")
+    assert events.index("start third") > events.index("second is finished")
+    again = launch(jobs, log_dir=tmp_path)
+    assert [result.outcome for result in again] == ["skipped"] * 4
+
+
+def test_a_run_that_starts_from_a_failed_one_is_left_out(job, tmp_path):
+    bad = job("bad", "fail")
+    jobs = [after(job("a"), bad), bad, job("b")]
+    jobs.append(after(job("c"), jobs[0]))
+    jobs.append(after(job("d"), job("not in the list")))
+    results = launch(jobs, log_dir=tmp_path, engine=LocalEngine(2))
+    outcomes = ["blocked", "failed", "finished", "blocked", "blocked"]
+    assert [result.outcome for result in results] == outcomes
+    assert all(result.has_failed for result in results if result.outcome != "finished")
+    assert results[0].error == f"it starts from run {bad.run_dir}, which failed"
+    assert results[4].error.endswith("not in the list, which is not finished")
+    assert [starts(one) for one in jobs] == [0, 1, 1, 0, 0]
+
+
+def test_a_finished_run_does_not_mind_the_loss_of_what_it_started_from(job, tmp_path):
+    source = job("source")
+    launch([after(job("a"), source), source], log_dir=tmp_path)
+    shutil.rmtree(source.run_dir)
+    (result,) = launch([after(job("a"), source)], log_dir=tmp_path)
+    assert result.outcome == "skipped"
+
+
+def test_a_run_waits_for_another_process_that_makes_its_start(job, tmp_path):
+    source = job("source")
+    jobs = [source, after(job("a"), source)]
+    with LockedFor(source, tmp_path) as release:
+        timer = threading.Timer(0.3, release)
+        timer.start()
+        results = launch(jobs, log_dir=tmp_path)
+    timer.join()
+    assert [result.outcome for result in results] == ["elsewhere", "finished"]
+
+
+class LockedFor:
+    """Another process at work on a run; when released, it has finished it."""
+
+    def __init__(self, one, tmp_path):
+        self.one, self.lock = one, RunDir(one.run_dir).lock()
+        self.log = tmp_path / "other.log"
+
+    def __enter__(self):
+        self.lock.__enter__()
+        return self.release
+
+    def release(self):
+        (self.one.run_dir / "run.json").write_text('{"state": "finished"}')
+        self.lock.__exit__(None, None, None)
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_what_a_run_starts_from_was_finished_before(job, tmp_path):
+    source = job("source")
+    launch([source], log_dir=tmp_path)
+    (result,) = launch([after(job("a"), source)], log_dir=tmp_path)
+    assert result.outcome == "finished"
+
+
+def test_ctrl_c_while_a_run_waits(job, tmp_path):
+    source = job("source", "wait")
+    log = tmp_path / "source.log"
+    watcher = interrupt_when(lambda: log.exists() and "threads" in log.read_text())
+    with pytest.raises(Interrupted, match="0 of 2 runs finished"):
+        launch([after(job("a"), source), source], log_dir=tmp_path, engine=LocalEngine(2))
+    watcher.join()
