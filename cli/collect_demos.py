@@ -16,6 +16,7 @@ from rlfd.cli.options import (
     Json,
     NoProgress,
     Quiet,
+    Reward,
     RunsDir,
     Verbose,
     parse_checkpoint,
@@ -77,6 +78,7 @@ def collect_demos(
             rich_help_panel="Environment",
         ),
     ] = None,
+    reward: Reward = "dense",
     env_option: EnvOptions = None,
     episodes: Annotated[
         int | None,
@@ -131,7 +133,7 @@ def collect_demos(
 
     known = envs.spec(env)
     config = envs.check(
-        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []))
+        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []), reward)
     )
     policy = policy or known.default_demonstrator
     if policy is None:
@@ -201,6 +203,7 @@ def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: 
                 "path": info.path,
                 "env": env.name,
                 "start": env.start,
+                "reward": env.reward,
                 "episodes": len(collected.episodes),
                 "transitions": collected.num_transitions,
                 "return_mean": mean,
@@ -221,8 +224,9 @@ def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: 
             }
         )
     elsewhere = [] if data_dir == Path("data") else ["--data-dir", str(data_dir)]
+    task = ["--env", env.name] + ([] if env.reward == "dense" else ["--reward", env.reward])
     algo = "sqil" if hasattr(collected.action_space, "n") else "bc"
     output.next_commands(
         command_line("rlfd", "show", info.name, *elsewhere),
-        command_line("rlfd", "train", algo, "--env", env.name, "--demos", info.name, *elsewhere),
+        command_line("rlfd", "train", algo, *task, "--demos", info.name, *elsewhere),
     )

@@ -20,6 +20,7 @@ __all__ = [
     "Json",
     "NoProgress",
     "Quiet",
+    "Reward",
     "RunsDir",
     "Start",
     "Verbose",
@@ -31,6 +32,7 @@ __all__ = [
     "parse_init",
     "parse_positive",
     "parse_seeds",
+    "policy_mode",
 ]
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -68,6 +70,11 @@ def parse_init(text: str) -> str:
     """Return ``RUN`` or ``RUN:CHECKPOINT`` with a step such as ``20k`` in digits."""
     name, colon, checkpoint = text.rpartition(":")
     return f"{name}:{parse_checkpoint(checkpoint)}" if colon else text
+
+
+def policy_mode(greedy: bool | None) -> str | None:
+    """Return what ``--greedy`` and ``--sampled`` mean; None when neither was given."""
+    return None if greedy is None else "greedy" if greedy else "sampled"
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -134,6 +141,14 @@ Start = Annotated[
     typer.Option(
         "--start",
         help="Where episodes start: standard, demo, shifted.",
+        rich_help_panel="Environment",
+    ),
+]
+Reward = Annotated[
+    str,
+    typer.Option(
+        "--reward",
+        help="What is paid: dense, sparse, beyond, delay-K ('rlfd list envs').",
         rich_help_panel="Environment",
     ),
 ]

@@ -99,7 +99,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "state": str(status["state"]),
         "error": str(status.get("error") or ""),
         "algorithm": f"{config.algo}, preset {config.preset}",
-        "environment": f"{config.env.name}, start {config.env.start}",
+        "environment": config.env.title,
         "options": _pairs(config.env.options),
         "seed": str(config.seed),
         "env steps": f"{status.get('env_steps', 0):,}{budget}",
@@ -137,7 +137,7 @@ def _show_demos(output: Output, report: DemoReport) -> None:
     fields = {
         "demonstrations": info.id,
         "folder": str(info.path),
-        "environment": f"{info.env.name}, start {info.env.start}" if info.env else str(info.gym_id),
+        "environment": info.env.title if info.env else str(info.gym_id),
         "options": _pairs(info.env.options) if info.env else "-",
         "demonstrator": _pairs(made),
         "content": info.content_hash,

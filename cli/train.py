@@ -18,6 +18,7 @@ from rlfd.cli.options import (
     Json,
     NoProgress,
     Quiet,
+    Reward,
     RunsDir,
     Start,
     Verbose,
@@ -42,6 +43,7 @@ def train(
     algo: Annotated[str, typer.Argument(help="Algorithm ('rlfd list algos').")],
     env: Env,
     start: Start = "standard",
+    reward: Reward = "dense",
     env_option: EnvOptions = None,
     demos: Annotated[
         str | None,
@@ -188,7 +190,7 @@ def train(
 
     resolved = resolve(
         algo,
-        EnvConfig(env, start, parse_env_options(env_option or [])),
+        EnvConfig(env, start, parse_env_options(env_option or []), reward),
         preset=preset,
         config_file=config,
         settings=settings or [],
@@ -307,7 +309,8 @@ def _print_config(output: Output, resolved: Resolved) -> None:
     nested = values["algorithm"]
     env = values["env"]
     rows = [["algo", values["algo"], "command line"], ["preset", values["preset"], ""]]
-    rows += [["env", env["name"], "command line"], ["start", env["start"], "command line"]]
+    rows += [["env", env["name"], "command line"]]
+    rows += [[name, env[name], "command line"] for name in ("start", "reward")]
     rows += [[f"env option {name}", str(value), ""] for name, value in env["options"].items()]
     for name, source in resolved.provenance.items():
         value = nested[name.partition(".")[2]] if "." in name else values[name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,7 @@ def evaluation_row(
         "episode": played.index,
         "seed": played.seed,
         "episode_return": played.episode_return,
+        "dense_return": played.dense_return,
         "episode_length": played.length,
         "terminated": played.terminated,
         "truncated": played.truncated,
@@ -161,12 +162,14 @@ class EvalSummary:
     algo: str
     env: str
     start: str
+    reward: str
     checkpoint: int
     policy: str
     episodes: int
     return_mean: float
     return_std: float
     return_iqm: float
+    dense_return_mean: float
     length_mean: float
     success_rate: float | None
     videos: list[str]
@@ -226,6 +229,7 @@ def evaluate_run(
         algo=config.algo,
         env=env.name,
         start=env.start,
+        reward=env.reward,
         checkpoint=step,
         policy=mode,
         episodes=episodes,
@@ -240,9 +244,9 @@ def _from_start(env: EnvConfig, start: str) -> EnvConfig:
     options = {
         name: value
         for name, value in env.options.items()
-        if name not in rules or start in rules[name].starts
+        if name not in rules or rules[name].belongs_to(replace(env, start=start))
     }
-    return check(EnvConfig(env.name, start, options))
+    return check(replace(env, start=start, options=options))
 
 
 def check_policy(algorithm: Algorithm, policy: str | None) -> PolicyMode:
@@ -267,6 +271,7 @@ def summarise(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
         "return_mean": float(returns.mean()),
         "return_std": float(returns.std()),
         "return_iqm": float(iqm(returns)),
+        "dense_return_mean": float(np.mean([episode.dense_return for episode in played])),
         "length_mean": float(np.mean([episode.length for episode in played])),
         "success_rate": float(np.mean(successes)) if successes else None,
     }

@@ -1,6 +1,6 @@
 """The folder of a run: the only module that knows its file names.
 
-{runs_dir}/{exp_name}/{algo}/{env}[-{start}]/seed{seed}/
+{runs_dir}/{exp_name}/{algo}/{env}[-{start}][-{reward}]/seed{seed}/
   config.json        resolved configuration and who set what; written before step 0, never edited
   run.json           identity and state of the run
   train.csv          metrics, one row per log interval
@@ -37,6 +37,7 @@ EPISODE_COLUMNS = (
     "env_steps",
     "env_index",
     "episode_return",
+    "dense_return",
     "episode_length",
     "terminated",
     "truncated",
@@ -50,6 +51,7 @@ EVAL_COLUMNS = (
     "episode",
     "seed",
     "episode_return",
+    "dense_return",
     "episode_length",
     "terminated",
     "truncated",
@@ -72,7 +74,7 @@ class CsvLog:
 
     Args:
         path: Created with its header if missing.
-        columns: The header.
+        columns: The header. A file that was begun with another one keeps that.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -81,6 +83,9 @@ class CsvLog:
         self._stream = open(path, "ab", buffering=0)  # noqa: SIM115
         if self.size() == 0:
             self._append(",".join(self._columns) + "\n")
+        else:  # perhaps by an older version, before a column was added
+            with open(path, encoding="utf-8") as stream:
+                self._columns = stream.readline().rstrip("\n").split(",")
 
     def size(self) -> int:
         """Length in bytes of everything written so far."""

@@ -199,7 +199,9 @@ class Runner:
         self.newest["train return"] = float(np.mean([r.episode_return for r in records]))
         if self.writer is not None:
             for record in records:
-                self.writer.add_scalar("rollout/return", record.episode_return, record.env_steps)
+                at = record.env_steps
+                self.writer.add_scalar("rollout/return", record.episode_return, at)
+                self.writer.add_scalar("rollout/dense_return", record.dense_return, at)
 
     def _settle_recent(self) -> None:
         """Turn the tensors gathered since the last time into numbers; refuse what is not finite."""
@@ -292,6 +294,8 @@ class Runner:
             self.newest["eval success"] = summary["success_rate"]
         if self.writer is not None:
             self.writer.add_scalar("eval/return", summary["return_mean"], self.progress)
+            dense = summary["dense_return_mean"]
+            self.writer.add_scalar("eval/dense_return", dense, self.progress)
 
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
@@ -420,6 +424,7 @@ class Runner:
             "algo": config.algo,
             "env": config.env.name,
             "start": config.env.start,
+            "reward": config.env.reward,
             "seed": config.seed,
             "exp_name": config.exp_name,
             "env_steps": self.env_steps,

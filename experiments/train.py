@@ -181,7 +181,9 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
     words = ["rlfd", "train", config.algo, "--env", env.name]
     if env.start != "standard":
         words += ["--start", env.start]
-    usual = check(EnvConfig(env.name, env.start)).options
+    if env.reward != "dense":
+        words += ["--reward", env.reward]
+    usual = check(EnvConfig(env.name, env.start, reward=env.reward)).options
     for name, value in env.options.items():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
