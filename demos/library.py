@@ -19,7 +19,7 @@ from rlfd.demos.storage import (
     read_info,
     scan,
 )
-from rlfd.envs import EnvConfig, check, make, spec
+from rlfd.envs import EnvConfig, Option, check, make, names, spec
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["find", "list_all", "load", "read"]
@@ -43,33 +43,49 @@ def _age(info: DemoInfo) -> tuple[str, int]:
     return info.created, int(match["version"]) if match else 0
 
 
-def find(env: EnvConfig, data_dir: Path) -> list[DemoInfo]:
+def find(env: EnvConfig, data_dir: Path, *, same_reward: bool = False) -> list[DemoInfo]:
     """Return the datasets that suit a run on `env`, the one to take by default first.
 
     Those from the environment's demonstration start with its default options come first, whatever
-    start the run has, since demonstrations are to come from there; among equals the newest one.
+    start the run has, since demonstrations are to come from there; then those with the run's
+    reward; among equals the newest one.
+
+    Args:
+        env: The run's environment.
+        data_dir: Where this tool keeps its data.
+        same_reward: Leave out demonstrations of another reward.
     """
     env = check(env)
-    suitable = [info for info in list_all(data_dir) if _difference(info, env) is None]
-    usual = check(EnvConfig(env.name, spec(env.name).demo_start))
+    found = list_all(data_dir)
+    suitable = [info for info in found if _difference(info, env, same_reward) is None]
+    usual = EnvConfig(env.name, spec(env.name).demo_start)
 
-    def distance(info: DemoInfo) -> tuple[bool, bool]:
+    def distance(info: DemoInfo) -> tuple[bool, bool, bool]:
         made = info.env
+        if made is None:
+            return True, True, True
         return (
-            made is None or made.start != usual.start,
-            made is None or dict(check(made).options) != dict(usual.options),
+            made.start != usual.start,
+            _options(made, reward=False) != _options(usual, reward=False),
+            made.reward != env.reward,
         )
 
     return sorted(suitable, key=distance)  # sorting is stable: the newest stay first
 
 
 def load(
-    name_or_path: str | Path, *, env: EnvConfig, data_dir: Path, allow_overlap: bool = False
+    name_or_path: str | Path,
+    *,
+    env: EnvConfig,
+    data_dir: Path,
+    allow_overlap: bool = False,
+    same_reward: bool = False,
 ) -> Demonstrations:
     """Load demonstrations for a run on `env`, and check that they belong to it.
 
-    The start may differ: demonstrations from ``demo`` serve a run on ``shifted``. Everything else,
-    and the options that both starts share, must be the same.
+    The start may differ: demonstrations from ``demo`` serve a run on ``shifted``. So may the
+    reward, unless a method looks at it. Everything else, and the options that both share, must be
+    the same.
 
     Args:
         name_or_path: A name collected for this environment, with or without ``-vN`` (the newest
@@ -78,13 +94,14 @@ def load(
         data_dir: Where this tool keeps its data.
         allow_overlap: Take demonstrations that visit the shifted start, too. Without it they are
             refused for a run from there, because the experiment would show nothing.
+        same_reward: Refuse demonstrations of another reward than the run's.
 
     Raises:
         RlfdError: If they are unknown, damaged, or made for something else.
     """
     env = check(env)
-    path = _locate(str(name_or_path), Path(data_dir), env)
-    _refuse_difference(read_info(path), env)
+    path = _locate(str(name_or_path), Path(data_dir), env, same_reward)
+    _refuse_difference(read_info(path), env, same_reward)
     demos = read_demonstrations(path)
     _refuse_other_spaces(demos, env)
     if env.start == "shifted" and not allow_overlap:
@@ -101,13 +118,13 @@ def read(name_or_path: str | Path, *, data_dir: Path) -> Demonstrations:
     return read_demonstrations(_locate(str(name_or_path), Path(data_dir), None))
 
 
-def _locate(text: str, data_dir: Path, env: EnvConfig | None) -> Path:
+def _locate(text: str, data_dir: Path, env: EnvConfig | None, same_reward: bool = False) -> Path:
     """Return the folder that `text` means; a name that suits `env` is meant before others."""
     if is_dataset(Path(text)):
         return Path(text)
     root = demos_folder(data_dir)
     own = list_all(data_dir)
-    suitable = find(env, data_dir) if env is not None else []
+    suitable = find(env, data_dir, same_reward=same_reward) if env is not None else []
     for info in [*suitable, *own]:
         if text in _spellings(info.id):
             return info.path
@@ -137,31 +154,45 @@ def _minari_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
-def _difference(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
+def _difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, Any, Any] | None:
     """Return the first field that differs as (field, demonstrations' value, run's value)."""
     known = spec(env.name)
     if info.gym_id is not None and info.gym_id != known.gym_id:
-        theirs = info.env.name if info.env else info.gym_id
-        return "environment", theirs, env.name
+        return "environment", info.env.name if info.env else info.gym_id, env.name
     if info.env is None:
         return None
     try:
         made = check(info.env)
     except RlfdError:
         return "environment", info.env.name, env.name
-    kwargs = dict(spec(made.name).kwargs)
-    if made.name != env.name and kwargs != dict(known.kwargs):
+    both_ours = {made.name, env.name} <= set(names())
+    same_kwargs = dict(spec(made.name).kwargs) == dict(known.kwargs)
+    if made.name != env.name and (both_ours or not same_kwargs):
         return "environment", made.name, env.name
+    if same_reward and made.reward != env.reward:
+        return "reward", made.reward, env.reward
     same_start = made.start == env.start
-    for key in sorted({*made.options, *env.options}):
-        both = key in made.options and key in env.options
-        if (both or same_start) and made.options.get(key) != env.options.get(key):
-            return f"option '{key}'", made.options.get(key), env.options.get(key)
+    theirs, ours = (_options(config, reward=same_reward) for config in (made, env))
+    for key in sorted({*theirs, *ours}):
+        both = key in theirs and key in ours
+        if (both or same_start) and theirs.get(key) != ours.get(key):
+            return f"option '{key}'", theirs.get(key), ours.get(key)
     return None
 
 
-def _refuse_difference(info: DemoInfo, env: EnvConfig) -> None:
-    difference = _difference(info, env)
+def _options(env: EnvConfig, *, reward: bool) -> dict[str, Any]:
+    """Return every option, with or without those that change nothing but the reward."""
+    rules = spec(env.name).option_rules
+    options = check(env).options.items()
+    return {key: value for key, value in options if reward or not _of_reward(rules.get(key))}
+
+
+def _of_reward(rule: Option | None) -> bool:
+    return rule is not None and bool(rule.rewards)
+
+
+def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> None:
+    difference = _difference(info, env, same_reward)
     if difference is not None:
         field, theirs, ours = difference
         raise RlfdError(

@@ -210,3 +210,38 @@ def test_data_without_an_environment_are_compared_by_space(tmp_path):
     assert demos.load(path, env=EnvConfig("CartPole"), data_dir=tmp_path).info.gym_id is None
     with pytest.raises(RlfdError, match="action space is"):
         demos.load(path, env=EnvConfig("Acrobot"), data_dir=tmp_path)
+
+
+def test_other_rewards_fit_unless_a_method_looks_at_them(tmp_path):
+    """The default dataset is the newest with the run's reward; one with another serves, too."""
+    dense, sparse = EnvConfig("CartPole"), EnvConfig("CartPole", reward="sparse")
+    delayed = EnvConfig("CartPole", reward="delay-7")
+    for env in (sparse, dense):
+        collect(tmp_path, env)
+    ids = ["CartPole/controller-v0", "CartPole-sparse/controller-v0"]
+    assert [info.id for info in demos.find(dense, tmp_path)] == ids
+    assert [info.id for info in demos.find(sparse, tmp_path)] == ids[::-1]
+    assert len(demos.find(delayed, tmp_path)) == 2
+    assert [info.id for info in demos.find(dense, tmp_path, same_reward=True)] == ids[:1]
+    assert demos.find(delayed, tmp_path, same_reward=True) == []
+    loaded = demos.load("controller", env=sparse, data_dir=tmp_path, same_reward=True)
+    assert loaded.info.id == ids[1]
+    assert set(loaded.returns) == {300.0}
+    demos.load("CartPole/controller", env=delayed, data_dir=tmp_path)
+    with pytest.raises(RlfdError, match="reward is 'dense' there, expected 'delay-7'"):
+        demos.load("CartPole/controller", env=delayed, data_dir=tmp_path, same_reward=True)
+
+
+def test_the_unit_of_a_reward_matters_to_those_who_look_at_it(tmp_path):
+    actor = demos.make_demonstrator("random", EnvConfig("Hopper"), seed=0)
+    made = EnvConfig("Hopper", options={"unit": 0.5}, reward="sparse")
+    demos.collect(made, actor, episodes=2, data_dir=tmp_path)
+    run = EnvConfig("Hopper", reward="sparse")
+    assert len(demos.find(run, tmp_path)) == len(demos.find(EnvConfig("Hopper"), tmp_path)) == 1
+    with pytest.raises(RlfdError, match=r"option 'unit' is 0\.5 there, expected 1\.0"):
+        demos.load("random", env=run, data_dir=tmp_path, same_reward=True)
+
+
+def test_environments_of_the_same_simulator_are_told_apart(tmp_path):
+    collect(tmp_path, EnvConfig("LunarLander6"))
+    assert demos.find(EnvConfig("LunarLanderContinuous"), tmp_path) == []
