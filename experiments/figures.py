@@ -332,12 +332,14 @@ def _references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceL
     found: dict[str, float] = {}
     for result in results:
         demos = result.status.get("demos") or {}
-        if demos.get(key) is not None:
+        paid_alike = demos.get("reward", "dense") == result.env.reward
+        if demos.get(key) is not None and (paid_alike or metric == "success"):
             found[str(demos["name"]).split("/")[-1]] = float(demos[key])
     several = len(set(found.values())) > 1
     lines = {f"demonstrations ({n})" if several else "demonstrations": v for n, v in found.items()}
-    known = envs.spec(results[0].env.name).references.get(results[0].env.start)
-    if known is not None:
+    env = results[0].env
+    known = envs.spec(env.name).references.get(env.start)
+    if known is not None and (env.reward == "dense" or metric == "success"):
         value = known.random_return if metric == "return" else known.random_success
         if value is not None:
             lines["random policy"] = value

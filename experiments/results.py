@@ -131,5 +131,8 @@ def display_name(algo: str) -> str:
 
 
 def env_title(env: EnvConfig) -> str:
-    """Return how an environment and its start are written in figures and tables."""
-    return env.name if env.start == "standard" else f"{env.name}, {env.start} start"
+    """Return how an environment, its start and its reward are written in figures and tables."""
+    parts = [env.name]
+    parts += [f"{env.start} start"] if env.start != "standard" else []
+    parts += [f"{env.reward} reward"] if env.reward != "dense" else []
+    return ", ".join(parts)

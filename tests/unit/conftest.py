@@ -57,6 +57,7 @@ def write_run(
     def ended(won: int) -> dict[str, Any]:
         return {
             "episode_return": 400.0 * won - 150.0,
+            "dense_return": 400.0 * won - 150.0,
             "episode_length": 200,
             "terminated": True,
             "truncated": False,
