@@ -75,6 +75,16 @@ def test_going_on_and_cutting_back(log, tmp_path):
     again.close()
 
 
+def test_a_log_of_an_older_version_keeps_its_columns(tmp_path):
+    (tmp_path / "a.csv").write_text("step,flag\n1,1\n")
+    log = CsvLog(tmp_path / "a.csv", ["step", "value", "flag"])
+    log.write([row(2)])
+    assert (tmp_path / "a.csv").read_text() == "step,flag\n1,1\n2,1\n"
+    log.truncate(0)
+    assert (tmp_path / "a.csv").read_text() == "step,flag\n"
+    log.close()
+
+
 def test_a_log_that_lost_rows_is_refused(log, tmp_path):
     with pytest.raises(RlfdError, match=r"a\.csv has 16 bytes, expected at least 99") as caught:
         log.truncate(99)
@@ -111,10 +121,11 @@ def test_a_full_disk_is_not_tried_again_on_closing(tmp_path):
 
 
 def test_episodes_as_rows():
-    record = EpisodeRecord(10, 2, 77, -1.5, 9, True, False, None, None)
+    record = EpisodeRecord(10, 2, 77, -1.5, 3.5, 9, True, False, None, None)
     assert episode_row(record) == {
-        "env_steps": 10, "env_index": 2, "episode_return": -1.5, "episode_length": 9,
-        "terminated": True, "truncated": False, "success": None, "landed": None,
+        "env_steps": 10, "env_index": 2, "episode_return": -1.5, "dense_return": 3.5,
+        "episode_length": 9, "terminated": True, "truncated": False, "success": None,
+        "landed": None,
     }  # fmt: skip
     assert tuple(episode_row(record)) == run_dir.EPISODE_COLUMNS
 
@@ -128,6 +139,11 @@ def test_episodes_as_rows():
         (CARTPOLE, {}, "default/dqn/CartPole/seed0"),
         (CARTPOLE, {"seed": 12, "exp_name": "a.b"}, "a.b/dqn/CartPole/seed12"),
         (EnvConfig("LunarLander", "demo"), {}, "default/dqn/LunarLander-demo/seed0"),
+        (
+            EnvConfig("CartPole", reward="sparse"),
+            {"seed": 1},
+            "default/dqn/CartPole-sparse/seed1",
+        ),
     ],
 )
 def test_where_a_run_lies(tmp_path, env, options, path):
