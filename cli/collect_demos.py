@@ -22,11 +22,12 @@ from rlfd.cli.options import (
     parse_checkpoint,
     parse_env_options,
     parse_positive,
+    policy_mode,
 )
 from rlfd.errors import RlfdError
 
 if TYPE_CHECKING:
-    from rlfd.demos import Demonstrations, Demonstrator
+    from rlfd.demos import Demonstrations
     from rlfd.envs import EnvConfig
 
 __all__ = ["collect_demos"]
@@ -42,7 +43,8 @@ def collect_demos(
     policy: Annotated[
         str | None,
         typer.Option(
-            help="controller, random, or a trained run. Left out: the environment's own.",
+            help="controller, random, shipped, shipped:weak, an exported policy, or a trained run. "
+            "Left out: the environment's own.",
             rich_help_panel=_WHO,
         ),
     ] = None,
@@ -57,7 +59,7 @@ def collect_demos(
         bool | None,
         typer.Option(
             "--greedy/--sampled",
-            help="How a run picks its actions. Left out: as its algorithm is judged.",
+            help="How a trained policy picks its actions. Left out: as its algorithm is judged.",
             rich_help_panel=_WHO,
             show_default=False,
         ),
@@ -130,26 +132,26 @@ def collect_demos(
     if episodes is not None and steps is not None:
         raise RlfdError("give either --episodes or --steps, not both")
     from rlfd import demos, envs
+    from rlfd.experiments.demonstrators import make_demonstrator
 
     known = envs.spec(env)
     config = envs.check(
         envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []), reward)
     )
-    policy = policy or known.default_demonstrator
+    policy = policy or demos.default_demonstrator(env)
     if policy is None:
         raise RlfdError(
             f"{env} has no demonstrator of its own, expected --policy",
             "give --policy random, or the folder of a trained run",
         )
-    if policy in {"controller", "random", *demos.policies(config)}:
-        if checkpoint is not None or greedy is not None:
-            raise RlfdError(
-                f"--checkpoint, --greedy and --sampled belong to a run, not to '{policy}'",
-                "leave them out, or give the folder of a run as --policy",
-            )
-        demonstrator = demos.make_demonstrator(policy, config, seed=seed)
-    else:
-        demonstrator = _trained(policy, runs_dir, checkpoint or "latest", greedy, seed)
+    demonstrator = make_demonstrator(
+        policy,
+        config,
+        seed=seed,
+        runs_dir=runs_dir,
+        checkpoint=None if checkpoint is None else parse_checkpoint(checkpoint),
+        policy=policy_mode(greedy),
+    )
     reporter = output.reporter
     unit = "episodes" if steps is None else "steps"
     goal = steps if steps is not None else episodes or DEFAULT_EPISODES
@@ -180,17 +182,6 @@ def collect_demos(
         if started:
             reporter.finish()
     _print(output, config, collected, data_dir)
-
-
-def _trained(
-    text: str, runs_dir: Path, checkpoint: str, greedy: bool | None, seed: int
-) -> Demonstrator:
-    from rlfd.experiments.evaluate import run_demonstrator
-    from rlfd.experiments.run_dir import find_run
-
-    return run_demonstrator(
-        find_run(text, runs_dir), checkpoint=parse_checkpoint(checkpoint), greedy=greedy, seed=seed
-    )
 
 
 def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: Path) -> None:

@@ -18,6 +18,7 @@ from rlfd.cli.options import (
     RunsDir,
     Verbose,
     parse_checkpoint,
+    policy_mode,
 )
 
 __all__ = ["evaluate"]
@@ -26,7 +27,10 @@ _HOW = "Evaluation"
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="Folder of a run, or its path below --runs-dir.")],
+    run: Annotated[
+        str,
+        typer.Argument(help="A run, by folder or path below --runs-dir, or an exported policy."),
+    ],
     episodes: Annotated[
         int, typer.Option(min=1, help="Episodes to play.", rich_help_panel=_HOW)
     ] = 100,
@@ -35,8 +39,9 @@ def evaluate(
         typer.Option(help="Another start than the run was trained on.", rich_help_panel=_HOW),
     ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help="latest, best, or a step.", rich_help_panel=_HOW)
-    ] = "latest",
+        str | None,
+        typer.Option(help="latest (left out), best, or a step.", rich_help_panel=_HOW),
+    ] = None,
     greedy: Annotated[
         bool | None,
         typer.Option(
@@ -67,17 +72,20 @@ def evaluate(
 ) -> None:
     """Play episodes with a trained policy and print return, success and length."""
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
-    from rlfd.experiments.evaluate import evaluate_run
-    from rlfd.experiments.run_dir import find_run
+    from rlfd.experiments.evaluate import evaluate_policy
+    from rlfd.experiments.shipped import find_policy
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # films are drawn without a screen
-    found = find_run(run, runs_dir)
-    summary = evaluate_run(
-        found,
+    trained = find_policy(
+        run,
+        runs_dir,
+        checkpoint=None if checkpoint is None else parse_checkpoint(checkpoint),
+        policy=policy_mode(greedy),
+    )
+    summary = evaluate_policy(
+        trained,
         episodes=episodes,
         start=start,
-        checkpoint=parse_checkpoint(checkpoint),
-        policy=None if greedy is None else "greedy" if greedy else "sampled",
         record_video=record_video,
         seed=seed,
         reporter=output.reporter,
@@ -98,6 +106,12 @@ def evaluate(
             }
             | {f"video {index}": path for index, path in enumerate(summary.videos, start=1)}
         )
-    output.next_commands(
-        command_line("rlfd", "plot", found.path.parent, "--out", "figure.png"),
-    )
+    if trained.file is None:
+        output.next_commands(
+            command_line("rlfd", "plot", trained.place.parent, "--out", "figure.png"),
+        )
+    else:
+        name = trained.config.env.name
+        output.next_commands(
+            command_line("rlfd", "collect-demos", "--env", name, "--policy", trained.place),
+        )

@@ -10,6 +10,7 @@ import rlfd
 from rlfd.cli.collect_demos import collect_demos
 from rlfd.cli.errors import Command, Commands
 from rlfd.cli.evaluate import evaluate
+from rlfd.cli.export import export
 from rlfd.cli.list import list_things
 from rlfd.cli.options import examples
 from rlfd.cli.plot import plot
@@ -90,6 +91,17 @@ app.command(
         "rlfd evaluate sqil/LunarLander/seed0 --start shifted --record-video 2",
     ),
 )(evaluate)
+app.command(
+    "export",
+    cls=Command,
+    no_args_is_help=True,
+    rich_help_panel=_RUNNING,
+    epilog=examples(
+        "rlfd export sac/Hopper/seed0 --out hopper.safetensors",
+        "rlfd export sac/Hopper/seed0 --checkpoint 200k --out hopper-weak.safetensors",
+        "rlfd collect-demos --env Hopper --policy hopper-weak.safetensors --episodes 10",
+    ),
+)(export)
 app.command(
     "plot",
     cls=Command,

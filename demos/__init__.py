@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from rlfd.demos.collecting import Progress, collect
-from rlfd.demos.controllers import Demonstrator, Noisy, make_demonstrator, policies
+from rlfd.demos.controllers import (
+    Demonstrator,
+    Noisy,
+    default_demonstrator,
+    make_demonstrator,
+    policies,
+)
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
 from rlfd.demos.library import find, list_all, load, read
 from rlfd.demos.report import (
@@ -12,6 +18,14 @@ from rlfd.demos.report import (
     StartOverlap,
     inspect,
     shifted_start_overlap,
+)
+from rlfd.demos.shipped import (
+    PolicyFile,
+    Score,
+    find_shipped,
+    is_policy_file,
+    list_shipped,
+    read_policy_file,
 )
 
 __all__ = [
@@ -22,16 +36,23 @@ __all__ = [
     "Distribution",
     "Episode",
     "Noisy",
+    "PolicyFile",
     "Progress",
+    "Score",
     "StartOverlap",
     "collect",
     "content_hash",
+    "default_demonstrator",
     "find",
+    "find_shipped",
     "inspect",
+    "is_policy_file",
     "list_all",
+    "list_shipped",
     "load",
     "make_demonstrator",
     "policies",
     "read",
+    "read_policy_file",
     "shifted_start_overlap",
 ]

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rlfd.demos.shipped import strengths
 from rlfd.envs import EnvConfig, check, make, spec
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["Demonstrator", "Noisy", "make_demonstrator", "policies"]
+__all__ = ["Demonstrator", "Noisy", "default_demonstrator", "make_demonstrator", "policies"]
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -135,25 +136,33 @@ class Noisy:
         return {**self._inner.describe(), "noise": self._probability}
 
 
+def default_demonstrator(env: str) -> str | None:
+    """Return who demonstrates in `env` when nobody is named; None if there is nobody."""
+    own = spec(env).default_demonstrator
+    return own or ("shipped" if "strong" in strengths(env) else None)
+
+
 def policies(env: EnvConfig) -> list[str]:
     """Return the names of the demonstrators that exist for `env`, the default one first."""
-    default = spec(env.name).default_demonstrator
-    return [default, "random"] if default else ["random"]
+    own = spec(env.name).default_demonstrator
+    names = {"strong": "shipped", "weak": "shipped:weak"}
+    shipped = [names[strength] for strength in strengths(env.name)]
+    return [*([own] if own else []), *shipped, "random"]
 
 
 def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator:
-    """Return the demonstrator called `policy` for `env`.
+    """Return the demonstrator called `policy` for `env`, one that needs no training.
 
     Raises:
         RlfdError: If `env` has no such demonstrator.
     """
     env = check(env)
-    if policy not in policies(env):
-        if policy == "controller":
-            raise RlfdError(
-                f"there is no controller for {env.name}, known are {', '.join(policies(env))}",
-                "train an agent and give its run folder as --policy",
-            )
+    if policy == "controller" and env.name not in _CONTROLLERS:
+        raise RlfdError(
+            f"there is no controller for {env.name}, known are {', '.join(policies(env))}",
+            "train an agent and give its run folder as --policy",
+        )
+    if policy not in ("controller", "random"):
         raise unknown_name("demonstrator", policy, policies(env))
     if policy == "random":
         made = make(env)

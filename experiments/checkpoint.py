@@ -36,8 +36,10 @@ __all__ = [
     "list_policies",
     "load_newest",
     "load_policy",
+    "policy_digest",
     "save_policy",
     "save_resume",
+    "write_policy",
 ]
 
 KEPT = 2
@@ -66,10 +68,12 @@ def save_resume(folder: Path, step: int, state: dict[str, Any]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+def _write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
     """Write tensors; a full disk shows as the OSError that it is."""
     try:
-        save_file(tensors, path)
+        save_file(tensors, path, metadata)
     except SafetensorError as error:
         found = _SYSTEM_ERROR.search(str(error))
         number = int(found[1]) if found else errno.EIO
@@ -168,13 +172,20 @@ def _unflatten(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def save_policy(folder: Path, step: int, policy: dict[str, Tensor]) -> None:
     """Write what acting needs to `policy_{step}.safetensors` below `folder`."""
-    final = folder / f"policy_{step:0{DIGITS}d}.safetensors"
+    write_policy(folder / f"policy_{step:0{DIGITS}d}.safetensors", policy)
+
+
+def write_policy(
+    final: Path, policy: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write what acting needs, and what there is to say about it, in one step."""
     temporary = new_temporary(final)
     try:
-        _write_tensors({n: value.cpu().contiguous() for n, value in policy.items()}, temporary)
+        tensors = {name: value.cpu().contiguous() for name, value in policy.items()}
+        _write_tensors(tensors, temporary, metadata)
         fsync_path(temporary)
         temporary.replace(final)
-        fsync_path(folder)
+        fsync_path(final.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -191,7 +202,7 @@ def list_policies(folder: Path) -> dict[int, Path]:
 
 
 def load_policy(path: Path) -> dict[str, Tensor]:
-    """Read what `save_policy` wrote.
+    """Read what `write_policy` wrote.
 
     Raises:
         RlfdError: If the file is damaged.
@@ -202,3 +213,12 @@ def load_policy(path: Path) -> dict[str, Tensor]:
         raise RlfdError(
             f"policy {path} cannot be read: {error}", "choose another one with --checkpoint"
         ) from error
+
+
+def policy_digest(policy: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(policy.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return f"sha256:{digest.hexdigest()}"

@@ -13,6 +13,7 @@ import torch
 
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
+from rlfd.demos import PolicyFile
 from rlfd.envs import EnvConfig, PlayedEpisode, check, play_episodes, spec
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
@@ -24,12 +25,16 @@ from rlfd.seeding import derive, derive_many
 
 __all__ = [
     "EvalSummary",
-    "RunDemonstrator",
+    "TrainedPolicy",
     "best_step",
+    "check_policy",
+    "choose_policy",
+    "evaluate_policy",
     "evaluate_run",
     "evaluation_row",
+    "load_policy",
     "play_policy",
-    "run_demonstrator",
+    "summarise",
 ]
 
 EVAL_SEED_OFFSET = 10_000
@@ -137,8 +142,36 @@ def choose_policy(run: RunDir, checkpoint: str) -> tuple[int, Path]:
     return step, saved[step]
 
 
-def load_policy(run: RunDir, checkpoint: str) -> tuple[Algorithm, RunConfig, int]:
-    """Rebuild a run's algorithm with a saved policy; it can act but not go on learning.
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A learned policy that can act but not go on learning.
+
+    Attributes:
+        algorithm: Acts.
+        config: Of the run that learned it.
+        checkpoint: Env steps after which it was saved.
+        mode: How it acts.
+        place: The run's folder, or the file that it was exported to.
+        videos: Where films of it belong.
+        file: What its file says, if it was exported to one.
+    """
+
+    algorithm: Algorithm
+    config: RunConfig
+    checkpoint: int
+    mode: PolicyMode
+    place: Path
+    videos: Path
+    file: PolicyFile | None = None
+
+
+def load_policy(run: RunDir, checkpoint: str, policy: str | None = None) -> TrainedPolicy:
+    """Rebuild a run's algorithm with a saved policy.
+
+    Args:
+        run: The run.
+        checkpoint: ``latest``, ``best`` or a step.
+        policy: ``sampled`` or ``greedy``; None = the algorithm's headline policy.
 
     Raises:
         RlfdError: If there is no such policy, or it cannot be read.
@@ -151,7 +184,8 @@ def load_policy(run: RunDir, checkpoint: str) -> tuple[Algorithm, RunConfig, int
         algorithm.load_policy_state(checkpoints.load_policy(path))
     except (KeyError, ValueError, RuntimeError) as error:
         raise RlfdError(f"policy {path} does not fit its run: {error}") from error
-    return algorithm, config, step
+    mode = check_policy(algorithm, policy)
+    return TrainedPolicy(algorithm, config, step, mode, run.path, run.videos)
 
 
 @dataclass(frozen=True)
@@ -201,14 +235,34 @@ def evaluate_run(
     Raises:
         RlfdError: If something that was named does not exist.
     """
+    return evaluate_policy(
+        load_policy(run, checkpoint, policy),
+        episodes=episodes,
+        start=start,
+        record_video=record_video,
+        seed=seed,
+        reporter=reporter,
+    )
+
+
+def evaluate_policy(
+    policy: TrainedPolicy,
+    *,
+    episodes: int,
+    start: str | None = None,
+    reward: str | None = None,
+    record_video: int = 0,
+    seed: int | None = None,
+    reporter: Reporter | None = None,
+) -> EvalSummary:
+    """Play a trained policy and summarise it; the arguments are those of `evaluate_run`."""
     reporter = reporter or NullReporter()
-    algorithm, config, step = load_policy(run, checkpoint)
-    mode = check_policy(algorithm, policy)
-    env = config.env if start is None else _from_start(config.env, start)
+    config, step, mode = policy.config, policy.checkpoint, policy.mode
+    env = _elsewhere(config.env, start, reward)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
     played = []
     for episode in play_policy(
-        algorithm,
+        policy.algorithm,
         env,
         policy=mode,
         episodes=episodes,
@@ -220,12 +274,12 @@ def evaluate_run(
         reporter.advance(len(played), {"return": episode.episode_return})
     reporter.finish()
     videos = [
-        str(_write_video(run, episode, f"{env.start}-{mode}-step{step}"))
+        str(_write_video(policy.videos, episode, f"{env.start}-{mode}-step{step}"))
         for episode in played
         if episode.frames
     ]
     return EvalSummary(
-        run=str(run.path),
+        run=str(policy.place),
         algo=config.algo,
         env=env.name,
         start=env.start,
@@ -238,15 +292,16 @@ def evaluate_run(
     )
 
 
-def _from_start(env: EnvConfig, start: str) -> EnvConfig:
-    """Return `env` with another start; options that only the old start has are left out."""
+def _elsewhere(env: EnvConfig, start: str | None, reward: str | None) -> EnvConfig:
+    """Return `env` with another start or reward; options that only the old one has are left out."""
     rules = spec(env.name).option_rules
+    other = replace(env, start=start or env.start, reward=reward or env.reward)
     options = {
         name: value
         for name, value in env.options.items()
-        if name not in rules or rules[name].belongs_to(replace(env, start=start))
+        if name not in rules or rules[name].belongs_to(other)
     }
-    return check(replace(env, start=start, options=options))
+    return check(replace(other, options=options))
 
 
 def check_policy(algorithm: Algorithm, policy: str | None) -> PolicyMode:
@@ -277,77 +332,11 @@ def summarise(played: Sequence[PlayedEpisode]) -> dict[str, Any]:
     }
 
 
-def _write_video(run: RunDir, episode: PlayedEpisode, label: str) -> Path:
+def _write_video(folder: Path, episode: PlayedEpisode, label: str) -> Path:
     from moviepy import ImageSequenceClip
 
-    run.videos.mkdir(parents=True, exist_ok=True)
-    path = run.videos / f"{label}-episode{episode.index}.mp4"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{label}-episode{episode.index}.mp4"
     clip = ImageSequenceClip(episode.frames, fps=50)
     clip.write_videofile(str(path), logger=None, audio=False)
     return path
-
-
-class RunDemonstrator:
-    """A trained run that demonstrates. Each episode draws from a generator of its own."""
-
-    def __init__(
-        self, algorithm: Algorithm, description: dict[str, Any], *, greedy: bool, seed: int
-    ) -> None:
-        self._algorithm, self._description = algorithm, description
-        self._greedy, self._seed = greedy, seed
-        self._generators: dict[int, torch.Generator] = {}
-
-    def reset(self, n: int) -> None:
-        """Forget all episodes."""
-        self._generators = {}
-
-    def act(
-        self, observations: npt.NDArray[Any], indices: npt.NDArray[np.int64]
-    ) -> npt.NDArray[Any]:
-        """Act for the episodes of the given indices."""
-        if self._greedy:
-            return self._algorithm.act(observations, greedy=True)
-        return np.concatenate(
-            [
-                self._algorithm.act(row[None], greedy=False, generator=self._generator(int(index)))
-                for row, index in zip(observations, indices, strict=True)
-            ]
-        )
-
-    def _generator(self, index: int) -> torch.Generator:
-        if index not in self._generators:
-            seed = derive(self._seed, f"demonstrator episode {index}")
-            self._generators[index] = torch.Generator().manual_seed(seed)
-        return self._generators[index]
-
-    def describe(self) -> dict[str, Any]:
-        """Return what is recorded of the demonstrator."""
-        return dict(self._description)
-
-
-def run_demonstrator(
-    run: RunDir, *, checkpoint: str, greedy: bool | None, seed: int
-) -> RunDemonstrator:
-    """Return a trained run as demonstrator.
-
-    Args:
-        run: The run.
-        checkpoint: ``latest``, ``best`` or a step (an early one is a weak demonstrator).
-        greedy: Most likely actions, or samples; None = the algorithm's headline policy.
-        seed: Root of the samples.
-    """
-    algorithm, config, step = load_policy(run, checkpoint)
-    if greedy is None:
-        greedy = algorithm.policies[0] == "greedy"
-    mode = check_policy(algorithm, "greedy" if greedy else "sampled")
-    description = {
-        "policy": "run",
-        "name": f"{config.algo}-{mode}",
-        "algo": config.algo,
-        "trained_on": config.env.to_json(),
-        "exp_name": config.exp_name,
-        "run_seed": config.seed,
-        "checkpoint": step,
-        "mode": mode,
-    }
-    return RunDemonstrator(algorithm, description, greedy=greedy, seed=seed)

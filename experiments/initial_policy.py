@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.evaluate import choose_policy
-from rlfd.experiments.problem import check_support
+from rlfd.experiments.problem import space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
 
 __all__ = ["canonical_init", "same_init", "start_from"]
@@ -55,7 +54,7 @@ def start_from(
         "run": _relative(source.path, runs_dir),
         "algo": source.config().algo,
         "checkpoint": step,
-        "digest": _digest(policy),
+        "digest": checkpoints.policy_digest(policy),
     }
     if recorded is not None and recorded["digest"] != record["digest"]:
         raise RlfdError(
@@ -96,20 +95,12 @@ def _relative(path: Path, runs_dir: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _digest(policy: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(policy.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    return f"sha256:{digest.hexdigest()}"
-
-
 def _refuse_misfit(
     source: RunDir, policy: dict[str, Tensor], algorithm: Algorithm, config: RunConfig
 ) -> None:
     theirs = source.config()
     misfit = f"'{config.algo}' on {config.env.label} cannot start from run {source.path}: "
-    spaces = _spaces(theirs, config)
+    spaces = space_differences(theirs.env, config.env)
     if spaces:
         raise RlfdError(misfit + "; ".join(spaces), "choose a run on an environment of this kind")
     parts = _tensors(policy, algorithm.policy_state())
@@ -132,21 +123,6 @@ def _refuse_misfit(
 
 def _modules(policy: dict[str, Tensor]) -> set[str]:
     return {name.partition(".")[0] for name in policy}
-
-
-def _spaces(theirs: RunConfig, ours: RunConfig) -> list[str]:
-    their_shape, their_action = check_support(theirs.algo, theirs.env)
-    shape, action = check_support(ours.algo, ours.env)
-    parts = []
-    if their_shape != shape:
-        parts.append(f"observations have shape {their_shape} there, {shape} here")
-    if their_action.kind != action.kind:
-        parts.append(f"actions are {their_action.kind} there, {action.kind} here")
-    elif their_action.sizes != action.sizes:
-        parts.append(f"actions have size {their_action.sizes} there, {action.sizes} here")
-    elif their_action != action:
-        parts.append("actions have other bounds there")
-    return parts
 
 
 def _tensors(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> list[str]:

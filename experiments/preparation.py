@@ -11,6 +11,7 @@ from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, spec
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
+from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import RunDir
 
@@ -26,7 +27,7 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
             raise RlfdError(f"'{config.algo}' does not learn from demonstrations", "drop --demos")
         return None
     if config.demos is None:
-        found = demos.find(config.env, data_dir)
+        found = demos.find(config.env, data_dir, same_reward=_reads_rewards(config))
         if found:
             config = dataclasses.replace(config, demos=found[0].id)
             reporter.message(f"using the newest demonstrations, '{found[0].id}'")
@@ -38,17 +39,19 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
 
 def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demonstrations:
     known = spec(env.name)
-    if known.default_demonstrator is None:
+    demonstrator = demos.default_demonstrator(env.name)
+    if demonstrator is None:
         raise RlfdError(
             f"no demonstrations for '{env.name}' under {data_dir / 'demos'}, and no demonstrator",
             f"train one, then 'rlfd collect-demos --env {env.name} --policy RUN'",
         )
     start = dataclasses.replace(env, start=known.demo_start)
+    whose = "its shipped policy" if demonstrator == "shipped" else f"its {demonstrator}"
     reporter.message(
         f"no demonstrations for '{env.name}' yet: collecting {DEFAULT_DEMO_EPISODES} episodes of "
-        f"its {known.default_demonstrator} from start '{known.demo_start}'"
+        f"{whose} from start '{known.demo_start}'"
     )
-    policy = demos.make_demonstrator(known.default_demonstrator, start, seed=0)
+    policy = make_demonstrator(demonstrator, start, seed=0)
     reporter.start("collect demonstrations", DEFAULT_DEMO_EPISODES, 0, "episodes")
     try:
         return demos.collect(
@@ -63,11 +66,17 @@ def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demo
         reporter.finish()
 
 
+def _reads_rewards(config: RunConfig) -> bool:
+    return "rewards" in algorithms.get(config.algo).needs.demo_fields
+
+
 def load_demos(config: RunConfig, data_dir: Path) -> Demonstrations | None:
     """Load the demonstrations that a configuration names, and take its subset; None without."""
     if config.demos is None:
         return None
-    loaded = demos.load(config.demos, env=config.env, data_dir=data_dir)
+    loaded = demos.load(
+        config.demos, env=config.env, data_dir=data_dir, same_reward=_reads_rewards(config)
+    )
     if config.num_demos is None:
         return loaded
     return loaded.subset(config.num_demos, config.seed)
@@ -93,6 +102,7 @@ def describe_demos(demonstrations: Demonstrations | None) -> dict[str, Any] | No
     return {
         "name": demonstrations.info.id,
         "hash": demonstrations.info.content_hash,
+        "reward": demonstrations.info.env.reward if demonstrations.info.env else "dense",
         "episodes": len(demonstrations.episodes),
         "transitions": demonstrations.num_transitions,
         "return_mean": float(demonstrations.returns.mean()),

@@ -19,7 +19,13 @@ from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
 from rlfd.seeding import derive
 
-__all__ = ["build_algorithm", "build_for_acting", "check_support", "demo_tensors"]
+__all__ = [
+    "build_algorithm",
+    "build_for_acting",
+    "check_support",
+    "demo_tensors",
+    "space_differences",
+]
 
 
 def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
@@ -28,9 +34,7 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     Raises:
         RlfdError: If the algorithm was not made for this kind of actions; names those that were.
     """
-    with contextlib.closing(make(env)) as made:
-        observation_space, action = made.observation_space, _action_spec(made.action_space)
-    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
+    shape, action = _env_spaces(env)
     needs = algorithms.get(algo).needs
     if action.kind not in needs.action_kinds:
         able = [
@@ -41,6 +45,28 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
             f"environment '{env.name}' has {action.kind} ones",
             f"algorithms for it: {', '.join(able)}",
         )
+    return shape, action
+
+
+def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
+    """Return what keeps a policy of one environment from acting in the other, in words."""
+    (their_shape, their_action), (shape, action) = _env_spaces(theirs), _env_spaces(ours)
+    parts = []
+    if their_shape != shape:
+        parts.append(f"observations have shape {their_shape} there, {shape} here")
+    if their_action.kind != action.kind:
+        parts.append(f"actions are {their_action.kind} there, {action.kind} here")
+    elif their_action.sizes != action.sizes:
+        parts.append(f"actions have size {their_action.sizes} there, {action.sizes} here")
+    elif their_action != action:
+        parts.append("actions have other bounds there")
+    return parts
+
+
+def _env_spaces(env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
+    with contextlib.closing(make(env)) as made:
+        observation_space, action = made.observation_space, _action_spec(made.action_space)
+    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
     return observation_space.shape, action
 
 

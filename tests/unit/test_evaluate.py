@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from rlfd import algorithms
-from rlfd.envs import EnvConfig, PlayedEpisode, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, evaluate
 from rlfd.experiments.config import resolve
-from rlfd.experiments.evaluate import best_step, evaluate_run, run_demonstrator
+from rlfd.experiments.demonstrators import make_demonstrator
+from rlfd.experiments.evaluate import best_step, evaluate_run
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.statistics import iqm
 from rlfd.experiments.train import train
@@ -35,7 +36,8 @@ def trained(tmp_path_factory):
 
 
 def played(episode_return, success=None, length=10):
-    return PlayedEpisode(0, 1, episode_return, length, True, False, success, success)
+    dense = 3.0 * episode_return
+    return PlayedEpisode(0, 1, episode_return, dense, length, True, False, success, success)
 
 
 def test_summaries():
@@ -44,7 +46,7 @@ def test_summaries():
     returns = np.arange(8.0) ** 2
     assert found == {
         "return_mean": returns.mean(), "return_std": returns.std(), "return_iqm": iqm(returns),
-        "length_mean": 13.5, "success_rate": 0.25,
+        "dense_return_mean": 3 * returns.mean(), "length_mean": 13.5, "success_rate": 0.25,
     }  # fmt: skip
     assert evaluate.summarise([played(3.0)])["success_rate"] is None
     assert all(type(value) is float for value in found.values())
@@ -170,14 +172,16 @@ def test_an_evaluation_writes_nothing(trained):
 
     before = snapshot()
     evaluate_run(trained, episodes=1)
-    run_demonstrator(trained, checkpoint="best", greedy=None, seed=0)
+    make_demonstrator(str(trained.path), CARTPOLE, checkpoint="best", seed=0)
     assert snapshot() == before
 
 
 def test_another_start_leaves_out_the_options_of_the_old_one():
     env = EnvConfig("LunarLander", "demo", {"push_scale": 0.5})
-    assert evaluate._from_start(env, "demo").options == {"push_scale": 0.5}
-    assert evaluate._from_start(env, "shifted") == EnvConfig("LunarLander", "shifted")
+    assert evaluate._elsewhere(env, "demo", None).options == {"push_scale": 0.5}
+    assert evaluate._elsewhere(env, "shifted", None) == EnvConfig("LunarLander", "shifted")
+    sparse = EnvConfig("Hopper", "standard", {"unit": 2.0}, "sparse")
+    assert evaluate._elsewhere(sparse, None, "dense") == EnvConfig("Hopper")
 
 
 # Seeds and the run's own evaluations
@@ -211,35 +215,6 @@ def test_final_rows_agree_with_the_summary(trained):
         assert group["episode_return"].mean() == pytest.approx(final[phase][policy]["return_mean"])
         assert set(group["env_steps"]) == {300 if phase == "final" else final["best"]["step"]}
         assert pd.isna(group["success"]).all()
-
-
-# As a demonstrator
-
-
-@pytest.mark.parametrize("greedy", [True, False])
-def test_a_run_demonstrates_whatever_runs_beside_it(trained, greedy):
-    def play(num_envs):
-        policy = run_demonstrator(trained, checkpoint="latest", greedy=greedy, seed=6)
-        policy.reset(5)
-        return [
-            episode.actions.tolist()
-            for episode in play_episodes(
-                CARTPOLE, seeds=range(5), act=policy.act, num_envs=num_envs, record=True
-            )
-        ]
-
-    assert play(1) == play(3) == play(5)
-
-
-def test_a_demonstrator_says_what_it_is(trained):
-    policy = run_demonstrator(trained, checkpoint="best", greedy=None, seed=0)
-    assert policy.describe() == {
-        "policy": "run", "name": "soft-q-greedy", "algo": "soft-q",
-        "trained_on": CARTPOLE.to_json(), "exp_name": "default", "run_seed": 2,
-        "checkpoint": best_step(trained), "mode": "greedy",
-    }  # fmt: skip
-    with pytest.raises(RlfdError, match="unknown checkpoint '7'"):
-        run_demonstrator(trained, checkpoint="7", greedy=True, seed=0)
 
 
 def test_summaries_have_the_fields_that_the_command_promises(trained):
