@@ -129,9 +129,10 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     if not needs.demonstrations:
         return _build(config, None)
     rows = (2,) if action.kind == "discrete" else (2, action.width)
+    whole = action.kind != "continuous"
     placeholder = DemoTensors(
         observations=torch.zeros(2, *shape),
-        actions=torch.zeros(rows),
+        actions=torch.zeros(rows, dtype=torch.int64 if whole else torch.float32),
         episode_ids=torch.arange(2),
         next_observations=torch.zeros(2, *shape),
         rewards=torch.zeros(2),

@@ -15,6 +15,7 @@ from gymnasium import spaces
 
 from rlfd import algorithms, demos
 from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.algorithms.core.engine import UpdateEngine
 from rlfd.demos import DemoInfo, Demonstrations, Episode
 from rlfd.envs import EnvConfig, World
 from rlfd.errors import RlfdError
@@ -27,14 +28,29 @@ from rlfd.experiments.problem import (
 )
 
 ROOT = Path(__file__).parents[2]
-CART_POLE = EnvConfig("CartPole")
+CART_POLE, PENDULUM = EnvConfig("CartPole"), EnvConfig("Pendulum")
 NAMES = algorithms.names()
 WITH_DEMONSTRATIONS = [name for name in NAMES if algorithms.get(name).needs.demonstrations]
 
-SMALL = {"batch_size": 9, "hidden": (11,)}
+SMALL = {
+    "batch_size": 9,
+    "hidden": (11,),
+    "batch_steps": 12,
+    "value_batch_size": 5,
+    "value_epochs": 2,
+    "demo_batch_size": 9,
+}
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
+DISCRETE = ActionSpec("discrete", (7,))
+CONTINUOUS = ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0))
+SPACES = {
+    DISCRETE: spaces.Discrete(7),
+    ActionSpec("multi_discrete", (2, 5, 3)): spaces.MultiDiscrete([2, 5, 3]),
+    ActionSpec("multi_binary", (3,)): spaces.MultiBinary(3),
+    CONTINUOUS: spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)),
+}
 # no gradient reaches these: the std belongs to continuous actions
-WITHOUT_GRADIENT = {"bc": {"log_std"}}
+WITHOUT_GRADIENT = {"log_std"}
 
 
 @pytest.fixture(params=NAMES)
@@ -48,16 +64,47 @@ def settings(name, **more):
     return {key: value for key, value in (EAGER_TO_LEARN | more).items() if key in fields}
 
 
+def native_action(name):
+    """Return the action space that an algorithm is tested with: discrete where it can be."""
+    kinds = algorithms.get(name).needs.action_kinds
+    return DISCRETE if "discrete" in kinds else CONTINUOUS
+
+
+def draw_actions(action, count, seed=0):
+    """Return random actions in the environment's units."""
+    space = SPACES[action]
+    space.seed(seed)
+    drawn = torch.from_numpy(np.stack([space.sample() for _ in range(count)]))
+    return drawn if action.kind == "continuous" else drawn.long()
+
+
 @pytest.fixture
-def build(name, make_algorithm):
+def build(name, make_algorithm, make_demos):
     def build(**options):
-        return make_algorithm(name, **settings(name) | options)
+        options = settings(name) | {"action": native_action(name)} | options
+        if "demos" not in options and name in WITH_DEMONSTRATIONS:
+            shape, action = options.get("shape", (5,)), options["action"]
+            options["demos"] = make_demos(shape=shape, actions=draw_actions(action, 17))
+        return make_algorithm(name, **options)
 
     return build
 
 
-def engine_of(algorithm):
-    return algorithm.engine if hasattr(algorithm, "engine") else algorithm.learner.engine
+def engines_of(algorithm):
+    """Return every update engine that an algorithm holds, wherever it does."""
+    found, seen, waiting = [], set(), [algorithm]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, UpdateEngine):
+            found.append(part)
+        elif type(part).__module__.startswith("rlfd.algorithms"):
+            names = [*getattr(part, "__dict__", {}), *getattr(type(part), "__slots__", ())]
+            waiting += [getattr(part, name) for name in names]
+    assert found
+    return found
 
 
 def run(algorithm, world, iterations):
@@ -156,9 +203,10 @@ def test_it_learns_with_odd_sizes_and_reports_what_it_declares(build, noise_worl
                 assert value.ndim == 0, key
                 assert torch.isfinite(value), key
     assert reported >= 15
-    assert algorithm.updates == engine_of(algorithm).count > 0
+    assert 0 < algorithm.updates <= sum(engine.count for engine in engines_of(algorithm))
     if algorithm.needs.interaction:
-        assert world.env_steps == 20 * 3
+        batches = getattr(algorithm.Config(**settings(algorithm.name)), "batch_steps", 3)
+        assert world.env_steps == 20 * batches
 
 
 def test_the_seed_decides_everything(build, noise_world):
@@ -181,34 +229,51 @@ def test_learning_does_not_touch_the_global_generators(build, noise_world):
     assert np.array_equal(np.random.get_state()[1], numpy_state[1])  # noqa: NPY002
 
 
+def expected_target(engine, before):
+    """Return what the target parameters must be after a step, by the engine's rule."""
+    rule, now = engine._rule, engine.parameters
+    if rule is None:
+        return now
+    if rule.copy_every > 0:
+        return now if engine.count % rule.copy_every == 0 else before
+    if engine.count % rule.polyak_every:
+        return before
+    return {key: torch.lerp(before[key], now[key], rule.polyak_tau) for key in now}
+
+
 def test_updates_change_every_parameter_and_targets_by_their_rule_alone(
-    name, build, noise_world, monkeypatch
+    build, noise_world, monkeypatch
 ):
     algorithm = build()
-    engine = engine_of(algorithm)
-    start = {key: value.clone() for key, value in engine.parameters.items()}
-    rule, step, steps = engine._rule, engine.step, []
+    engines = engines_of(algorithm)
+    start = [{key: value.clone() for key, value in e.parameters.items()} for e in engines]
+    policy = algorithm.policy_state()
 
-    def checked(batch):
-        before = {key: value.clone() for key, value in engine.target_parameters.items()}
-        outputs = step(batch)
-        steps.append(1)
-        for key, value in engine.parameters.items():
-            expected = value
-            if rule is not None and rule.copy_every > 0:
-                expected = value if len(steps) % rule.copy_every == 0 else before[key]
-            elif rule is not None:
-                expected = torch.lerp(before[key], value, rule.polyak_tau)
+    def checked(engine):
+        step = engine.step
+
+        def checked_step(batch):
+            before = {key: value.clone() for key, value in engine.target_parameters.items()}
+            outputs = step(batch)
             torch.testing.assert_close(
-                engine.target_parameters[key], expected, rtol=1e-5, atol=1e-7
+                engine.target_parameters, expected_target(engine, before), rtol=1e-5, atol=1e-7
             )
-        return outputs
+            return outputs
 
-    monkeypatch.setattr(engine, "step", checked)
+        return checked_step
+
+    for engine in engines:
+        monkeypatch.setattr(engine, "step", checked(engine))
     run(algorithm, noise_world(), 20)
-    assert steps
-    unchanged = {key for key, value in engine.parameters.items() if torch.equal(value, start[key])}
-    assert unchanged == WITHOUT_GRADIENT.get(name, set())
+    for engine, first in zip(engines, start, strict=True):
+        assert engine.count > 0
+        assert unchanged(engine.parameters, first) <= WITHOUT_GRADIENT
+    statistics = {"mean", "std"}  # of observations, where a method keeps some
+    assert unchanged(algorithm.policy_state(), policy) <= WITHOUT_GRADIENT | statistics
+
+
+def unchanged(now, before):
+    return {key for key, value in now.items() if torch.equal(value, before[key])}
 
 
 def test_what_needs_no_reward_does_not_read_it(name, build, noise_world):
@@ -222,7 +287,16 @@ def test_what_needs_no_reward_does_not_read_it(name, build, noise_world):
     assert same == (not needs.reward)
 
 
-@pytest.mark.parametrize("name", WITH_DEMONSTRATIONS, indirect=True)
+@pytest.mark.parametrize(
+    "name",
+    # imitation of discrete actions; on-policy methods learn from episodes, not from pairs
+    [
+        n
+        for n in WITH_DEMONSTRATIONS
+        if native_action(n) == DISCRETE and not hasattr(algorithms.get(n).Config, "batch_steps")
+    ],
+    indirect=True,
+)
 def test_it_overfits_a_few_demonstrated_pairs(name, make_algorithm, make_demos, noise_world):
     one = make_demos((5,))
     actions = torch.tensor([3, 0, 6, 1, 3])
@@ -247,27 +321,15 @@ def test_it_overfits_a_few_demonstrated_pairs(name, make_algorithm, make_demos, 
 # -- acting -------------------------------------------------------------------------------------
 
 
-def test_actions_fit_the_space_and_do_not_depend_on_the_batch(build):
+def test_actions_do_not_depend_on_the_batch(build):
     algorithm, seen = build(), observations()
-    for greedy in (True, False):
-        generator = torch.Generator().manual_seed(0)
-        actions = algorithm.act(seen, greedy=greedy, generator=generator)
-        assert actions.shape == (99,)
-        assert np.issubdtype(actions.dtype, np.integer)
-        assert actions.min() >= 0
-        assert actions.max() < 7
     greedy = algorithm.act(seen, greedy=True)
     for row in (0, 41, 98):
-        assert algorithm.act(seen[[row]], greedy=True) == greedy[row]
+        np.testing.assert_allclose(
+            algorithm.act(seen[[row]], greedy=True)[0], greedy[row], rtol=1e-5, atol=1e-6
+        )
 
 
-SPACES = {
-    ActionSpec("multi_discrete", (2, 5, 3)): spaces.MultiDiscrete([2, 5, 3]),
-    ActionSpec("multi_binary", (3,)): spaces.MultiBinary(3),
-    ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0)): spaces.Box(
-        np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)
-    ),
-}
 SUPPORTED = [
     pytest.param(name, action, id=f"{name}-{action.kind}")
     for name in NAMES
@@ -277,28 +339,17 @@ SUPPORTED = [
 
 
 @pytest.mark.parametrize(("name", "action"), SUPPORTED, indirect=["name"])
-def test_actions_of_other_kinds_fit_their_space_too(name, build, make_demos, action):
-    space = SPACES[action]
-    one = make_demos()
-    space.seed(0)
-    drawn = torch.from_numpy(np.stack([space.sample() for _ in range(17)]))
-    whole = action.kind != "continuous"
-    data = dataclasses.replace(one, actions=drawn.long() if whole else drawn)
-    algorithm = build(action=action, demos=data)
-    start = {key: value.clone() for key, value in engine_of(algorithm).parameters.items()}
-    run(algorithm, None, 3)
+def test_actions_of_every_kind_fit_their_space(name, build, noise_world, action):
+    algorithm, space = build(action=action), SPACES[action]
+    policy = algorithm.policy_state()
+    run(algorithm, noise_world(), 20)
     for greedy in (True, False):
         actions = algorithm.act(observations(), greedy=greedy)
-        assert actions.shape == (99, action.width)
+        assert actions.shape == (99,) if action.kind == "discrete" else (99, action.width)
         assert all(space.contains(row.astype(space.dtype)) for row in actions)
         assert np.isin(actions.dtype.kind, ["i", "f"])
-    changed = {
-        key
-        for key, value in engine_of(algorithm).parameters.items()
-        if not torch.equal(value, start[key])
-    }
-    missing = set() if action.kind == "continuous" else WITHOUT_GRADIENT.get(name, set())
-    assert start.keys() - changed == missing
+    if action.kind == "continuous":  # the std of continuous actions learns, too
+        assert unchanged(algorithm.policy_state(), policy) <= {"mean", "std"}
 
 
 def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise_world):
@@ -397,26 +448,40 @@ def test_state_round_trip_gives_identical_iterations(name, build, noise_world, a
         assert_it_goes_on_the_same(algorithm, world, restored, copied_world)
 
 
+def native_env(name):
+    return CART_POLE if native_action(name) == DISCRETE else PENDULUM
+
+
 @pytest.fixture(scope="module")
-def cart_pole_demos(tmp_path_factory):
-    policy = demos.make_demonstrator("controller", CART_POLE, seed=0)
+def few_demos(tmp_path_factory):
+    """Return demonstrations by environment."""
     folder = tmp_path_factory.mktemp("data")
-    return demos.collect(CART_POLE, policy, episodes=3, seed=0, name="few", data_dir=folder)
+    return {
+        env.name: demos.collect(
+            env,
+            demos.make_demonstrator(policy, env, seed=0),
+            episodes=3,
+            seed=0,
+            name="few",
+            data_dir=folder,
+        )
+        for env, policy in ((CART_POLE, "controller"), (PENDULUM, "random"))
+    }
 
 
-def test_state_round_trip_in_a_real_environment(name, cart_pole_demos):
-    cls = algorithms.get(name)
+def test_state_round_trip_in_a_real_environment(name, few_demos):
+    cls, env = algorithms.get(name), native_env(name)
     config = RunConfig(
         algo=name,
-        env=CART_POLE,
-        algorithm=cls.Config(**settings(name, batch_size=255)),
+        env=env,
+        algorithm=cls.Config(**settings(name, batch_size=255, batch_steps=255)),
         num_envs=3,
         steps=999,
     )
-    given = cart_pole_demos if cls.needs.demonstrations else None
+    given = few_demos[env.name] if cls.needs.demonstrations else None
 
     def begin():
-        world = World(CART_POLE, num_envs=3, seed=5) if cls.needs.interaction else None
+        world = World(env, num_envs=3, seed=5) if cls.needs.interaction else None
         return build_algorithm(config, given), world
 
     (algorithm, world), (restored, restored_world) = begin(), begin()
@@ -429,7 +494,7 @@ def test_state_round_trip_in_a_real_environment(name, cart_pole_demos):
     # and what `rlfd evaluate` builds plays the same policy
     actor = build_for_acting(config)
     actor.load_policy_state(through_a_file(algorithm.policy_state()))
-    seen = observations(shape=(4,))
+    seen = observations(shape=world.observation_space.shape if world else (4,))
     np.testing.assert_array_equal(actor.act(seen, greedy=True), algorithm.act(seen, greedy=True))
 
 
@@ -439,12 +504,12 @@ def test_state_round_trip_in_a_real_environment(name, cart_pole_demos):
 @pytest.mark.parametrize("name", WITH_DEMONSTRATIONS, indirect=True)
 def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world):
     """And they suffice: undeclared ones hold nonsense in the file."""
-    needs = algorithms.get(name).needs
+    needs, action = algorithms.get(name).needs, native_action(name)
     rng = np.random.default_rng(0)
     episodes = tuple(
         Episode(
             observations=rng.normal(size=(length + 1, 5)).astype(np.float32),
-            actions=rng.integers(7, size=length),
+            actions=draw_actions(action, length, seed=length).numpy(),
             rewards=np.full(length, np.nan),
             terminated=length != 9,
             truncated=length == 9,
@@ -455,7 +520,7 @@ def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world)
         info=DemoInfo("d", "d", Path(), CART_POLE, None),
         episodes=episodes,
         observation_space=spaces.Box(-np.inf, np.inf, (5,), np.float32),
-        action_space=spaces.Discrete(7),
+        action_space=SPACES[action],
     )
     tensors = demo_tensors(data, needs)
     optional = {"next_observations", "rewards", "terminated", "truncated"}
@@ -478,19 +543,15 @@ def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world)
 
 
 def test_actions_of_the_wrong_kind_are_refused(name):
-    shape, action = check_support(name, CART_POLE)
-    assert (shape, action) == ((4,), ActionSpec("discrete", (2,)))
-    pendulum = EnvConfig("Pendulum-v1")
-    if "continuous" in algorithms.get(name).needs.action_kinds:
-        assert check_support(name, pendulum) == (
-            (3,),
-            ActionSpec("continuous", (1,), (-2.0,), (2.0,)),
-        )
-    else:
-        with pytest.raises(
-            RlfdError, match=f"'{name}' needs discrete actions, environment"
-        ) as caught:
-            check_support(name, pendulum)
+    for env, shape, action in (
+        (CART_POLE, (4,), ActionSpec("discrete", (2,))),
+        (PENDULUM, (3,), ActionSpec("continuous", (1,), (-2.0,), (2.0,))),
+    ):
+        if action.kind in algorithms.get(name).needs.action_kinds:
+            assert check_support(name, env) == (shape, action)
+            continue
+        with pytest.raises(RlfdError, match=f"'{name}' needs .* actions, environment") as caught:
+            check_support(name, env)
         assert caught.value.hint.startswith("algorithms for it: bc")
 
 
@@ -502,10 +563,32 @@ def test_actions_of_the_wrong_kind_are_refused(name):
     # each compilation takes ten seconds and more; sqil's loss stands for the others day to day
     [pytest.param(n, marks=() if n == "sqil" else pytest.mark.slow) for n in NAMES],
 )
-def test_compiled_updates_equal_eager_ones(compiled, make_algorithm, noise_world, monkeypatch):
-    options = settings(compiled)
+def test_compiled_updates_equal_eager_ones(
+    compiled, make_algorithm, make_demos, noise_world, monkeypatch
+):
+    options = settings(compiled) | {"action": native_action(compiled)}
+    if compiled in WITH_DEMONSTRATIONS:
+        options["demos"] = make_demos(actions=draw_actions(options["action"], 17))
     eager, other = (make_algorithm(compiled, compile=switch, **options) for switch in ("off", "on"))
-    engine, fast = engine_of(eager), engine_of(other)
+    pairs = list(zip(engines_of(eager), engines_of(other), strict=True))
+    for engine, fast in pairs:
+        monkeypatch.setattr(engine, "step", in_parallel(engine, fast))
+        monkeypatch.setattr(engine, "drain", dict)
+    run(eager, noise_world(), 10)
+    monkeypatch.undo()
+    for engine, fast in pairs:
+        assert engine.count == fast.count > 3
+        for found, expected in (
+            (fast.drain(), engine.drain()),
+            (fast.parameters, engine.parameters),
+            (fast.target_parameters, engine.target_parameters),
+        ):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+        assert fast._compile  # it did not fall back
+
+
+def in_parallel(engine, fast):
+    """Return a step of `engine` that `fast` takes, too, with the same result."""
     step = engine.step
 
     def both(batch):
@@ -513,14 +596,4 @@ def test_compiled_updates_equal_eager_ones(compiled, make_algorithm, noise_world
         torch.testing.assert_close(fast.step(batch), outputs, rtol=1e-3, atol=1e-4)
         return outputs
 
-    monkeypatch.setattr(engine, "step", both)
-    monkeypatch.setattr(engine, "drain", dict)
-    run(eager, noise_world(), 10)
-    monkeypatch.undo()
-    assert engine.count == fast.count > 4
-    torch.testing.assert_close(fast.drain(), engine.drain(), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(fast.parameters, engine.parameters, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(
-        fast.target_parameters, engine.target_parameters, rtol=1e-3, atol=1e-4
-    )
-    assert fast._compile  # it did not fall back
+    return both
