@@ -2,6 +2,6 @@
 
 from rlfd.algorithms import bc, sqil, sqil_t
 from rlfd.algorithms.registry import get, names
-from rlfd.algorithms.rl import dqn, sac, soft_q, trpo
+from rlfd.algorithms.rl import dqn, sac, soft_q, td3, trpo
 
-__all__ = ["bc", "dqn", "get", "names", "sac", "soft_q", "sqil", "sqil_t", "trpo"]
+__all__ = ["bc", "dqn", "get", "names", "sac", "soft_q", "sqil", "sqil_t", "td3", "trpo"]

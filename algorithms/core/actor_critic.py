@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, TransitionBatch, hyper
+from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, TransitionBatch, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian
 from rlfd.algorithms.core.engine import Adam, Batch, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import mlp
@@ -103,7 +103,8 @@ class Actor(nn.Module):
 class TwinCritics(nn.Module):
     """Two independent MLPs (s, a) -> Q, evaluated together with stacked weights.
 
-    Weights and biases are uniform in ±1/sqrt(fan_in), as in `mlp`.
+    Weights and biases are uniform in ±1/sqrt(fan_in), as in `mlp`. Given parameters whose second
+    half is cut off, it is one MLP.
 
     Args:
         sizes: Widths from observation and action to the output 1.
@@ -138,7 +139,7 @@ class TwinCritics(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Map observations (B, *observation_shape) and actions (B, k) in [-1, 1] to (2, B)."""
         inputs = torch.cat([observations.flatten(1), actions], dim=1)
-        x = inputs.expand(2, *inputs.shape)  # (2, B, D)
+        x = inputs.expand(len(self.weights[0]), *inputs.shape)  # (2, B, D)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if layer == len(self.weights) - 1:
                 # five times as fast as a product of matrices, one of which is a single column
@@ -268,6 +269,11 @@ class ActorCritic(ABC):
         values: Tensor = functional_call(self.critics, parameters, (observations, actions))
         return values
 
+    def first_values(self, parameters: Parameters, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return Q_1(s, a) alone. Shape (B,)."""
+        halves = {name: value[:1] for name, value in parameters.items()}
+        return self.values(halves, observations, actions)[0]
+
     def taken(self, batch: Batch) -> Tensor:
         """Return the batch's actions in [-1, 1]. Shape (B, k)."""
         return self.units.features(self.units.encode(batch["actions"]))
@@ -277,8 +283,33 @@ class ActorCritic(ABC):
         return int(started * self._pace.updates_per_env_step + 1e-9)
 
     def updates_due(self, env_steps: int, updates: int) -> int:
-        """Return how many gradient steps are due after so many env steps and updates."""
-        return max(0, self._due(env_steps) - updates)
+        """Return how many steps of the critics are due after so many env steps and updates.
+
+        They come in multiples of the policy's delay, so that every iteration with updates has
+        metrics of both engines.
+        """
+        due = max(0, self._due(env_steps) - updates)
+        return due - due % self._pace.policy_delay
+
+    def interact(self, world: World) -> TransitionBatch:
+        """Act once in every environment: uniformly before `learning_starts`, then as learned."""
+        if world.env_steps < self._pace.learning_starts:
+            return world.step(self.uniform(world.num_envs))
+        actions = self.act(world.observations, greedy=False, generator=self.generator)
+        return world.step(actions)
+
+    def interact_and_learn(self, world: World, updates: int) -> int:
+        """Act once in every environment, then take the updates that are due, `updates` being made.
+
+        Returns:
+            How many updates have been made now.
+        """
+        transitions = self.interact(world)
+        self.replay.add(transitions, torch.from_numpy(transitions.learner_rewards))
+        due = self.updates_due(world.env_steps, updates)
+        if due > 0:
+            self.update(self.replay.sample(due, self._pace.batch_size, self.generator))
+        return updates + due
 
     def update(self, batches: Sequence[Batch]) -> None:
         """Take one step of the critics with each batch, and the steps of the actor that are due.
@@ -315,10 +346,6 @@ class ActorCritic(ABC):
         """Draw actions uniformly within their bounds. Shape (size, k)."""
         draws = torch.rand((size, self.width), generator=self.generator, device=self.device)
         return self._to_env(2.0 * draws - 1.0)
-
-    def store(self, transitions: TransitionBatch, rewards: Tensor) -> None:
-        """Put transitions into memory with the given rewards (N,)."""
-        self.replay.add(transitions, rewards)
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
         dtype = torch.get_default_dtype()

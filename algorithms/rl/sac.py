@@ -183,18 +183,8 @@ class SAC(Algorithm):
 
     def iteration(self, world: World) -> Metrics:
         """Act once in every environment, then take the updates that are due."""
-        config, learner = self.config, self.learner
-        if world.env_steps < config.learning_starts:
-            actions = learner.uniform(world.num_envs)
-        else:
-            actions = learner.act(world.observations, greedy=False, generator=learner.generator)
-        transitions = world.step(actions)
-        learner.store(transitions, torch.from_numpy(transitions.learner_rewards))
-        due = learner.updates_due(world.env_steps, self.updates)
-        if due > 0:
-            learner.update(learner.replay.sample(due, config.batch_size, learner.generator))
-        self.updates += due
-        return learner.drain()
+        self.updates = self.learner.interact_and_learn(world, self.updates)
+        return self.learner.drain()
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
