@@ -18,6 +18,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -30,6 +31,7 @@ from rlfd.algorithms.registry import register
 __all__ = ["TRPO", "TRPOConfig"]
 
 
+@dataclass(frozen=True, kw_only=True)
 class TRPOConfig(TrustRegionFields):
     """Hyperparameters of TRPO."""
 
