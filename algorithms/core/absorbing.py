@@ -9,6 +9,10 @@ which one stays for ever, with a reward like everywhere else. Three ways (`absor
     indicator  V(s') = r(s_abs) / (1 - γ) with r learned: demonstrations and learner each show
                one row (s_abs, 0) where an episode *terminated*, marked by an entry of its own
 
+A constant c added to all rewards, also those after the end, adds c / (1 - γ) to all values and
+changes no advantage. So it comes to the same to pay r - r_abs and leave V(s') at 0
+(`relative_to_absorbing`), and spares the value function an offset of hundreds.
+
 A truncated episode has not ended: it shows no such row and its value is bootstrapped as usual.
 """
 
@@ -26,6 +30,7 @@ __all__ = [
     "AbsorbingMode",
     "HorizonAudit",
     "check_discount",
+    "relative_to_absorbing",
     "terminal_values",
 ]
 
@@ -53,6 +58,16 @@ def terminal_values(reward: Tensor, gamma: float, shape: torch.Size) -> Tensor:
         shape: Of the rollout, (T, N).
     """
     return (reward / (1.0 - gamma)).expand(shape)
+
+
+def relative_to_absorbing(rewards: Tensor, absorbing_reward: Tensor) -> Tensor:
+    """Return r - r_abs: with V(s') = 0 after the end, the advantages of r with `terminal_values`.
+
+    Args:
+        rewards: r. Any shape.
+        absorbing_reward: r_abs, a scalar; 0 for absorbing=off.
+    """
+    return rewards - absorbing_reward
 
 
 class HorizonAudit:

@@ -120,7 +120,7 @@ class DiscriminatorFields(AlgorithmConfig):
     d_hidden: tuple[int, ...] = hyper((100, 100), "widths of its hidden layers", low=1)
     d_activation: Activation = hyper("tanh", "what follows each of its hidden layers")
     d_rollouts: int = hyper(1, "rollouts that own pairs are drawn from, the last ones", low=1)
-    subsample: int = hyper(1, "of each demonstration, use every so manieth pair", low=1)
+    demo_every: int = hyper(1, "use every so-manieth pair of each demonstration", low=1)
 
 
 class Discriminator:
@@ -183,7 +183,7 @@ class Discriminator:
     def _demonstrated(self, demos: DemoTensors) -> Tensor:
         """Rows of the demonstrations, so repeated that all are drawn as often as they occur."""
         assert demos.terminated is not None
-        every, ids = self.config.subsample, demos.episode_ids
+        every, ids = self.config.demo_every, demos.episode_ids
         lengths = torch.bincount(ids)
         times = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[ids]
         offsets = torch.randint(every, (len(lengths),), generator=self.generator)

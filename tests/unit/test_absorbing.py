@@ -7,7 +7,12 @@ import logging
 import pytest
 import torch
 
-from rlfd.algorithms.core.absorbing import HorizonAudit, check_discount, terminal_values
+from rlfd.algorithms.core.absorbing import (
+    HorizonAudit,
+    check_discount,
+    relative_to_absorbing,
+    terminal_values,
+)
 from rlfd.algorithms.core.rollout import gae
 from rlfd.errors import RlfdError
 
@@ -37,6 +42,29 @@ def test_only_terminated_rows_see_it(float64):
     assert (without[:3, 0] < 0).all()  # to end is a loss
     assert (without[:, 1] < 0).all()
     torch.testing.assert_close(without[:, 2], torch.zeros(7))  # but to be cut is none
+
+
+def test_both_ways_to_give_the_end_a_value_have_the_same_advantages(float64):
+    """V of the one is V of the other plus r_abs / (1 - γ), everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    rewards, values, following = torch.randn(3, 7, 5, generator=generator).unbind()
+    terminated = torch.rand(7, 5, generator=generator) < 0.3
+    ended = terminated | (torch.rand(7, 5, generator=generator) < 0.2)
+    absorbing = torch.tensor(0.7)
+    worth = terminal_values(absorbing, GAMMA, rewards.shape)
+    options = {"gamma": GAMMA, "gae_lambda": 0.8}
+    first = gae(
+        rewards,
+        values + worth,
+        following + worth,
+        terminated,
+        ended,
+        terminal_values=worth,
+        **options,
+    )
+    paid = relative_to_absorbing(rewards, absorbing)
+    second = gae(paid, values, following, terminated, ended, **options)
+    torch.testing.assert_close(first, second)
 
 
 def test_it_needs_a_discount():

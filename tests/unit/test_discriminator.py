@@ -388,7 +388,7 @@ def test_the_logit_of_the_absorbing_state_follows_who_ends_more_often(make_discr
 
 def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminator, make_demos):
     demos = make_demos((23, 9, 2))
-    discriminator = make_discriminator(demos=demos, subsample=5)
+    discriminator = make_discriminator(demos=demos, demo_every=5)
     everything = make_discriminator(demos=demos).demo_rows
     kept = [
         [t for t in range(a, b) if (discriminator.demo_rows == everything[t]).all(1).any()]
@@ -403,7 +403,7 @@ def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminat
 
 def test_subsampling_does_not_make_ends_more_frequent(make_discriminator, make_demos):
     demos = make_demos((20, 10), terminated=[True, True])
-    rows = make_discriminator(demos=demos, subsample=5, absorbing="indicator").demo_rows
+    rows = make_discriminator(demos=demos, demo_every=5, absorbing="indicator").demo_rows
     assert (rows[:, -1] == 1).sum() == 2
     assert (rows[:, -1] == 0).sum() == 30
     assert len(rows[rows[:, -1] == 0].unique(dim=0)) == 6

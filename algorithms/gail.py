@@ -1,0 +1,200 @@
+"""GAIL: generative adversarial imitation learning.
+
+Ho and Ermon, "Generative Adversarial Imitation Learning", NIPS 2016, arXiv 1606.03476.
+
+    min_π max_D  E_demo[log D(s, a)] + E_π[log(1 - D(s, a))] - λ_H H(π)                 (eq 16)
+
+with D the probability of *demonstrated* (the paper's is that of the learner: D here is 1 - D
+there). The learner is paid -log(1 - D), the paper's cost log D turned around (Alg. 1, line 5).
+At the best D this minimises the Jensen-Shannon divergence of the occupancies.
+
+Departures from the paper:
+  * the step of the policy may be PPO's (`learner=ppo`) instead of TRPO's.
+  * D makes `d_steps` Adam steps on minibatches instead of one step on the whole batch.
+  * the inputs of D are standardised, by statistics of both sides together.
+  * entropy and gradient penalty of D, other forms of the reward, and what follows a terminal state
+    are settings; see `core/discriminator.py` and `core/absorbing.py`.
+  * demonstrations are not thinned out unless `demo_every` says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.core.absorbing import HorizonAudit, relative_to_absorbing
+from rlfd.algorithms.core.discriminator import (
+    Discriminator,
+    DiscriminatorFields,
+    imitation_reward,
+)
+from rlfd.algorithms.core.distributions import Distribution
+from rlfd.algorithms.core.policy_learner import (
+    ClipFields,
+    PolicyLearner,
+    TRPOLearner,
+    TrustRegionFields,
+    make_policy_learner,
+)
+from rlfd.algorithms.core.rollout import Rollout
+from rlfd.algorithms.registry import register
+
+__all__ = ["GAIL", "AdversarialReward", "GAILConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
+    """Hyperparameters of GAIL."""
+
+    learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
+    gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
+    gae_lambda: float = hyper(0.97, "λ of the advantage estimates", low=0, high=1)
+    g_steps: int = hyper(1, "rollouts and policy improvements per iteration", low=1)
+
+
+class AdversarialReward:
+    """Pays rollouts by a discriminator that learns from the last of them.
+
+    Args:
+        problem: With demonstrations, and whether they terminated.
+        config: Hyperparameters of the discriminator.
+        distribution: Of the learner's actions.
+        steps_per_round: Env steps between calls of `learn`.
+    """
+
+    metric_definitions: ClassVar[dict[str, str]] = Discriminator.metric_definitions | {
+        "reward/learned": "mean learned reward per step",
+        "reward/absorbing": "learned reward per step of the absorbing state; 0 with absorbing=off",
+    }
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: DiscriminatorFields,
+        distribution: Distribution,
+        *,
+        steps_per_round: int,
+    ) -> None:
+        self.config = config
+        rounds = -(-problem.env_steps // steps_per_round)
+        self.discriminator = Discriminator(
+            problem, config, distribution, planned_updates=rounds * config.d_steps
+        )
+        self.audit = HorizonAudit(config.absorbing)
+        self._past: deque[Tensor] = deque(maxlen=config.d_rollouts - 1)
+
+    def _rows(self, rollout: Rollout) -> Tensor:
+        return self.discriminator.rows(
+            rollout.flat(rollout.observations), rollout.flat(rollout.actions)
+        )
+
+    def learn(self, rollout: Rollout) -> Metrics:
+        """Train the discriminator on this rollout, and the ones before it that are remembered."""
+        ends = int(rollout.terminated.sum())
+        rows = self.discriminator.with_absorbing(self._rows(rollout), ends)
+        self.discriminator.learn(torch.cat([*self._past, rows]))
+        self._past.append(rows)
+        return self.discriminator.drain()
+
+    def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
+        """Return what the discriminator, as it is now, pays a rollout: rewards (T, N), metrics."""
+        form = self.config.reward_form
+        logits = self.discriminator.logits(self._rows(rollout))
+        rewards = imitation_reward(logits, form).view(rollout.rewards.shape)
+        self.audit.check(rewards, rollout.terminated)
+        absorbing = torch.zeros(())
+        if self.config.absorbing != "off":
+            absorbing = imitation_reward(self.discriminator.absorbing_logit(), form)
+        metrics = {"reward/learned": rewards.mean(), "reward/absorbing": absorbing}
+        return relative_to_absorbing(rewards, absorbing), metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next rollout's reward depends on."""
+        return {
+            "discriminator": self.discriminator.state_dict(),
+            "past": {str(index): rows.clone() for index, rows in enumerate(self._past)},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.discriminator.load_state_dict(state["discriminator"])
+        past = state["past"]
+        self._past.clear()
+        self._past.extend(past[str(index)] for index in range(len(past)))
+
+
+def mean_metrics(many: list[Metrics]) -> Metrics:
+    """Return the mean of each metric."""
+    return {name: torch.stack([one[name] for one in many]).mean() for name in many[0]}
+
+
+@register
+class GAIL(Algorithm):
+    """Generative adversarial imitation learning."""
+
+    name = "gail"
+    title = "Generative Adversarial Imitation Learning (Ho and Ermon, 2016)"
+    summary = "TRPO or PPO, paid for passing as the demonstrator before a discriminator"
+    Config = GAILConfig
+    needs = Needs(
+        demonstrations=True,
+        reward=False,
+        interaction=True,
+        demo_fields=frozenset({"terminated"}),
+        action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+    )
+    policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
+    metric_definitions: ClassVar[dict[str, str]] = (
+        TRPOLearner.metric_definitions | AdversarialReward.metric_definitions
+    )
+
+    learner: PolicyLearner
+
+    def __init__(self, problem: Problem, config: GAILConfig) -> None:
+        self.config = config
+        self.learner = make_policy_learner(config.learner, problem, config)
+        self.metric_definitions = (  # type: ignore[misc]  # the class has those of the default
+            self.learner.metric_definitions | AdversarialReward.metric_definitions
+        )
+        self.reward = AdversarialReward(
+            problem,
+            config,
+            self.learner.actor.distribution,
+            steps_per_round=config.batch_steps * config.g_steps,
+        )
+
+    def iteration(self, world: World) -> Metrics:
+        """Make one pass of Alg. 1's loop; the world's reward is not read."""
+        rollout = self.learner.collect(world)  # Alg. 1, line 3
+        metrics = self.reward.learn(rollout)  # Alg. 1, line 4
+        improvements = [self._improve(rollout)]  # Alg. 1, line 5
+        for _ in range(self.config.g_steps - 1):
+            improvements.append(self._improve(self.learner.collect(world)))
+        self.updates = self.learner.engine.count
+        return metrics | mean_metrics(improvements)
+
+    def _improve(self, rollout: Rollout) -> Metrics:
+        """Improve the policy by what D pays now."""
+        rewards, metrics = self.reward.pay(rollout)
+        return metrics | self.learner.improve(rollout, rewards)
+
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Return the policy's most likely actions, or samples."""
+        return self.learner.actor.act(observations, greedy=greedy, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next iteration depends on."""
+        return super().state_dict() | {"reward": self.reward.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        super().load_state_dict(state)
+        self.reward.load_state_dict(state["reward"])
