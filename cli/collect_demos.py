@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_demos"]
 
-DEFAULT_EPISODES = 100
-
 _WHO = "Demonstrator"
 _WHAT = "Dataset"
 
@@ -87,7 +85,7 @@ def collect_demos(
         typer.Option(
             parser=parse_positive,
             metavar="N",
-            help="Episodes to keep (default 100).",
+            help="Episodes to keep. Left out: 100, or 10 where they are long (MuJoCo).",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -154,7 +152,7 @@ def collect_demos(
     )
     reporter = output.reporter
     unit = "episodes" if steps is None else "steps"
-    goal = steps if steps is not None else episodes or DEFAULT_EPISODES
+    goal = steps if steps is not None else episodes or known.demo_episodes
     started = False
 
     def progress(done: int, total: int, mean: float) -> None:

@@ -305,6 +305,10 @@ class Output:
         """Print a line of results."""
         self._stdout.print(text, soft_wrap=True)
 
+    def text(self, text: str) -> None:
+        """Print text as it is."""
+        self._stdout.out(text, highlight=False)
+
     def fields(self, rows: Mapping[str, str]) -> None:
         """Print names and values below each other."""
         width = max(map(len, rows))

@@ -21,19 +21,38 @@ __all__ = ["last_evaluation", "list_things"]
 
 def list_things(
     what: Annotated[
-        Literal["algos", "envs", "demos", "runs"], typer.Argument(help="What to list.")
+        Literal["algos", "envs", "demonstrators", "demos", "runs"],
+        typer.Argument(help="What to list."),
     ],
+    markdown: Annotated[
+        bool,
+        typer.Option(
+            "--markdown",
+            help="Of demonstrators: print docs/demonstrators.md.",
+            rich_help_panel="Output",
+        ),
+    ] = False,
     runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = Path("data"),
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """List algorithms, environments, demonstrations or runs."""
+    """List algorithms, environments, who can demonstrate, demonstrations or runs."""
     output = Output(json=json, quiet=quiet)
+    if markdown:
+        if what != "demonstrators" or json:
+            raise RlfdError(
+                "--markdown prints one page only", "write 'rlfd list demonstrators --markdown'"
+            )
+        from rlfd.demos import catalogue
+
+        output.text(catalogue.page())
+        return
     listings: dict[str, Callable[[], Listing]] = {
         "algos": _algos,
         "envs": _envs,
+        "demonstrators": _demonstrators,
         "demos": lambda: _demos(data_dir),
         "runs": lambda: _runs(runs_dir),
     }
@@ -88,7 +107,7 @@ def _algos() -> Listing:
 
 
 def _envs() -> Listing:
-    from rlfd import envs
+    from rlfd import demos, envs
 
     entries = []
     for name in envs.names():
@@ -101,8 +120,8 @@ def _envs() -> Listing:
                 "rewards": list(spec.rewards),
                 "options": dict(spec.options),
                 "has_success": spec.has_success,
-                "demonstrator": spec.default_demonstrator,
-                "demonstrator_return": spec.demonstrator_return,
+                "demonstrator": demos.default_demonstrator(name),
+                "demonstrator_return": demos.catalogue.demonstrator_return(name),
                 "random_return": spec.random_return,
                 "description": spec.description,
             }
@@ -117,6 +136,22 @@ def _envs() -> Listing:
         "description": ("description", str),
     }
     return columns, entries
+
+
+def _demonstrators() -> Listing:
+    from rlfd.demos import catalogue
+
+    columns: Columns = {
+        "environment": ("env", str),
+        "--policy": ("policy", str),
+        ">return": ("return_mean", number),
+        ">± over episodes": ("return_std", number),
+        ">of the strong one": ("share_of_strong", share),
+        ">success": ("success_rate", share),
+        "algorithm": ("algo", _text),
+        ">env steps": ("checkpoint", number),
+    }
+    return columns, catalogue.entries()
 
 
 def _demos(data_dir: Path) -> Listing:

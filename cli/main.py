@@ -128,7 +128,7 @@ app.command(
     cls=Command,
     no_args_is_help=True,
     rich_help_panel=_LOOKING,
-    epilog=examples("rlfd list algos", "rlfd list runs --json"),
+    epilog=examples("rlfd list algos", "rlfd list demonstrators", "rlfd list runs --json"),
 )(list_things)
 app.command(
     "show",

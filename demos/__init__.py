@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rlfd.demos import catalogue
 from rlfd.demos.collecting import Progress, collect
 from rlfd.demos.controllers import (
     Demonstrator,
@@ -40,6 +41,7 @@ __all__ = [
     "Progress",
     "Score",
     "StartOverlap",
+    "catalogue",
     "collect",
     "content_hash",
     "default_demonstrator",

@@ -152,6 +152,7 @@ class EnvSpec:
         kwargs: Its keyword arguments.
         starts: Start-state distributions, the usual one first.
         demo_start: The start that demonstrations are collected from unless told otherwise.
+        demo_episodes: How many are collected unless told otherwise.
         option_rules: The options that can be set.
         sparse: The rule of its sparse reward, if it has one.
         has_success: Whether episodes end with a success flag.
@@ -166,6 +167,7 @@ class EnvSpec:
     kwargs: Mapping[str, Json] = field(default_factory=dict)
     starts: tuple[str, ...] = ("standard",)
     demo_start: str = "standard"
+    demo_episodes: int = 100
     option_rules: Mapping[str, Option] = field(default_factory=dict)
     sparse: type[OtherReward] | None = None
     has_success: bool = False
@@ -479,6 +481,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="HalfCheetah",
             gym_id="HalfCheetah-v5",
+            demo_episodes=10,
             option_rules=_unit(5.0),
             sparse=Progress,
             description="run on two legs in a plane; 6 actions, 17 observations; never ends early",
@@ -486,6 +489,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Hopper",
             gym_id="Hopper-v5",
+            demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
             description="hop on one leg in a plane; 3 actions, 11 observations; ends with a fall",
@@ -493,6 +497,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Walker2d",
             gym_id="Walker2d-v5",
+            demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
             description="walk on two legs in a plane; 6 actions, 17 observations; ends with a fall",
@@ -500,6 +505,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Ant",
             gym_id="Ant-v5",
+            demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
             description="walk on four legs; 8 actions, 105 observations; ends with a fall",
@@ -507,6 +513,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Humanoid",
             gym_id="Humanoid-v5",
+            demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
             description="walk upright; 17 actions, 348 observations; ends with a fall",
@@ -514,6 +521,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Swimmer",
             gym_id="Swimmer-v5",
+            demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
             description="swim with three links in a plane; 2 actions, 8 observations",

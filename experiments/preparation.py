@@ -17,8 +17,6 @@ from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["check_demos_unchanged", "describe_demos", "load_demos", "prepare_demos"]
 
-DEFAULT_DEMO_EPISODES = 100
-
 
 def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demonstrations | None:
     """Load the demonstrations a run needs; collect them first where nothing was named or found."""
@@ -48,16 +46,16 @@ def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demo
     start = dataclasses.replace(env, start=known.demo_start)
     whose = "its shipped policy" if demonstrator == "shipped" else f"its {demonstrator}"
     reporter.message(
-        f"no demonstrations for '{env.name}' yet: collecting {DEFAULT_DEMO_EPISODES} episodes of "
+        f"no demonstrations for '{env.name}' yet: collecting {known.demo_episodes} episodes of "
         f"{whose} from start '{known.demo_start}'"
     )
     policy = make_demonstrator(demonstrator, start, seed=0)
-    reporter.start("collect demonstrations", DEFAULT_DEMO_EPISODES, 0, "episodes")
+    reporter.start("collect demonstrations", known.demo_episodes, 0, "episodes")
     try:
         return demos.collect(
             start,
             policy,
-            episodes=DEFAULT_DEMO_EPISODES,
+            episodes=known.demo_episodes,
             seed=0,
             data_dir=data_dir,
             progress=lambda done, _, mean: reporter.advance(done, {"return": mean}),

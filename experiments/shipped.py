@@ -155,7 +155,7 @@ def training_command(config: Mapping[str, Any], provenance: Mapping[str, str]) -
         words += ["--preset", config["preset"]]
     given = [n for n, layer in provenance.items() if layer.startswith(("--set", "command", "file"))]
     for name in given:
-        if name in RUN_FIELDS:
+        if name in RUN_FIELDS and name != "log_every":  # has no option, and changes nothing else
             words += ["--" + name.replace("_", "-"), _text(config[name])]
     for name in given:
         key = name.removeprefix("algorithm.")

@@ -1,6 +1,7 @@
 """Policies as files: what is written is what acts, and nothing else is taken for it."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -296,3 +297,44 @@ def test_shipped_policies_are_found_by_name(exported, tmp_path, monkeypatch):
     assert demos.find_shipped("Acrobot", "weak") == tmp_path / "Acrobot-weak.safetensors"
     with pytest.raises(RlfdError, match="unknown shipped policy for CartPole 'strong'"):
         demos.find_shipped("CartPole")
+
+
+def test_the_catalogue_is_read_from_the_files(exported, tmp_path, monkeypatch):
+    from rlfd.demos import catalogue
+
+    monkeypatch.setattr(files, "FOLDER", tmp_path)
+    assert {entry["policy"] for entry in catalogue.entries()} == {"controller"}
+    assert catalogue.demonstrator_return("Hopper") is None
+    content = text_of(exported)
+    content["config"]["env"]["name"] = "Hopper"
+    for strength, mean in (("strong", 3210.5), ("weak", 1605.25)):
+        content["score"]["return_mean"] = mean
+        rewrite(exported, tmp_path / f"Hopper-{strength}.safetensors", metadata=sealed(content))
+    assert catalogue.demonstrator_return("Hopper") == 3210.5
+    assert catalogue.demonstrator_return("CartPole") == spec("CartPole").demonstrator_return
+    assert catalogue.demonstrator_return("Acrobot") is None
+    strong, weak = (entry for entry in catalogue.entries() if entry["env"] == "Hopper")
+    assert (strong["policy"], weak["policy"]) == ("shipped", "shipped:weak")
+    assert (strong["share_of_strong"], weak["share_of_strong"]) == (None, 0.5)
+    assert strong["episodes"] == 7
+    step = content["checkpoint"]
+    assert strong["export"] == (
+        f"rlfd export default/soft-q/Hopper/seed2 --checkpoint {step} --greedy "
+        "--out Hopper-strong.safetensors"
+    )
+    page = catalogue.page()
+    assert (
+        f"| Hopper | `shipped:weak` | 1,605 ± {content['score']['return_std']:,.0f} | 50% | 7 |"
+        in page
+    )
+    assert page.count(content["command"]) == 2
+
+
+def test_the_page_of_the_shipped_policies_is_current():
+    from rlfd.demos import catalogue
+
+    page = Path(__file__).parents[2] / "docs" / "demonstrators.md"
+    if demos.list_shipped():
+        assert page.read_text() == catalogue.page() + "\n", (
+            "write it with 'rlfd list demonstrators --markdown > docs/demonstrators.md'"
+        )

@@ -3,6 +3,7 @@
 Being killed is in tests/contract/test_resume.py.
 """
 
+import dataclasses
 import errno
 import json
 import logging
@@ -18,7 +19,7 @@ import torch
 from rlfd import algorithms, demos
 from rlfd.algorithms.rl.dqn import DQN
 from rlfd.demos import make_demonstrator
-from rlfd.envs import EnvConfig
+from rlfd.envs import EnvConfig, registry
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.experiments import checkpoint, run_dir, runner
 from rlfd.experiments import train as training
@@ -259,7 +260,8 @@ def test_named_demonstrations_and_a_part_of_them(train, collect):
 
 
 def test_missing_demonstrations_are_made(train, listener, monkeypatch, tmp_path):
-    monkeypatch.setattr("rlfd.experiments.preparation.DEFAULT_DEMO_EPISODES", 2)
+    few = dataclasses.replace(registry.SPECS["CartPole"], demo_episodes=2)
+    monkeypatch.setitem(registry.SPECS, "CartPole", few)
     status = train("sqil").run_dir.status()
     assert status["demos"]["episodes"] == 2
     (message,) = listener.messages
