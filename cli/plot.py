@@ -33,9 +33,10 @@ def plot(
         typer.Option("--x", help="Horizontal axis.", rich_help_panel=_FIGURE),
     ] = "env-steps",
     metric: Annotated[
-        Literal["return", "success"] | None,
+        Literal["return", "dense-return", "success"] | None,
         typer.Option(
-            help="Vertical axis. Left out: success where there is a success test.",
+            help="Vertical axis. Left out: success where there is a success test. dense-return: "
+            "with the environment's own reward, whatever was learned from.",
             rich_help_panel=_FIGURE,
         ),
     ] = None,

@@ -63,7 +63,16 @@ def reproduce(
             "--group",
             help="Part of the suite; repeat for more, 'all' for everything.",
             rich_help_panel=_WHAT,
-            show_default="paper",
+            show_default="the first one",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="These of the suite's tasks only.",
+            rich_help_panel=_WHAT,
+            show_default="all",
         ),
     ] = None,
     dry_run: Annotated[
@@ -87,7 +96,7 @@ def reproduce(
     no_progress: NoProgress = False,
     debug: Debug = False,
 ) -> None:
-    """Work off every run of a suite, then print and save the table and the figure.
+    """Work off every run of a suite, then print and save its tables and figures.
 
     Finished runs are left alone and interrupted ones continued, so the command can be repeated
     until all is there. Exit code 1 means that a run failed; the others were made.
@@ -99,6 +108,7 @@ def reproduce(
 
     known = load_suite(suite)
     chosen_seeds = parse_seeds(seeds) if seeds else None
+    chosen_tasks = [name.strip() for name in tasks.split(",")] if tasks else []
     if dry_run:
         planned = plan(
             known,
@@ -106,7 +116,8 @@ def reproduce(
             data_dir=data_dir,
             seeds=chosen_seeds,
             steps=steps,
-            groups=groups or ["paper"],
+            groups=groups or [],
+            tasks=chosen_tasks,
         )
         _print_plan(output, known.name, planned)
         return
@@ -116,7 +127,8 @@ def reproduce(
         data_dir=data_dir,
         seeds=chosen_seeds,
         steps=steps,
-        groups=groups or ["paper"],
+        groups=groups or [],
+        tasks=chosen_tasks,
         engine=LocalEngine(jobs),
         retry_failed=retry_failed,
         report_only=report_only,

@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Resolved", "RunConfig", "resolve"]
+__all__ = ["Resolved", "RunConfig", "resolve", "setting_text"]
 
 SCHEMA = 1
 
@@ -299,6 +299,13 @@ def _parse(cls: type[Any], name: str, text: str) -> Any:
         parts = [part for part in text.strip("()[]").split(",") if part.strip()]
         return [_number(name, part, int) for part in parts]
     return _number(name, text, hint)
+
+
+def setting_text(value: Any) -> str:
+    """Return a value as ``--set`` reads it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:

@@ -66,6 +66,14 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "gail": (_GREEN, _DASHES[3]),
     "dqn": (_PURPLE, _DASHES[0]),
     "soft-q": (_SKY, _DASHES[1]),
+    "sqil-sac": (_BLUE, _DASHES[1]),
+    "mcpo": (_VERMILLION, _DASHES[0]),
+    "trpo": (_PURPLE, _DASHES[1]),
+    "pofd": (_GREEN, _DASHES[1]),
+    "gmmil": (_SKY, _DASHES[2]),
+    "ppo": (_PURPLE, _DASHES[2]),
+    "sac": (_PURPLE, _DASHES[3]),
+    "td3": (_SKY, _DASHES[3]),
 }
 # Further variants (--exp-name) of one algorithm in one figure: from Tol's "muted", so that a
 # colour above never stands for anything but its algorithm.
@@ -92,6 +100,11 @@ _RC: Any = {
     "pdf.fonttype": 42,  # TrueType: publishers refuse type 3
     "svg.fonttype": "none",
     "svg.hashsalt": "rlfd",
+}
+_Y_LABELS: dict[Metric, str] = {
+    "return": "episode return",
+    "dense-return": "dense episode return",
+    "success": "success rate",
 }
 _COLUMN = 3.3  # inches: one column of a two-column paper
 _MARGIN = 0.03
@@ -328,19 +341,20 @@ def _on_common_grid(
 
 def _references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLine]:
     """Return the means of the demonstrations used, and of the random policy where it is known."""
-    key = "return_mean" if metric == "return" else "success_rate"
+    key = "success_rate" if metric == "success" else "return_mean"
     found: dict[str, float] = {}
     for result in results:
         demos = result.status.get("demos") or {}
-        paid_alike = demos.get("reward", "dense") == result.env.reward
+        reward = result.env.reward if metric == "return" else "dense"
+        paid_alike = demos.get("reward", "dense") == reward
         if demos.get(key) is not None and (paid_alike or metric == "success"):
             found[str(demos["name"]).split("/")[-1]] = float(demos[key])
     several = len(set(found.values())) > 1
     lines = {f"demonstrations ({n})" if several else "demonstrations": v for n, v in found.items()}
     env = results[0].env
     known = envs.spec(env.name).references.get(env.start)
-    if known is not None and (env.reward == "dense" or metric == "success"):
-        value = known.random_return if metric == "return" else known.random_success
+    if known is not None and (env.reward == "dense" or metric != "return"):
+        value = known.random_success if metric == "success" else known.random_return
         if value is not None:
             lines["random policy"] = value
     return [ReferenceLine(label, value) for label, value in lines.items()]
@@ -472,7 +486,7 @@ def _draw(
         if index + columns >= len(panels):
             axis.set_xlabel(x_label)
         if index % columns == 0:
-            axis.set_ylabel("success rate" if metric == "success" else "episode return")
+            axis.set_ylabel(_Y_LABELS[metric])
     for axis in axes.flat:
         axis.margins(y=0.05)
         if metric == "success":

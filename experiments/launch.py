@@ -198,6 +198,7 @@ def launch(
     reporter.start("runs", len(jobs), 0, "runs")
     with _StopSignal() as stop:
         while pending or running:
+            before = len(results)
             for index in list(pending):
                 if len(running) >= engine.slots or stop.requests:
                     break
@@ -224,7 +225,8 @@ def launch(
                 _record(result, index, results, running, reporter)
             if stop.requests:
                 break
-            time.sleep(_POLL_SECONDS if running or pending else 0)
+            if running or len(results) == before:
+                time.sleep(_POLL_SECONDS)
     reporter.finish()
     if stop.requests and (pending or any(r.outcome == "interrupted" for r in results.values())):
         done = sum(result.outcome in ("finished", "skipped") for result in results.values())

@@ -1,9 +1,9 @@
-"""A suite worked off and set beside the paper's numbers: runs, table, figures."""
+"""A suite worked off and set beside the paper's numbers: runs, tables, figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,38 @@ import numpy as np
 import pandas as pd
 
 from rlfd import demos, envs
+from rlfd.algorithms.presets import environment_defaults
+from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
+from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
+from rlfd.experiments.initial_policy import same_init
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
 from rlfd.experiments.report import NullReporter, Reporter
-from rlfd.experiments.results import RunResult, env_title, load_results
+from rlfd.experiments.results import Metric, RunResult, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import (
+    DEMONSTRATIONS,
     Row,
+    Section,
     Suite,
-    chosen_groups,
+    Task,
+    demo_env,
+    demo_id,
     exp_name,
-    group_starts,
     plan,
     rows_of,
     run_folder,
-    starts_of,
+    sections_of,
 )
 from rlfd.files import write_json, write_text
 from rlfd.seeding import derive_many
 
 __all__ = ["ReproduceResult", "reproduce"]
 
-EPISODES = 100  # per seed and start, for the policies that are not trained
+EPISODES = 100  # per seed, for the policies that are not trained; fewer where runs play fewer
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class ReproduceResult:
 
     Attributes:
         folder: Where everything was saved.
-        table: One row per (group, start, row, measure): ours, and the paper's number.
+        table: One row per (group, task, demonstrations, row, measure): ours and the paper's number.
         text_tables: Ready to print, by title.
         figures: Learning curves.
         jobs: What became of every run.
@@ -69,14 +76,15 @@ def reproduce(
     data_dir: Path,
     seeds: Sequence[int] | None = None,
     steps: int | None = None,
-    groups: Sequence[str] = ("paper",),
+    groups: Sequence[str] = (),
+    tasks: Sequence[str] = (),
     engine: Engine | None = None,
     retry_failed: bool = False,
     report_only: bool = False,
     reporter: Reporter | None = None,
     command: str = "",
 ) -> ReproduceResult:
-    """Make what is missing of a suite, then the table and the figures of all that is finished.
+    """Make what is missing of a suite, then the tables and figures of all that is finished.
 
     Args:
         suite: The suite.
@@ -84,25 +92,28 @@ def reproduce(
         data_dir: Where the demonstrations are, or are collected to.
         seeds: Instead of the suite's.
         steps: Env steps per run instead of the suite's.
-        groups: Names of the suite's groups; ``all`` stands for all of them.
+        groups: Names of the suite's groups; ``all`` stands for all of them, none for the first.
+        tasks: Names of the suite's tasks; none for all of them.
         engine: Where runs are made; by default on this machine.
         retry_failed: Also start runs that failed before.
-        report_only: Start no runs; report those that are finished.
+        report_only: Start no runs, collect nothing; report what is finished.
         reporter: Told of all that happens.
         command: What the user typed, kept with the results.
 
     Raises:
-        RlfdError: If a run that is there was made with other steps, or other demonstrations.
+        RlfdError: If a run that is there was made with other steps, other demonstrations, or from
+            another policy.
         Interrupted: After Ctrl-C.
     """
     reporter = reporter or NullReporter()
     seeds = list(seeds or suite.seeds)
-    chosen = chosen_groups(suite, groups)
+    sections = sections_of(suite, groups, tasks)
     jobs = plan(
-        suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups
-    )
-    dataset = _demonstrations(suite, data_dir, reporter)
-    _check_existing(jobs, dataset.info.content_hash)
+        suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups,
+        tasks=tasks,
+    )  # fmt: skip
+    datasets = _datasets(suite, sections, runs_dir, data_dir, reporter, collect=not report_only)
+    _check_existing(jobs, datasets, runs_dir)
     folder = runs_dir / suite.name / "results"
     results: Sequence[JobResult] = []
     if not report_only:
@@ -113,10 +124,10 @@ def reproduce(
             retry_failed=retry_failed,
             reporter=reporter,
         )
-    measured = _measure_rows(suite, chosen, seeds, runs_dir, reporter)
-    table = _table(suite, chosen, seeds, measured)
-    texts = _text_tables(suite, table)
-    drawn = _figures(suite, chosen, seeds, runs_dir, folder, table, command)
+    measuring = _Measuring(suite, seeds, runs_dir, datasets, reporter)
+    table = _table(measuring, sections)
+    texts = _text_tables(suite, sections, table)
+    drawn = _figures(measuring, sections, folder, table, command)
     about = {
         "suite": suite.name,
         "title": suite.title,
@@ -124,166 +135,257 @@ def reproduce(
         "command": command,
         "seeds": seeds,
         "steps": steps or suite.steps,
-        "demonstrations": {"name": suite.demos.name, "hash": dataset.info.content_hash},
+        "demonstrations": [_describe(name, found) for name, found in datasets.items()],
         "protocol": list(suite.protocol),
     }
     _save(folder, about, table, texts, drawn, results)
     return ReproduceResult(folder, table, texts, drawn, results)
 
 
-def _check_existing(jobs: Sequence[Job], demos_hash: str) -> None:
+def _check_existing(
+    jobs: Sequence[Job], datasets: Mapping[str, Demonstrations], runs_dir: Path
+) -> None:
     """Refuse runs that are there already and cannot stand in one table with the new ones."""
     for job in jobs:
         run = RunDir(job.run_dir)
         if not run.exists:
             continue
         config = run.config()
-        steps = int(job.argv[job.argv.index("--steps") + 1]) if "--steps" in job.argv else None
-        if steps is not None and config.steps != steps:
+        wanted = dict(zip(job.argv, job.argv[1:], strict=False))
+        steps = int(wanted.get("--steps", config.steps))
+        if config.steps != steps:
             raise RlfdError(
                 f"run folder '{job.run_dir}' holds a run of {config.steps} env steps, "
                 f"this suite wants {steps}",
                 f"give --steps {config.steps}, or another --runs-dir",
             )
-        used = (run.status().get("demos") or {}).get("hash", demos_hash)
-        if used != demos_hash:
+        dataset = datasets.get(wanted.get("--demos", ""))
+        used = (run.status().get("demos") or {}).get("hash")
+        if dataset is not None and used not in (None, dataset.info.content_hash):
             raise RlfdError(
                 f"run folder '{job.run_dir}' was trained on other demonstrations than those in "
                 "the data folder, the two cannot be compared",
                 "give the --data-dir that it was made with, or another --runs-dir",
             )
-
-
-def _demonstrations(suite: Suite, data_dir: Path, reporter: Reporter) -> demos.Demonstrations:
-    """Return the suite's demonstrations; collect them if they are missing."""
-    wanted = suite.demos
-    env = EnvConfig(suite.env, wanted.start)
-    if wanted.name in [info.name for info in demos.find(env, data_dir)]:
-        found = demos.load(wanted.name, env=env, data_dir=data_dir)
-        if len(found.episodes) != wanted.episodes:
+        if not same_init(wanted.get("--init"), config.init, runs_dir):
             raise RlfdError(
-                f"demonstrations '{wanted.name}' have {len(found.episodes)} episodes, "
-                f"this suite wants {wanted.episodes}",
-                "give another --data-dir",
+                f"run folder '{job.run_dir}' holds a run that started from '{config.init}', "
+                f"this suite wants '{wanted.get('--init')}'",
+                "give another --runs-dir",
             )
-        return found
-    reporter.message(
-        f"collecting {wanted.episodes} demonstrations of {suite.env} by its {wanted.policy} "
-        f"from start '{wanted.start}' as '{wanted.name}'"
-    )
-    return demos.collect(
-        env,
-        demos.make_demonstrator(wanted.policy, env, seed=wanted.seed),
-        episodes=wanted.episodes,
-        seed=wanted.seed,
-        name=wanted.name,
-        data_dir=data_dir,
-    )
+
+
+def _datasets(
+    suite: Suite,
+    sections: Sequence[Section],
+    runs_dir: Path,
+    data_dir: Path,
+    reporter: Reporter,
+    *,
+    collect: bool,
+) -> dict[str, Demonstrations]:
+    """Return the demonstrations of the sections by id; collect those that are missing."""
+    found: dict[str, Demonstrations] = {}
+    for section in sections:
+        task, wanted = section.task, section.demos
+        if wanted is None or demo_id(suite, task, wanted) in found:
+            continue
+        name, env = demo_id(suite, task, wanted), demo_env(task, wanted)
+        if name in [info.id for info in demos.find(env, data_dir)]:
+            found[name] = demos.load(name, env=env, data_dir=data_dir)
+            if len(found[name].episodes) != wanted.episodes:
+                raise RlfdError(
+                    f"demonstrations '{name}' have {len(found[name].episodes)} episodes, "
+                    f"this suite wants {wanted.episodes}",
+                    "give another --data-dir",
+                )
+        elif collect:
+            reporter.message(
+                f"collecting {wanted.episodes} demonstrations of {env_title(env)} by "
+                f"{wanted.policy} as '{name}'"
+            )
+            found[name] = demos.collect(
+                env,
+                make_demonstrator(wanted.policy, env, seed=wanted.seed, runs_dir=runs_dir),
+                episodes=wanted.episodes,
+                noise=wanted.noise,
+                seed=wanted.seed,
+                name=name.rpartition("/")[2],
+                data_dir=data_dir,
+            )
+    return found
+
+
+def _describe(name: str, dataset: Demonstrations) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hash": dataset.info.content_hash,
+        "episodes": len(dataset.episodes),
+        "return_mean": float(dataset.returns.mean()),
+    }
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What one row gives from one start: per measure one number per seed."""
+    """What one row gives in one section: per measure one number per seed."""
 
     values: Mapping[str, Sequence[float]]
-    note: str
+    note: str = ""
 
 
-def _measure_rows(
-    suite: Suite, groups: Sequence[str], seeds: Sequence[int], runs_dir: Path, reporter: Reporter
-) -> dict[tuple[str, str], _Measured]:
-    """Return the numbers of every row from every start, by (label, start)."""
-    measured = {}
-    for row in rows_of(suite, groups):
-        for start in starts_of(suite, row, groups):
-            if row.algo:
-                found = _finished(suite, row, start, seeds, runs_dir)
-                one = _measured_runs(found, len(seeds))
-            elif row.policy:
-                reporter.message(f"evaluating {row.label} from start '{start}'")
-                one = _measured_policy(EnvConfig(suite.env, start), row.policy, seeds)
+@dataclass
+class _Measuring:
+    """Turns rows into numbers: from run folders, from demonstrations, or by playing."""
+
+    suite: Suite
+    seeds: Sequence[int]
+    runs_dir: Path
+    datasets: Mapping[str, Demonstrations]
+    reporter: Reporter
+    played: dict[tuple[str, str], _Measured] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> Metric:
+        """Success where all of the suite's environments have a success test, else return."""
+        tested = all(envs.spec(task.env).has_success for task in self.suite.tasks)
+        return "success" if tested else "return"
+
+    def measure(self, section: Section, row: Row) -> _Measured:
+        """Return a row's numbers in a section."""
+        if row.policy == DEMONSTRATIONS:
+            return self._demonstrations(section)
+        if row.policy:
+            return self._policy(section.task, row.policy)
+        if row.algo:
+            return self._runs(section, row)
+        return _Measured({}, row.unavailable)
+
+    def finished(self, section: Section, row: Row) -> list[RunDir]:
+        """Return a row's finished runs in a section, in the order of the seeds."""
+        runs = [
+            RunDir(run_folder(self.suite, row, section.task, section.demos, seed, self.runs_dir))
+            for seed in self.seeds
+        ]
+        return [run for run in runs if run.exists and run.status().get("state") == "finished"]
+
+    def _runs(self, section: Section, row: Row) -> _Measured:
+        runs = self.finished(section, row)
+        note = "" if len(runs) == len(self.seeds) else f"{len(runs)} of {len(self.seeds)} runs"
+        by_seed = [self._run(section, result) for result in load_results(runs)] if runs else []
+        names = [name for name in tables.SUITE_MEASURES if any(name in v for v in by_seed)]
+        values = {name: [v[name] for v in by_seed if name in v] for name in names}
+        return _Measured(values, f"{note} finished" if note else "")
+
+    def _run(self, section: Section, result: RunResult) -> dict[str, float]:
+        values = tables.measure(result, self.metric)
+        headline = f"final, {result.policies[0]}"
+        if not len(result.run.episodes()):  # no training episodes: the evaluation, as in the paper
+            values[tables.BEST_TRAINING] = values[headline]
+        if self.metric == "return":
+            values |= self._share(section, result.seed, values[headline])
+            dense = result.evaluation_mean("final", result.policies[0], "dense-return")
+            if section.task.reward != "dense" and dense is not None:
+                values[tables.DENSE] = dense
+        return values
+
+    def _share(self, section: Section, seed: int, value: float) -> dict[str, float]:
+        """Return a return as share of that of the demonstrations which runs of this seed get."""
+        shown = self._shown(section, seed)
+        return {} if shown is None or shown <= 0 else {tables.SHARE: value / shown}
+
+    def _shown(self, section: Section, seed: int) -> float | None:
+        """Return the mean return, or success, of the demonstrations which runs of this seed get."""
+        if section.demos is None:
+            return None
+        dataset = self.datasets.get(demo_id(self.suite, section.task, section.demos))
+        if dataset is None:
+            return None
+        used = dataset.subset(section.demos.num, seed) if section.demos.num else dataset
+        return used.success_rate if self.metric == "success" else float(used.returns.mean())
+
+    def _demonstrations(self, section: Section) -> _Measured:
+        shown = [self._shown(section, seed) for seed in self.seeds]
+        values = [value for value in shown if value is not None]
+        if not values:
+            return _Measured({}, "not collected yet")
+        return _Measured({"final, sampled": values, tables.BEST_TRAINING: values})
+
+    def _policy(self, task: Task, policy: str) -> _Measured:
+        """Evaluate a policy that is not trained, over as many episodes per seed as a run is."""
+        key = policy, task.name
+        if key not in self.played:
+            self.reporter.message(f"evaluating {policy} on {env_title(task.config)}")
+            self.played[key] = self._play(task.config, policy)
+        return self.played[key]
+
+    def _play(self, env: EnvConfig, policy: str) -> _Measured:
+        usual = environment_defaults(env.name) | self.suite.run
+        episodes = min(EPISODES, usual.get("final_episodes", EPISODES))
+        values, dense = [], []
+        for seed in self.seeds:
+            root = EVAL_SEED_OFFSET + seed  # the start states of the runs' final evaluations
+            actor = make_demonstrator(policy, env, seed=root, runs_dir=self.runs_dir)
+            actor.reset(episodes)
+            starts = derive_many(root, "evaluation final", episodes)
+            played = list(envs.play_episodes(env, seeds=starts, act=actor.act))
+            if self.metric == "success":
+                values.append(float(np.mean([bool(episode.success) for episode in played])))
             else:
-                one = _Measured({}, row.unavailable)
-            measured[row.label, start] = one
-    return measured
+                values.append(float(np.mean([episode.episode_return for episode in played])))
+                dense.append(float(np.mean([episode.dense_return for episode in played])))
+        measured = {"final, sampled": values, tables.BEST_TRAINING: values}
+        if dense and env.reward != "dense":
+            measured[tables.DENSE] = dense
+        return _Measured(measured)
 
 
-def _finished(
-    suite: Suite, row: Row, start: str, seeds: Sequence[int], runs_dir: Path
-) -> list[RunDir]:
-    runs = [RunDir(run_folder(suite, row, start, seed, runs_dir)) for seed in seeds]
-    return [run for run in runs if run.exists and run.status().get("state") == "finished"]
-
-
-def _measured_runs(runs: Sequence[RunDir], wanted: int) -> _Measured:
-    note = "" if len(runs) == wanted else f"{len(runs)} of {wanted} runs finished"
-    if not runs:
-        return _Measured({}, note)
-    by_seed = [_measure_run(result) for result in load_results(runs)]
-    names = [name for name in tables.MEASURES if any(name in values for values in by_seed)]
-    return _Measured(
-        {name: [values[name] for values in by_seed if name in values] for name in names}, note
-    )
-
-
-def _measure_run(result: RunResult) -> dict[str, float]:
-    values = tables.measure(result, "success")
-    if not len(result.run.episodes()):  # no training episodes: the evaluation, as in the paper
-        values[tables.BEST_TRAINING] = values[f"final, {result.policies[0]}"]
-    return values
-
-
-def _measured_policy(env: EnvConfig, policy: str, seeds: Sequence[int]) -> _Measured:
-    """Evaluate a policy that is not trained, over as many episodes per seed as a run is."""
-    values = []
-    for seed in seeds:
-        root = EVAL_SEED_OFFSET + seed  # the start states of the runs' final evaluations
-        actor = demos.make_demonstrator(policy, env, seed=root)
-        actor.reset(EPISODES)
-        starts = derive_many(root, "evaluation final", EPISODES)
-        played = envs.play_episodes(env, seeds=starts, act=actor.act)
-        values.append(float(np.mean([bool(episode.success) for episode in played])))
-    return _Measured({"final, sampled": values, tables.BEST_TRAINING: values}, "")
-
-
-def _table(
-    suite: Suite,
-    groups: Sequence[str],
-    seeds: Sequence[int],
-    measured: Mapping[tuple[str, str], _Measured],
-) -> pd.DataFrame:
+def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
     rows = []
-    for group in groups:
-        for start in group_starts(suite, group):
-            for row in rows_of(suite, [group]):
-                one = measured[row.label, start]
-                paper = row.paper.get(start, (None, None))
-                for name in tables.MEASURES:
-                    rows.append(
-                        {"group": group, "start": start, "row": row.label, "measure": name}
-                        | tables.statistics_row(one.values.get(name, ()))
-                        | {
-                            "paper": paper[0] if name == tables.BEST_TRAINING else None,
-                            "paper_spread": paper[1] if name == tables.BEST_TRAINING else None,
-                            "note": "; ".join(text for text in (one.note, row.note) if text),
-                        }
-                    )
+    for section in sections:
+        for row in rows_of(measuring.suite, section):
+            one = measuring.measure(section, row)
+            paper = row.paper.get(section.task.name, (None, None))
+            for name in tables.SUITE_MEASURES:
+                compared = paper if name == tables.BEST_TRAINING else (None, None)
+                rows.append(
+                    {
+                        "group": section.group.name,
+                        "task": section.task.name,
+                        "demos": section.demos_name,
+                        "row": row.label,
+                        "measure": name,
+                        "metric": measuring.metric,
+                    }
+                    | tables.statistics_row(one.values.get(name, ()))
+                    | {
+                        "paper": compared[0],
+                        "paper_spread": compared[1],
+                        "note": "; ".join(text for text in (one.note, row.note) if text),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
-def _text_tables(suite: Suite, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return one table of texts per group and start, by title."""
-    titles = {group.name: group.title for group in suite.groups}
+def _of(table: pd.DataFrame, section: Section) -> pd.DataFrame:
+    """Return the part of the table that belongs to a section."""
+    own = (table["group"] == section.group.name) & (table["task"] == section.task.name)
+    return table[own & (table["demos"] == section.demos_name)]
+
+
+def _text_tables(
+    suite: Suite, sections: Sequence[Section], table: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return one table of texts per section, by title."""
     texts = {}
-    for (group, start), part in table.groupby(["group", "start"], sort=False):
-        env = EnvConfig(suite.env, str(start))
+    for section in sections:
+        part = _of(table, section)
         rows = []
         for label, records in part.groupby("row", sort=False):
             by_name = {str(r["measure"]): r for r in records.to_dict("records")}
             best = by_name[tables.BEST_TRAINING]
             row = {"method": str(label), "n": str(max(r["n"] for r in by_name.values()))}
             row |= {
-                name: tables.format_statistics({str(k): v for k, v in r.items()}, "success")
+                name: tables.format_statistics({str(k): v for k, v in r.items()}, r["metric"])
                 for name, r in by_name.items()
             }
             if part["paper"].notna().any():
@@ -292,63 +394,77 @@ def _text_tables(suite: Suite, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
                     row["paper"] = f"{best['paper']:.2f} ± {best['paper_spread']:.2f}"
             rows.append(row | {"note": str(best["note"])})
         shown = pd.DataFrame(rows)
+        empty = [name for name in (tables.DENSE, tables.SHARE) if (shown[name] == "–").all()]
         if not (shown["note"] != "").any():
-            shown = shown.drop(columns="note")
-        texts[f"{titles[str(group)]}: {env_title(env)}"] = shown
+            empty.append("note")
+        texts[_title(suite, section)] = shown.drop(columns=empty)
     return texts
 
 
+def _title(suite: Suite, section: Section) -> str:
+    title = f"{section.group.title}: {env_title(section.task.config)}"
+    if section.demos is not None and len(suite.demos) > 1:
+        title += f", {section.demos.title or section.demos.name}"
+    return title
+
+
 def _figures(
-    suite: Suite,
-    groups: Sequence[str],
-    seeds: Sequence[int],
-    runs_dir: Path,
+    measuring: _Measuring,
+    sections: Sequence[Section],
     folder: Path,
     table: pd.DataFrame,
     command: str,
 ) -> list[figures.FigureFiles]:
-    """Draw the suite's figures from the rows that have runs."""
-    by_label = {row.label: row for row in suite.rows}
+    """Draw the suite's figures, for each set of demonstrations one, from the rows with runs."""
+    suite = measuring.suite
     drawn = []
     for entry in suite.figures:
-        if entry.group not in groups:
-            continue
-        rows = [by_label[label] for label in entry.rows]
-        runs = [
-            run
-            for start in group_starts(suite, entry.group)
-            for row in rows
-            for run in _finished(suite, row, start, seeds, runs_dir)
-        ]
-        if not runs:
-            continue
-        drawn.append(
-            figures.plot_learning_curves(
-                runs,
-                folder / f"{entry.name}.png",
-                metric="success",
-                command=command,
-                labels={(exp_name(suite, row), row.algo): row.label for row in rows},
-                references=_reference_lines(suite, table),
+        rows = [suite.row(label) for label in entry.rows]
+        panels = [section for section in sections if section.group.name == entry.group]
+        for name in dict.fromkeys(section.demos_name for section in panels):
+            own = [section for section in panels if section.demos_name == name]
+            runs = [
+                run
+                for section in own
+                for row in rows
+                if row in rows_of(suite, section)
+                for run in measuring.finished(section, row)
+            ]
+            if not runs:
+                continue
+            stem = f"{entry.name}-{name}" if len(suite.demos) > 1 else entry.name
+            drawn.append(
+                figures.plot_learning_curves(
+                    runs,
+                    folder / f"{stem}.png",
+                    metric=measuring.metric,
+                    command=command,
+                    labels={
+                        (exp_name(suite, row, own[0].demos), row.algo): row.label for row in rows
+                    },
+                    references=_reference_lines(suite, own, table),
+                )
             )
-        )
     return drawn
 
 
-def _reference_lines(suite: Suite, table: pd.DataFrame) -> dict[str, list[figures.ReferenceLine]]:
-    """Return the measured values of the policies that are not trained, by environment label."""
-    rows = sorted((row for row in suite.rows if row.policy), key=lambda row: row.policy == "random")
-    final = table[table["measure"] == "final, sampled"].drop_duplicates(["start", "row"])
-    means = {(str(r["start"]), str(r["row"])): r["mean"] for r in final.to_dict("records")}
-    starts = dict.fromkeys(start for start, _ in means)
-    return {
-        EnvConfig(suite.env, start).label: [
-            figures.ReferenceLine(row.label, float(means[start, row.label]))
-            for row in rows
-            if (start, row.label) in means
+def _reference_lines(
+    suite: Suite, sections: Sequence[Section], table: pd.DataFrame
+) -> dict[str, list[figures.ReferenceLine]]:
+    """Return what the rows without training reach, by environment label; random comes last."""
+    policies = sorted((row for row in suite.rows if row.policy), key=lambda r: r.policy == "random")
+    final = table[table["measure"] == "final, sampled"]
+    lines = {}
+    for section in sections:
+        # other groups of the same demonstrations may have the row that this one lacks
+        own = final[(final["task"] == section.task.name) & (final["demos"] == section.demos_name)]
+        means = dict(zip(own["row"], own["mean"], strict=True))
+        lines[section.task.config.label] = [
+            figures.ReferenceLine(row.label, float(means[row.label]))
+            for row in policies
+            if pd.notna(means.get(row.label))
         ]
-        for start in starts
-    }
+    return lines
 
 
 def _save(
@@ -362,13 +478,19 @@ def _save(
     """Write the table as CSV, Markdown and JSON."""
     seeds = ", ".join(map(str, about["seeds"]))
     lines = [f"# {about['title']}", "", f"Paper: {about['paper']}.", ""]
-    lines += [*(f"* {line}" for line in about["protocol"]), ""]
+    bullets = [f"* {line}" for line in about["protocol"]]
+    bullets += [
+        f"* Demonstrations '{found['name']}': {found['episodes']} episodes, mean return "
+        f"{found['return_mean']:.1f} ({found['hash']})."
+        for found in about["demonstrations"]
+    ]
+    success = (table["metric"] == "success").all()
+    lines += [*bullets, ""] if bullets else []
     lines += [
-        f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row says otherwise, "
-        f"demonstrations '{about['demonstrations']['name']}' "
-        f"({about['demonstrations']['hash']}). Success rates: mean over seeds ± "
-        "standard error, interquartile mean [95 % bootstrap interval over seeds]. The paper's "
-        "column is its mean ± spread.",
+        f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row or task says otherwise. "
+        f"{'Success rates' if success else 'Returns'}: mean over seeds ± standard error, "
+        "interquartile mean [95 % bootstrap interval over seeds]."
+        + (" The paper's column is its mean ± spread." if table["paper"].notna().any() else ""),
         "",
     ]
     for title, text in texts.items():
@@ -376,9 +498,10 @@ def _save(
     for files in drawn:
         lines += [f"![{files.figure.stem}]({files.figure.name})", ""]
     failed = [result for result in results if result.has_failed]
-    lines += [f"* failed: `{result.job.command}`: {result.error}" for result in failed]
+    lines += [f"* {result.outcome}: `{result.job.command}`: {result.error}" for result in failed]
     if about["command"]:
         lines += ["", f"Made by `{about['command']}`."]
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "table.md", "\n".join(lines).rstrip() + "\n")
     write_text(folder / "table.csv", table.to_csv(index=False))
     plain = table.astype(object).where(table.notna(), None)

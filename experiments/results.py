@@ -24,10 +24,18 @@ __all__ = [
     "load_results",
 ]
 
-Metric = Literal["return", "success"]
-METRIC_COLUMNS: dict[Metric, str] = {"return": "episode_return", "success": "success"}
+Metric = Literal["return", "dense-return", "success"]
+METRIC_COLUMNS: dict[Metric, str] = {
+    "return": "episode_return",
+    "dense-return": "dense_return",
+    "success": "success",
+}
 
-_NAMES = {"soft-q": "Soft Q"}  # those that are not simply written in capitals
+_NAMES = {
+    "soft-q": "Soft Q",
+    "pofd": "POfD",
+    "sqil-sac": "SQIL (SAC)",
+}  # those that are not simply written in capitals
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,12 @@ class RunResult:
     @cached_property
     def evaluations(self) -> pd.DataFrame:
         """One row per evaluation episode."""
-        return self.run.evaluations()
+        return _with_dense_return(self.run.evaluations())
+
+    @cached_property
+    def training(self) -> pd.DataFrame:
+        """One row per training episode."""
+        return _with_dense_return(self.run.episodes())
 
     @cached_property
     def has_success(self) -> bool:
@@ -76,6 +89,13 @@ class RunResult:
         rows = rows[(rows["phase"] == phase) & (rows["policy"] == policy)]
         values = rows[METRIC_COLUMNS[metric]].dropna()
         return float(values.mean()) if len(values) else None
+
+
+def _with_dense_return(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Return episodes with the column that was not written while there was no other reward."""
+    if "dense_return" in episodes:
+        return episodes
+    return episodes.assign(dense_return=episodes["episode_return"])
 
 
 def load_results(runs: Iterable[RunDir]) -> list[RunResult]:

@@ -1,15 +1,17 @@
-"""What a suite file says: a paper's tables as rows x starts x seeds, and the runs they need.
+"""What a suite file says: a paper's tables as rows x tasks x demonstrations, and their runs.
 
-A suite is a TOML file in `suites/`. A row is an algorithm with settings, a policy that is only
-evaluated, or a method that is not there yet.
+A suite is a TOML file in `suites/`. A task is an environment with start and reward; a row is an
+algorithm with settings, something that is only evaluated, or a method that is not there yet. A
+group is a part of the suite with a table for each of its tasks and sets of demonstrations.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,23 +24,91 @@ else:
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
+from rlfd.experiments.config import setting_text
 from rlfd.experiments.launch import Job
 
 __all__ = [
+    "DEMONSTRATIONS",
+    "DemoPlan",
     "FigurePlan",
+    "Group",
     "Row",
+    "Section",
     "Suite",
+    "Task",
     "chosen_groups",
+    "chosen_tasks",
+    "demo_env",
+    "demo_id",
     "exp_name",
-    "group_starts",
     "list_suites",
     "load_suite",
     "parse_suite",
     "plan",
     "rows_of",
     "run_folder",
-    "starts_of",
+    "sections_of",
+    "uses_demos",
 ]
+
+DEMONSTRATIONS = "demonstrations"
+"""The `policy` of a row that shows the demonstrations that the runs of the same seed learn from."""
+
+RUN_SETTINGS = ("num_envs", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every")
+OFFLINE_SETTINGS = ("eval_episodes", "final_episodes")  # those that are no matter of the budget
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """A set of demonstrations, for each task one dataset.
+
+    Attributes:
+        name: Tells the suite's sets apart; then part of the names of datasets and runs.
+        policy: Who demonstrates, as for `rlfd collect-demos --policy`.
+        title: What tables call it.
+        start: From where; the task's own start if empty.
+        episodes: How many there are.
+        num: How many of them a run learns from, chosen by its seed; 0 = all.
+        noise: Probability of a random action in place of the demonstrator's.
+        seed: Of collecting.
+    """
+
+    name: str
+    policy: str
+    title: str = ""
+    start: str = ""
+    episodes: int = 10
+    num: int = 0
+    noise: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """An environment that rows are trained and tested in.
+
+    Attributes:
+        name: What `--tasks` and a row's `paper` call it.
+        env: Name of the environment.
+        start: Its start-state distribution.
+        reward: Its reward.
+        options: Its options.
+        steps: Env steps of runs, where they differ from the suite's.
+        demos: What is different about a set of demonstrations here: fields by the set's name.
+    """
+
+    name: str
+    env: str
+    start: str = "standard"
+    reward: str = "dense"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    demos: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> EnvConfig:
+        """The environment."""
+        return EnvConfig(self.env, self.start, self.options, self.reward)
 
 
 @dataclass(frozen=True)
@@ -48,15 +118,19 @@ class Row:
     Attributes:
         label: What the table calls it.
         algo: Algorithm to train.
-        policy: Policy to evaluate without training: a controller or ``random``.
+        policy: What to evaluate without training: a controller, ``random``, or
+            ``demonstrations``.
         unavailable: Why there is nothing of ours in this row.
         variant: Tells rows of one algorithm apart; becomes part of the run's exp_name.
         preset: Preset for training.
         settings: Hyperparameters that differ from the preset.
-        steps: Env steps of its runs, where they differ from the suite's.
-        num_demos: Number of demonstrations, where not all of the suite's are used.
-        groups: Parts of the suite that show this row.
-        paper: The paper's number and its spread by start.
+        steps: Env steps of its runs, where they differ from the task's and the suite's.
+        num_demos: Number of demonstrations, where it differs from the set's.
+        init: Label of the row whose run on the same task, demonstrations and seed it starts from.
+        groups: Parts of the suite that show this row; the first one if empty.
+        tasks: Tasks that it is made for; all if empty.
+        demos: Sets of demonstrations that it is made for; all if empty.
+        paper: The paper's number and its spread by task.
         note: What a reader of the row must know.
     """
 
@@ -69,18 +143,22 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 0
     num_demos: int = 0
-    groups: Sequence[str] = ("paper",)
+    init: str = ""
+    groups: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    demos: Sequence[str] = ()
     paper: Mapping[str, Sequence[float]] = field(default_factory=dict)
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Group:
-    """A part of the suite with a table of its own; no starts stand for the suite's."""
+    """A part of the suite; no tasks or demonstrations stand for all of the suite's."""
 
     name: str
     title: str
-    starts: Sequence[str] = ()
+    tasks: Sequence[str] = ()
+    demos: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -93,32 +171,54 @@ class FigurePlan:
 
 
 @dataclass(frozen=True)
-class DemoPlan:
-    """The one dataset that every row learns from."""
-
-    name: str
-    policy: str
-    start: str
-    episodes: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Suite:
-    """What a suite file says."""
+    """What a suite file says.
+
+    Attributes:
+        name: Name of the file; part of the names of datasets and runs.
+        title: Heading of the report.
+        paper: What it reproduces.
+        seeds: Of the runs.
+        steps: Env steps of a run.
+        protocol: What a reader of the tables must know.
+        tasks: The environments.
+        groups: Its parts; the first one is made where none is asked for.
+        rows: Rows of the tables, in their order.
+        demos: Sets of demonstrations.
+        figures: Learning curves.
+        run: Further settings of every run (`RUN_SETTINGS`).
+    """
 
     name: str
     title: str
     paper: str
-    env: str
-    starts: Sequence[str]
     seeds: Sequence[int]
     steps: int
     protocol: Sequence[str]
-    demos: DemoPlan
+    tasks: Sequence[Task]
     groups: Sequence[Group]
-    figures: Sequence[FigurePlan]
     rows: Sequence[Row]
+    demos: Sequence[DemoPlan] = ()
+    figures: Sequence[FigurePlan] = ()
+    run: Mapping[str, int] = field(default_factory=dict)
+
+    def row(self, label: str) -> Row:
+        """Return the row of a label."""
+        return next(row for row in self.rows if row.label == label)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One table: a group's rows on one task, with one set of demonstrations."""
+
+    group: Group
+    task: Task
+    demos: DemoPlan | None
+
+    @property
+    def demos_name(self) -> str:
+        """Name of the set of demonstrations; empty without one."""
+        return self.demos.name if self.demos is not None else ""
 
 
 def list_suites() -> list[str]:
@@ -143,28 +243,43 @@ def load_suite(name: str) -> Suite:
 def parse_suite(name: str, text: str) -> Suite:
     """Return the suite that a TOML text describes, checked for names that do not fit together."""
     content = tomllib.loads(text)
-    parts: dict[str, Any] = {
-        "demos": _build(DemoPlan, content.pop("demos")),
-        "groups": [_build(Group, entry) for entry in content.pop("groups")],
-        "figures": [_build(FigurePlan, entry) for entry in content.pop("figures")],
-        "rows": [_build(Row, entry) for entry in content.pop("rows")],
-    }
-    suite: Suite = _build(Suite, content | parts | {"name": name})
-    groups = [group.name for group in suite.groups]
-    labels = [row.label for row in suite.rows]
+    kinds = {"tasks": Task, "demos": DemoPlan, "groups": Group, "figures": FigurePlan, "rows": Row}
+    for key, kind in kinds.items():
+        content[key] = [_build(kind, entry) for entry in content.get(key, [])]
+    first = content["groups"][0].name
+    content["rows"] = [replace(row, groups=row.groups or [first]) for row in content["rows"]]
+    suite: Suite = _build(Suite, content | {"name": name})
+    groups, tasks, sets, labels = (
+        [entry.name for entry in suite.groups],
+        [entry.name for entry in suite.tasks],
+        [entry.name for entry in suite.demos],
+        [row.label for row in suite.rows],
+    )
+    _all_known("run", suite.run, RUN_SETTINGS)
+    for task in suite.tasks:
+        _all_known(f"task '{task.name}'", task.demos, sets)
+        for changes in task.demos.values():
+            _all_known(f"task '{task.name}'", changes, [item.name for item in fields(DemoPlan)])
+    for group in suite.groups:
+        _all_known(f"group '{group.name}'", group.tasks, tasks)
+        _all_known(f"group '{group.name}'", group.demos, sets)
     for row in suite.rows:
+        where = f"row '{row.label}'"
         if sum(map(bool, (row.algo, row.policy, row.unavailable))) != 1:
-            raise ValueError(f"row '{row.label}' needs one of algo, policy, unavailable")
-        _all_known(f"row '{row.label}'", row.groups, groups)
-        _all_known(f"row '{row.label}'", row.paper, suite.starts)
+            raise ValueError(f"{where} needs one of algo, policy, unavailable")
+        _all_known(where, row.groups, groups)
+        _all_known(where, [*row.tasks, *row.paper], tasks)
+        _all_known(where, row.demos, sets)
+        _all_known(where, [row.init] if row.init else [], [r.label for r in suite.rows if r.algo])
+        if row.init and (not row.algo or suite.row(row.init).init):
+            raise ValueError(f"{where} cannot start from '{row.init}': one start, of a trained row")
     for figure in suite.figures:
         _all_known(f"figure '{figure.name}'", [figure.group], groups)
         _all_known(f"figure '{figure.name}'", figure.rows, labels)
-    runs = [(row.algo, row.variant) for row in suite.rows if row.algo]
-    if len(set(runs)) < len(runs) or len(set(labels)) < len(labels):
-        raise ValueError(
-            f"suite '{name}' has two rows with one label, or one algorithm and variant"
-        )
+    for entries in (groups, tasks, sets, labels):
+        if len(set(entries)) < len(entries):
+            raise ValueError(f"suite '{name}' has one name twice in {entries}")
+    _refuse_shared_folders(suite)
     return suite
 
 
@@ -180,95 +295,187 @@ def _all_known(where: str, names: Any, known: Sequence[str]) -> None:
             raise ValueError(f"{where} of the suite names '{name}', expected {near or known}")
 
 
+def _refuse_shared_folders(suite: Suite) -> None:
+    """Refuse two rows or tasks whose runs would go to one folder."""
+    makers: dict[Path, tuple[str, str]] = {}
+    for row in suite.rows:
+        for task in suite.tasks if row.algo else ():
+            for plan_ in (suite.demos or [None]) if uses_demos(suite, row) else [None]:
+                folder = run_folder(suite, row, task, plan_, 0, Path())
+                maker = (row.label, task.name)
+                if makers.setdefault(folder, maker) != maker:
+                    raise ValueError(f"{makers[folder]} and {maker} have one run folder, {folder}")
+
+
 def plan(
     suite: Suite,
     *,
     runs_dir: Path,
-    data_dir: Path,
     seeds: Sequence[int] | None = None,
     steps: int | None = None,
-    groups: Sequence[str] = ("paper",),
+    groups: Sequence[str] = (),
+    tasks: Sequence[str] = (),
+    data_dir: Path,
 ) -> list[Job]:
     """Return the runs of a suite in the order in which they are made.
 
-    The seed is the outermost loop, so that a suite worked off in part compares all of its rows.
+    The seed is the outermost loop, so that a suite worked off in part compares all of its rows. A
+    run that others start from comes before them, whether its row was asked for or not.
 
     Args:
         suite: The suite.
         runs_dir: Where runs go.
-        data_dir: Where the demonstrations are.
         seeds: Instead of the suite's.
         steps: Env steps per run instead of the suite's.
-        groups: Names of the suite's groups; ``all`` stands for all of them.
+        groups: Names of the suite's groups; ``all`` stands for all of them, none for the first.
+        tasks: Names of the suite's tasks; none for all of them.
+        data_dir: Where the demonstrations are.
 
     Raises:
-        RlfdError: If a group is not known.
+        RlfdError: If a group or task is not known.
     """
-    chosen = chosen_groups(suite, groups)
+    sections = sections_of(suite, groups, tasks)
+    jobs: dict[Path, Job] = {}
+    for seed in seeds or suite.seeds:
+        for row in suite.rows:
+            for section in sections:
+                if not row.algo or not _shows(section, row):
+                    continue
+                for maker in [*([suite.row(row.init)] if row.init else []), row]:
+                    job = _job(suite, maker, section, seed, steps, runs_dir, data_dir)
+                    jobs.setdefault(job.run_dir, job)
+    return list(jobs.values())
+
+
+def sections_of(
+    suite: Suite, groups: Sequence[str] = (), tasks: Sequence[str] = ()
+) -> list[Section]:
+    """Return the tables that groups and tasks mean, in the suite's order.
+
+    Raises:
+        RlfdError: If a group or task is not known.
+    """
+    chosen = chosen_tasks(suite, tasks)
     return [
-        _job(suite, row, start, seed, steps or row.steps or suite.steps, runs_dir, data_dir)
-        for seed in seeds or suite.seeds
-        for row in rows_of(suite, chosen)
-        if row.algo
-        for start in starts_of(suite, row, chosen)
+        Section(group, task, _at(task, demos))
+        for group in chosen_groups(suite, groups)
+        for task in chosen
+        if task.name in (group.tasks or [task.name])
+        for demos in suite.demos or [None]
+        if demos is None or demos.name in (group.demos or [demos.name])
     ]
 
 
-def group_starts(suite: Suite, name: str) -> Sequence[str]:
-    """Return the starts of a group."""
-    return next(group.starts for group in suite.groups if group.name == name) or suite.starts
+def _at(task: Task, demos: DemoPlan | None) -> DemoPlan | None:
+    """Return a set of demonstrations as it is for a task."""
+    return None if demos is None else replace(demos, **task.demos.get(demos.name, {}))
 
 
-def starts_of(suite: Suite, row: Row, groups: Sequence[str]) -> list[str]:
-    """Return the starts that the groups want of a row, each once."""
-    starts = [start for g in groups if g in row.groups for start in group_starts(suite, g)]
-    return list(dict.fromkeys(starts))
+def chosen_groups(suite: Suite, names: Sequence[str]) -> list[Group]:
+    """Return the groups that were asked for: the first one if none was, all of them for ``all``."""
+    _refuse_unknown("group", suite, names, [*(group.name for group in suite.groups), "all"])
+    if not names:
+        return list(suite.groups[:1])
+    return [group for group in suite.groups if group.name in names or "all" in names]
 
 
-def chosen_groups(suite: Suite, groups: Sequence[str]) -> list[str]:
-    """Return the groups that were asked for, in the suite's order; ``all`` stands for all."""
-    known = [group.name for group in suite.groups]
-    for name in groups:
-        if name not in [*known, "all"]:
-            raise unknown_name(f"group of {suite.name}", name, [*known, "all"])
-    return known if "all" in groups else [name for name in known if name in groups]
+def chosen_tasks(suite: Suite, names: Sequence[str]) -> list[Task]:
+    """Return the tasks that were asked for, all of them if none was."""
+    _refuse_unknown("task", suite, names, [task.name for task in suite.tasks])
+    return [task for task in suite.tasks if task.name in names or not names]
+
+
+def _refuse_unknown(kind: str, suite: Suite, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown_name(f"{kind} of {suite.name}", name, known)
+
+
+def rows_of(suite: Suite, section: Section) -> Iterator[Row]:
+    """Yield the rows of a table."""
+    return (row for row in suite.rows if _shows(section, row))
+
+
+def _shows(section: Section, row: Row) -> bool:
+    return (
+        section.group.name in row.groups
+        and section.task.name in (row.tasks or [section.task.name])
+        and section.demos_name in (row.demos or [section.demos_name])
+    )
+
+
+def uses_demos(suite: Suite, row: Row) -> bool:
+    """Whether a row's runs depend on demonstrations, its own or those of the row it starts from."""
+    starts = [suite.row(row.init)] if row.init else []
+    return any(algorithms.get(one.algo).needs.demonstrations for one in [row, *starts])
+
+
+def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
+    """Return where a task's demonstrations are collected."""
+    return EnvConfig(task.env, demos.start or task.start, task.options, task.reward)
+
+
+def demo_id(suite: Suite, task: Task, demos: DemoPlan) -> str:
+    """Return the id of a task's dataset; a suite's only set needs no name in it."""
+    name = suite.name if len(suite.demos) == 1 else f"{suite.name}-{demos.name}"
+    return f"{demo_env(task, demos).label}/{name}-v0"
+
+
+def exp_name(suite: Suite, row: Row, demos: DemoPlan | None) -> str:
+    """Return the experiment name of a row's runs."""
+    parts = [suite.name, row.variant]
+    if demos is not None and len(suite.demos) > 1 and uses_demos(suite, row):
+        parts.append(demos.name)
+    return "-".join(part for part in parts if part)
+
+
+def run_folder(
+    suite: Suite, row: Row, task: Task, demos: DemoPlan | None, seed: int, runs_dir: Path
+) -> Path:
+    """Return where a row's run belongs."""
+    folder = runs_dir / exp_name(suite, row, demos) / row.algo
+    return folder / task.config.label / f"seed{seed}"
 
 
 def _job(
-    suite: Suite, row: Row, start: str, seed: int, steps: int, runs_dir: Path, data_dir: Path
+    suite: Suite,
+    row: Row,
+    section: Section,
+    seed: int,
+    steps: int | None,
+    runs_dir: Path,
+    data_dir: Path,
 ) -> Job:
+    task, demos = section.task, section.demos
     needs = algorithms.get(row.algo).needs
-    argv = [sys.executable, "-m", "rlfd", "train", row.algo, "--env", suite.env, "--start", start]
-    if needs.demonstrations:
-        argv += ["--demos", suite.demos.name]
-    if row.num_demos:
-        argv += ["--num-demos", str(row.num_demos)]
+    words = ["train", row.algo, "--env", task.env]
+    if task.start != "standard":
+        words += ["--start", task.start]
+    if task.reward != "dense":
+        words += ["--reward", task.reward]
+    for name, value in task.options.items():
+        words += ["--env-option", f"{name}={json.dumps(value)}"]
+    if needs.demonstrations and demos is not None:
+        words += ["--demos", demo_id(suite, task, demos)]
+        num = row.num_demos or demos.num
+        if num:
+            words += ["--num-demos", str(num)]
+    waits_for = []
+    if row.init:
+        source = run_folder(suite, suite.row(row.init), task, demos, seed, runs_dir)
+        words += ["--init", str(source)]
+        waits_for.append(source)
     if needs.interaction:  # the others stop by themselves
-        argv += ["--steps", str(steps)]
-    argv += ["--seed", str(seed), "--exp-name", exp_name(suite, row)]
+        words += ["--steps", str(steps or row.steps or task.steps or suite.steps)]
+    for name, value in suite.run.items():
+        if needs.interaction or name in OFFLINE_SETTINGS:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--seed", str(seed), "--exp-name", exp_name(suite, row, demos)]
     if row.preset:
-        argv += ["--preset", row.preset]
+        words += ["--preset", row.preset]
     for name, value in row.settings.items():
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        argv += ["--set", f"{name}={text}"]
-    argv += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
-    folder = run_folder(suite, row, start, seed, runs_dir)
-    return Job(str(folder.relative_to(runs_dir)), tuple(argv), folder)
-
-
-def exp_name(suite: Suite, row: Row) -> str:
-    """Return the experiment name of a row's runs."""
-    return f"{suite.name}-{row.variant}" if row.variant else suite.name
-
-
-def run_folder(suite: Suite, row: Row, start: str, seed: int, runs_dir: Path) -> Path:
-    """Return where a row's run belongs."""
-    label = EnvConfig(suite.env, start).label
-    return runs_dir / exp_name(suite, row) / row.algo / label / f"seed{seed}"
-
-
-def rows_of(suite: Suite, groups: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows that groups show."""
-    for row in suite.rows:
-        if set(row.groups) & set(groups):
-            yield row
+        words += ["--set", f"{name}={setting_text(value)}"]
+    words += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
+    folder = run_folder(suite, row, task, demos, seed, runs_dir)
+    argv = (sys.executable, "-m", "rlfd", *words)
+    return Job(str(folder.relative_to(runs_dir)), argv, folder, tuple(waits_for))

@@ -16,7 +16,10 @@ from rlfd.files import write_text
 
 __all__ = [
     "BEST_TRAINING",
+    "DENSE",
     "MEASURES",
+    "SHARE",
+    "SUITE_MEASURES",
     "display_table",
     "format_statistics",
     "markdown",
@@ -34,6 +37,11 @@ _EVALUATIONS = {
 BEST_TRAINING = "best 100 training"
 MEASURES = (*_EVALUATIONS, BEST_TRAINING)
 """Columns of every table: final weights, best checkpoint, best consecutive training episodes."""
+SHARE = "share of demonstrations"
+DENSE = "dense return"
+SUITE_MEASURES = (*MEASURES, SHARE, DENSE)
+"""Columns of a suite's tables: also the final return of the policy that the method is judged by, as
+share of that of its demonstrations, and with the environment's own dense reward."""
 
 
 def measure(result: RunResult, metric: Metric) -> dict[str, float]:
@@ -42,7 +50,7 @@ def measure(result: RunResult, metric: Metric) -> dict[str, float]:
         name: result.evaluation_mean(phase, policy, metric)
         for name, (phase, policy) in _EVALUATIONS.items()
     }
-    training = result.run.episodes()[METRIC_COLUMNS[metric]].dropna()
+    training = result.training[METRIC_COLUMNS[metric]].dropna()
     values[BEST_TRAINING] = statistics.best_window(training.to_list())
     return {name: value for name, value in values.items() if value is not None}
 
@@ -95,8 +103,8 @@ def format_statistics(row: Mapping[str, Any], metric: str) -> str:
     """Return ``mean ± SE, IQM [95 % interval]`` with the digits that suit the metric."""
     if not row["n"]:
         return "–"
-    digits = 2 if metric == "success" else 1
     mean, se, iqm, low, high = (row[name] for name in ("mean", "se", "iqm", "low", "high"))
+    digits = 2 if metric == "success" or abs(mean) < 10 else 1
     text = f"{mean:.{digits}f}"
     if _is_number(se):
         text += f" ± {se:.{digits}f}"

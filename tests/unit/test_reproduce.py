@@ -4,30 +4,46 @@ import json
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from rlfd import algorithms, demos
-from rlfd.envs import EnvConfig, spec
+from rlfd.cli.main import app
+from rlfd.envs import EnvConfig, check
 from rlfd.errors import RlfdError
 from rlfd.experiments import reproduce as module
-from rlfd.experiments.config import resolve
+from rlfd.experiments.problem import check_support
 from rlfd.experiments.reproduce import reproduce
-from rlfd.experiments.suite import list_suites, load_suite, parse_suite, plan
+from rlfd.experiments.suite import (
+    DEMONSTRATIONS,
+    demo_env,
+    list_suites,
+    load_suite,
+    parse_suite,
+    plan,
+    rows_of,
+    sections_of,
+)
 from rlfd.experiments.tables import BEST_TRAINING
 
 SMALL = """
 title = "A small suite"
 paper = "A paper, table 1"
-env = "LunarLander"
-starts = ["shifted", "demo"]
 seeds = [0, 1, 2]
 steps = 3000
 protocol = ["One line."]
-[demos]
-name = "small-v0"
+[[tasks]]
+name = "shifted"
+env = "LunarLander"
+start = "shifted"
+[[tasks]]
+name = "demo"
+env = "LunarLander"
+start = "demo"
+[[demos]]
+name = "all"
 policy = "controller"
 start = "demo"
 episodes = 3
-seed = 0
 [[groups]]
 name = "paper"
 title = "Methods"
@@ -128,23 +144,29 @@ def folders(tmp_path):
     return {"runs_dir": tmp_path / "runs", "data_dir": tmp_path / "data"}
 
 
-def test_shipped_suites_fit_this_version():
-    assert "sqil-lunarlander" in list_suites()
-    for name in list_suites():
-        suite = load_suite(name)
-        known = spec(suite.env)
-        assert set(suite.starts) <= set(known.starts)
-        assert suite.demos.start in known.starts
-        for row in suite.rows:
-            if row.policy:
-                assert row.policy in demos.policies(EnvConfig(suite.env))
-            if row.algo:
-                settings = [f"{key}={str(value).lower()}" for key, value in row.settings.items()]
-                env = EnvConfig(suite.env, suite.starts[0])
-                resolved = resolve(row.algo, env, preset=row.preset or None, settings=settings)
-                for key, value in row.settings.items():
-                    default = getattr(algorithms.get(row.algo).Config(), key)
-                    assert getattr(resolved.config.algorithm, key) == value != default
+@pytest.mark.parametrize("name", list_suites())
+def test_shipped_suites_fit_this_version(name, tmp_path):
+    suite = load_suite(name)
+    for task in suite.tasks:
+        check(task.config)
+    for section in sections_of(suite, ["all"]):
+        if section.demos is not None:
+            wanted = demo_env(section.task, section.demos)
+            check(wanted)
+            known = [*demos.policies(wanted), "controller"]
+            assert section.demos.policy in [*known, "shipped", "shipped:weak"]
+        for row in rows_of(suite, section):
+            if row.policy != DEMONSTRATIONS and row.policy:
+                assert row.policy in demos.policies(section.task.config)
+    for job in plan(suite, runs_dir=tmp_path, data_dir=tmp_path, groups=["all"], seeds=[0]):
+        outcome = CliRunner().invoke(app, [*job.argv[3:], "--show-config", "--json"])
+        assert outcome.exit_code == 0, outcome.output
+        resolved = json.loads(outcome.stdout)["config"]
+        check_support(resolved["algo"], EnvConfig.from_json(resolved["env"]))
+    for row in suite.rows:
+        for key, value in row.settings.items():
+            default = getattr(algorithms.get(row.algo).Config(), key)
+            assert default != (tuple(value) if isinstance(value, list) else value)
 
 
 def test_the_paper_numbers_of_sqil():
@@ -172,7 +194,8 @@ def test_unknown_names(suite, folders):
         ('groups = ["more"]', 'groups = ["less"]', "names 'less'"),
         ("{ shifted = [0.07", "{ shfted = [0.07", "names 'shfted'"),
         ('policy = "controller"\npaper', 'policy = "controller"\nalgo = "bc"\npaper', "one of"),
-        ('variant = "fast"\n', "", "two rows"),
+        ('variant = "fast"\n', "", "have one run folder, small/sqil/LunarLander-shifted/seed0"),
+        ('label = "DQN"', 'label = "BC"', "one name twice"),
         ("preset =", "present =", "names 'present', expected .*preset"),
     ],
 )
@@ -194,7 +217,10 @@ def test_plan(suite, folders):
     assert jobs[4].name.endswith("seed1")  # the seed is the outermost loop
     bc, sqil = jobs[0], jobs[2]
     assert sqil.run_dir == folders["runs_dir"] / sqil.name
-    assert "rlfd train sqil --env LunarLander --start shifted --demos small-v0" in sqil.command
+    assert (
+        "rlfd train sqil --env LunarLander --start shifted --demos LunarLander-demo/small-v0"
+        in sqil.command
+    )
     assert "--steps 3000 --seed 0 --exp-name small" in sqil.command
     assert sqil.command.endswith("--resume-if-exists")
     assert "--steps" not in bc.command
@@ -217,7 +243,7 @@ def test_ours_beside_the_paper(suite, folders, make_run):
     result = reproduce(suite, **folders, engine=engine, command="rlfd reproduce small")
     assert not result.failures
     assert len(engine.submitted) == 12
-    table = result.table.set_index(["start", "row", "measure"])
+    table = result.table.set_index(["task", "row", "measure"])
     sqil = table.loc["shifted", "SQIL", "final, sampled"]
     assert (sqil["n"], sqil["mean"]) == (3, pytest.approx(0.8))
     assert table.loc["demo", "SQIL", "best, greedy"]["mean"] == pytest.approx(0.75)
@@ -247,7 +273,7 @@ def test_ours_beside_the_paper(suite, folders, make_run):
     assert "Made by `rlfd reproduce small`" in content
     assert "| SQIL | 3 | 0.80 ± 0.00" in content
     saved = json.loads((results / "table.json").read_text())
-    assert saved["demonstrations"]["name"] == "small-v0"
+    assert [found["name"] for found in saved["demonstrations"]] == ["LunarLander-demo/small-v0"]
     assert len(saved["rows"]) == len(result.table) == len(pd.read_csv(results / "table.csv"))
     assert saved["failures"] == []
 
@@ -258,7 +284,7 @@ def test_again_makes_only_what_is_missing(suite, folders, make_run):
     first = reproduce(suite, **options, engine=FakeEngine(make_run, {broken}))
     assert [result.job.name for result in first.failures] == [broken]
     assert "out of memory" in first.failures[0].error
-    table = first.table.set_index(["start", "row", "measure"])
+    table = first.table.set_index(["task", "row", "measure"])
     assert table.loc["demo", "SQIL", "final, sampled"]["n"] == 0
     assert table.loc["demo", "SQIL", "final, sampled"]["note"] == "0 of 1 runs finished"
     content = (first.folder / "table.md").read_text()

@@ -1,0 +1,370 @@
+"""Suites of several tasks and sets of demonstrations, with rows that start from others."""
+
+import json
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from rlfd.algorithms import presets
+from rlfd.cli.main import app
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+from rlfd.experiments import checkpoint, reproduce, tables
+from rlfd.experiments.run_dir import RunDir
+from rlfd.experiments.suite import parse_suite, plan, sections_of
+
+GRID = """
+title = "A grid"
+paper = "No numbers"
+seeds = [0, 1]
+steps = 240
+protocol = []
+[run]
+eval_every = 120
+eval_episodes = 2
+final_episodes = 3
+num_envs = 2
+[[tasks]]
+name = "pole"
+env = "CartPole"
+[[tasks]]
+name = "car"
+env = "MountainCar"
+reward = "sparse"
+steps = 180
+demos = { good = { policy = "random", episodes = 2 }, weak = { policy = "random", noise = 0.0 } }
+[[demos]]
+name = "good"
+title = "1 good demonstration"
+policy = "controller"
+episodes = 3
+num = 1
+[[demos]]
+name = "weak"
+policy = "controller"
+noise = 0.5
+episodes = 2
+[[groups]]
+name = "good"
+title = "Good"
+demos = ["good"]
+[[groups]]
+name = "weak"
+title = "Weak"
+demos = ["weak"]
+[[groups]]
+name = "pole"
+title = "On the pole"
+tasks = ["pole"]
+[[figures]]
+name = "curves"
+group = "good"
+rows = ["DQN", "DQN from DQN"]
+[[rows]]
+label = "Demonstrations"
+policy = "demonstrations"
+groups = ["good", "weak", "pole"]
+[[rows]]
+label = "Random"
+policy = "random"
+groups = ["good"]
+[[rows]]
+label = "DQN"
+algo = "dqn"
+settings = { hidden = [5, 9], learning_starts = 50 }
+groups = ["good", "weak"]
+[[rows]]
+label = "DQN from DQN"
+algo = "dqn"
+variant = "again"
+init = "DQN"
+settings = { hidden = [5, 9], learning_starts = 50 }
+groups = ["good", "pole"]
+[[rows]]
+label = "BC"
+algo = "bc"
+settings = { max_epochs = 1, hidden = [5] }
+groups = ["weak"]
+[[rows]]
+label = "BC again"
+algo = "bc"
+variant = "again"
+init = "BC"
+settings = { max_epochs = 1, hidden = [5] }
+num_demos = 2
+groups = ["pole"]
+demos = ["good"]
+[[rows]]
+label = "On one task"
+algo = "bc"
+variant = "one"
+tasks = ["car"]
+groups = ["good"]
+"""
+
+
+@pytest.fixture
+def grid():
+    return parse_suite("grid", GRID)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {"runs_dir": tmp_path / "runs", "data_dir": tmp_path / "data"}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let policies that are only evaluated play few episodes."""
+    monkeypatch.setattr(reproduce, "EPISODES", 2)
+
+
+def names(jobs):
+    return [job.name for job in jobs]
+
+
+# What is planned
+
+
+def test_tables_of_a_grid(grid):
+    def of(*groups, tasks=()):
+        return [
+            (section.group.name, section.task.name, section.demos_name)
+            for section in sections_of(grid, groups, tasks)
+        ]
+
+    assert of() == [("good", "pole", "good"), ("good", "car", "good")]
+    assert of("weak", tasks=["car"]) == [("weak", "car", "weak")]
+    assert of("pole") == [("pole", "pole", "good"), ("pole", "pole", "weak")]
+    assert of("all", tasks=["car"]) == [("good", "car", "good"), ("weak", "car", "weak")]
+    with pytest.raises(RlfdError, match="unknown task of grid 'pol', did you mean 'pole'"):
+        of(tasks=["pol"])
+
+
+def test_a_task_may_have_demonstrations_of_its_own(grid):
+    pole, car = sections_of(grid, ["weak"])
+    assert (pole.demos.policy, pole.demos.noise, pole.demos.episodes) == ("controller", 0.5, 2)
+    assert (car.demos.policy, car.demos.noise, car.demos.episodes) == ("random", 0.0, 2)
+    pole, car = sections_of(grid, ["good"])
+    assert (pole.demos.episodes, car.demos.episodes, car.demos.num) == (3, 2, 1)
+
+
+def test_runs_of_a_grid(grid, folders):
+    jobs = plan(grid, **folders, seeds=[0], groups=["all"])
+    assert names(jobs) == [
+        "grid/dqn/CartPole/seed0",
+        "grid/dqn/MountainCar-sparse/seed0",
+        "grid-again/dqn/CartPole/seed0",
+        "grid-again/dqn/MountainCar-sparse/seed0",
+        "grid-weak/bc/CartPole/seed0",
+        "grid-weak/bc/MountainCar-sparse/seed0",
+        "grid-good/bc/CartPole/seed0",  # which only the next one needs
+        "grid-again-good/bc/CartPole/seed0",
+        "grid-one-good/bc/MountainCar-sparse/seed0",
+    ]
+    by_name = {job.name: job for job in jobs}
+    dqn = by_name["grid-again/dqn/MountainCar-sparse/seed0"]
+    source = folders["runs_dir"] / "grid/dqn/MountainCar-sparse/seed0"
+    assert dqn.needs == (source,)
+    assert f"train dqn --env MountainCar --reward sparse --init {source} --steps 180" in dqn.command
+    assert "--eval-every 120 --eval-episodes 2 --final-episodes 3 --num-envs 2" in dqn.command
+    assert "--set hidden=5,9 --set learning_starts=50" in dqn.command
+    again = by_name["grid-again-good/bc/CartPole/seed0"].command
+    assert "--demos CartPole/grid-good-v0 --num-demos 2 --init" in again
+    assert "--eval-episodes 2 --final-episodes 3 --seed" in again
+    assert "--steps" not in again
+    one = by_name["grid-one-good/bc/MountainCar-sparse/seed0"].command
+    assert "--demos MountainCar-sparse/grid-good-v0 --num-demos 1" in one
+    only_car = plan(grid, **folders, groups=["good"], tasks=["car"], steps=70)
+    assert len(only_car) == 3 * 2
+    assert all("MountainCar" in job.name for job in only_car)
+    assert "--steps 70" in only_car[0].command
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('tasks = ["pole"]', 'tasks = ["pol"]', "group 'pole' of the suite names 'pol'"),
+        ('demos = ["weak"]', 'demos = ["bad"]', "group 'weak' of the suite names 'bad'"),
+        ('demos = ["good"]\n[[rows]]', 'demos = ["bad"]\n[[rows]]', "row 'BC again' .* 'bad'"),
+        ('tasks = ["car"]', 'tasks = ["bike"]', "row 'On one task' of the suite names 'bike'"),
+        ('init = "BC"', 'init = "BCC"', "names 'BCC', expected .*'BC'"),
+        ('init = "BC"', 'init = "Random"', "names 'Random'"),
+        ('init = "BC"', 'init = "BC again"', "row 'BC again' cannot start from 'BC again'"),
+        ('init = "BC"', 'init = "DQN from DQN"', "cannot start from 'DQN from DQN'"),
+        ("num_envs = 2", "env_count = 2", "run of the suite names 'env_count'"),
+        ("noise = 0.0", "nois = 0.0", "task 'car' of the suite names 'nois', expected .*noise"),
+        ("demos = { good", "demos = { god", "task 'car' of the suite names 'god'"),
+        ('reward = "sparse"\n', "", None),
+        ('env = "MountainCar"\nreward = "sparse"', 'env = "CartPole"', "have one run folder"),
+    ],
+)
+def test_a_grid_that_contradicts_itself(old, new, message):
+    assert GRID.count(old) == 1
+    if message is None:
+        parse_suite("grid", GRID.replace(old, new))
+        return
+    with pytest.raises(ValueError, match=message):
+        parse_suite("grid", GRID.replace(old, new))
+
+
+# What is reported
+
+
+class Done:
+    def __init__(self, exit_code=0):
+        self.exit_code = exit_code
+
+    def poll(self):
+        return self.exit_code
+
+
+class Inside:
+    """Makes real runs, in this process."""
+
+    slots = 1
+
+    def submit(self, job, log):
+        return Done(CliRunner().invoke(app, job.argv[3:]).exit_code)
+
+
+class Engine:
+    """Writes finished runs at once."""
+
+    slots = 1
+
+    def __init__(self, make_run):
+        self.make_run = make_run
+
+    def submit(self, job, log):
+        exp_name, algo, env, seed = job.name.split("/")
+        name, _, reward = env.partition("-")
+        words = dict(zip(job.argv, job.argv[1:], strict=False))
+        assert all(RunDir(folder).status()["state"] == "finished" for folder in job.needs)
+        run = self.make_run(
+            algo=algo,
+            exp_name=exp_name,
+            env=EnvConfig(name, reward=reward or "dense"),
+            seed=int(seed.removeprefix("seed")),
+            final=1.0 if "again" in exp_name else 0.5,
+            steps=() if algo == "bc" else (90, int(words["--steps"])),
+            success=(0.0, 0.0),
+            training=[] if algo == "bc" else [0, 1] * 60,
+            demos=None,
+            has_success=False,
+        )
+        if "--init" in words:
+            config = json.loads((run.path / "config.json").read_text())
+            config["init"] = f"{words['--init']}:90"
+            (run.path / "config.json").write_text(json.dumps(config))
+        return Done()
+
+
+def test_tables_and_figures_of_a_grid(grid, folders, quick, make_run):
+    result = reproduce.reproduce(
+        grid, **folders, engine=Engine(make_run), groups=["good", "pole"], command="rlfd"
+    )
+    assert not result.failures
+    assert list(result.text_tables) == [
+        "Good: CartPole, 1 good demonstration",
+        "Good: MountainCar, sparse reward, 1 good demonstration",
+        "On the pole: CartPole, 1 good demonstration",
+        "On the pole: CartPole, weak",
+    ]
+    table = result.table.set_index(["group", "task", "demos", "row", "measure"]).sort_index()
+    shown = table.loc["good", "pole", "good", "Demonstrations"]
+    assert (shown.loc["final, sampled", "n"], shown.loc["final, sampled", "mean"]) == (2, 500.0)
+    assert shown.loc["final, sampled", "metric"] == "return"
+    # half of the sampled, a quarter of the greedy episodes have return 250, the others -150
+    dqn = table.loc["good", "pole", "good", "DQN"]
+    assert dqn.loc["final, sampled", "mean"] == 50.0
+    assert dqn.loc["final, greedy", "mean"] == -50.0
+    assert dqn.loc[tables.SHARE, "mean"] == pytest.approx(-50 / 500)
+    assert dqn.loc[tables.DENSE, "n"] == 0
+    car = table.loc["good", "car", "good"]
+    assert car.loc[("DQN from DQN", tables.DENSE), "mean"] == 150.0
+    assert car.loc[("Random", tables.DENSE), "mean"] == -200.0
+    assert car.loc[("Demonstrations", "final, sampled"), "mean"] == 0.0
+    assert car.loc[("DQN", tables.SHARE), "n"] == 0  # no share of nothing
+    assert car.loc[("On one task", tables.BEST_TRAINING), "mean"] == -50.0
+    assert "On one task" not in table.loc["good", "pole"].index.get_level_values("row")
+    on_pole, weak = list(result.text_tables.values())[2:]
+    assert list(on_pole["method"]) == ["Demonstrations", "DQN from DQN", "BC again"]
+    assert list(weak["method"]) == ["Demonstrations", "DQN from DQN"]
+    assert tables.DENSE not in on_pole
+    assert tables.SHARE in on_pole
+    assert (
+        tables.DENSE in result.text_tables["Good: MountainCar, sparse reward, 1 good demonstration"]
+    )
+    assert [files.figure.name for files in result.figures] == ["curves-good.png"]
+    drawn = pd.read_csv(result.figures[0].data, comment="#")
+    assert set(drawn["env"]) == {"CartPole", "MountainCar-sparse"}
+    assert set(drawn["label"]) == {"DQN", "DQN from DQN", "Demonstrations", "Random"}
+    lines = drawn[drawn["kind"] == "reference"].set_index(["env", "label"])["y"]
+    assert lines["CartPole", "Demonstrations"] == 500.0
+    assert lines["MountainCar-sparse", "Random"] == 0.0
+    content = (result.folder / "table.md").read_text()
+    assert (
+        "* Demonstrations 'CartPole/grid-good-v0': 3 episodes, mean return 500.0 (sha256" in content
+    )
+    assert "Returns: mean over seeds" in content
+    assert "paper's column" not in content
+
+
+def test_a_report_collects_and_starts_nothing(grid, folders, quick, make_run):
+    result = reproduce.reproduce(grid, **folders, tasks=["pole"], report_only=True)
+    assert not folders["data_dir"].exists()
+    assert not [path for path in folders["runs_dir"].iterdir() if path.name != "grid"]
+    (table,) = result.text_tables.values()
+    notes = dict(zip(table["method"], table["note"], strict=True))
+    assert notes["Demonstrations"] == "not collected yet"
+    assert notes["DQN"] == "0 of 2 runs finished"
+
+
+def test_runs_from_another_start_are_not_mixed_in(grid, folders, quick, make_run):
+    make_run(
+        algo="dqn", exp_name="grid-again", env=EnvConfig("CartPole"), steps=(90, 240),
+        success=(0, 0), has_success=False,
+    )  # fmt: skip
+    with pytest.raises(RlfdError, match=r"started from 'None', this suite wants '.*grid/dqn/Cart"):
+        reproduce.reproduce(grid, **folders, engine=Engine(make_run))
+
+
+def test_a_suite_with_real_runs_can_be_repeated_until_it_is_whole(grid, folders, quick):
+    """Finished runs are left alone, an interrupted one is continued, starts come before."""
+    options = folders | {"groups": ["good"], "tasks": ["pole"], "seeds": [1]}
+    first = reproduce.reproduce(grid, **options, engine=Inside())
+    assert not first.failures, first.failures
+    source, run = (RunDir(job.job.run_dir) for job in first.jobs)
+    assert run.status()["init"]["run"] == "grid/dqn/CartPole/seed1"
+    final = checkpoint.load_policy(checkpoint.list_policies(source.checkpoints)[240])
+    begin = checkpoint.load_policy(checkpoint.list_policies(run.checkpoints)[0])
+    assert all((final[name] == begin[name]).all() for name in final)
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*") if path.is_file()}
+    again = reproduce.reproduce(grid, **options, engine=Inside())
+    assert [result.outcome for result in again.jobs] == ["skipped", "skipped"]
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    state = run.status()
+    run.write_status(state | {"state": "interrupted"})
+    third = reproduce.reproduce(grid, **options, engine=Inside())
+    assert [result.outcome for result in third.jobs] == ["skipped", "finished"]
+    assert run.status()["final"] == state["final"]
+
+
+def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, monkeypatch):
+    played = []
+    monkeypatch.setattr(
+        reproduce.envs,
+        "play_episodes",
+        lambda env, seeds, act: played.append(len(seeds)) or iter(()),
+    )
+    monkeypatch.setattr(reproduce.np, "mean", lambda values: 0.0)
+    measuring = reproduce._Measuring(grid, [0], folders["runs_dir"], {}, reproduce.NullReporter())
+    measuring._play(EnvConfig("CartPole"), "random")
+    monkeypatch.setitem(presets._ENVIRONMENTS, "CartPole", {"final_episodes": 50})
+    other = parse_suite("grid", GRID.replace("final_episodes = 3\n", ""))
+    measuring = reproduce._Measuring(other, [0], folders["runs_dir"], {}, reproduce.NullReporter())
+    measuring._play(EnvConfig("CartPole"), "random")
+    measuring._play(EnvConfig("MountainCar"), "random")
+    assert played == [3, 50, 100]
