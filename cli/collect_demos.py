@@ -71,6 +71,15 @@ def collect_demos(
             rich_help_panel=_WHO,
         ),
     ] = 0.0,
+    action_noise: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            metavar="STD",
+            help="Gaussian noise on continuous actions, in units of half their range.",
+            rich_help_panel=_WHO,
+        ),
+    ] = 0.0,
     start: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +133,7 @@ def collect_demos(
     """Record episodes of a demonstrator.
 
     The dataset is in Minari's format, below the data folder. Make a demonstrator imperfect with
-    --noise, --checkpoint, --min-return and --max-return.
+    --noise, --action-noise, --checkpoint, --min-return and --max-return.
     """
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if episodes is not None and steps is not None:
@@ -169,6 +178,7 @@ def collect_demos(
             episodes=None if steps is not None else goal,
             steps=steps,
             noise=noise,
+            action_noise=action_noise,
             min_return=min_return,
             max_return=max_return,
             seed=seed,

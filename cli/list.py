@@ -170,6 +170,7 @@ def _demos(data_dir: Path) -> Listing:
             "success_rate": info.success_rate,
             "policy": info.demonstrator.get("policy"),
             "noise": info.demonstrator.get("noise"),
+            "action_noise": info.demonstrator.get("action_noise"),
             "created": info.created,
             "path": info.path,
         }
@@ -186,6 +187,7 @@ def _demos(data_dir: Path) -> Listing:
         ">success": ("success_rate", share),
         "policy": ("policy", _text),
         ">noise": ("noise", number),
+        ">action noise": ("action_noise", number),
     }
     return columns, entries
 

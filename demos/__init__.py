@@ -7,6 +7,7 @@ from rlfd.demos.collecting import Progress, collect
 from rlfd.demos.controllers import (
     Demonstrator,
     Noisy,
+    Shaky,
     default_demonstrator,
     make_demonstrator,
     policies,
@@ -40,6 +41,7 @@ __all__ = [
     "PolicyFile",
     "Progress",
     "Score",
+    "Shaky",
     "StartOverlap",
     "catalogue",
     "collect",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlfd.demos.controllers import Demonstrator, Noisy
+from rlfd.demos.controllers import Demonstrator, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
 from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
@@ -20,7 +20,7 @@ __all__ = ["Progress", "collect"]
 Progress = Callable[[int, int, float], None]
 
 EPISODE_STREAM = 0xDE30  # keeps the episodes' seeds apart from every other use of a seed
-ATTEMPTS = 20  # how many episodes a filter may look at for each one that it keeps
+ATTEMPTS, LEAST_ATTEMPTS = 20, 100  # episodes a filter may look at: for each one kept, in all
 
 
 def collect(
@@ -30,6 +30,7 @@ def collect(
     episodes: int | None = None,
     steps: int | None = None,
     noise: float = 0.0,
+    action_noise: float = 0.0,
     min_return: float | None = None,
     max_return: float | None = None,
     seed: int = 0,
@@ -48,6 +49,8 @@ def collect(
         episodes: Number of episodes to keep. Either this or `steps`.
         steps: Keep whole episodes until they have at least so many steps together.
         noise: Probability of a random action in place of the demonstrator's.
+        action_noise: Standard deviation of Gaussian noise on continuous actions, in units of half
+            their range.
         min_return: Keep only episodes with at least this return.
         max_return: Keep only episodes with at most this return.
         seed: Of the episodes and the noise.
@@ -67,6 +70,8 @@ def collect(
     observation_space, action_space = made.observation_space, made.action_space
     made.close()
     assert isinstance(observation_space, spaces.Box)  # `make` saw to it
+    if action_noise:
+        policy = Shaky(policy, action_noise, action_space, seed)
     if noise:
         policy = Noisy(policy, noise, action_space, seed)
     name = name or _default_name(policy.describe())
@@ -87,7 +92,8 @@ def collect(
         raise keep.failure()
     rollouts.close()
 
-    demonstrator: dict[str, Any] = {"noise": 0.0, **policy.describe(), "seed": seed}
+    demonstrator: dict[str, Any] = {"noise": 0.0, "action_noise": 0.0, **policy.describe()}
+    demonstrator["seed"] = seed
     demonstrator |= {"min_return": min_return, "max_return": max_return, "played": keep.played}
     return write_demonstrations(
         keep.kept,
@@ -125,7 +131,7 @@ class _Filter:
         self.low = -np.inf if min_return is None else min_return
         self.high = np.inf if max_return is None else max_return
         filtered = min_return is not None or max_return is not None
-        self.limit = self.goal * (ATTEMPTS if filtered else 1)
+        self.limit = max(self.goal * ATTEMPTS, LEAST_ATTEMPTS) if filtered else self.goal
         self.kept: list[Episode] = []
         self.return_sum = 0.0
         self.done = 0
@@ -168,5 +174,7 @@ class _Filter:
 
 def _default_name(description: dict[str, Any]) -> str:
     name = str(description.get("name") or description["policy"])
-    noise = description.get("noise")
-    return f"{name}-noise{100 * noise:g}".replace(".", "_") if noise else name
+    for kind in ("action_noise", "noise"):
+        if description.get(kind):
+            name += f"-{kind.replace('_', '-')}{100 * description[kind]:g}".replace(".", "_")
+    return name

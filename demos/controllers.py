@@ -15,12 +15,19 @@ from rlfd.demos.shipped import strengths
 from rlfd.envs import EnvConfig, check, make, spec
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["Demonstrator", "Noisy", "default_demonstrator", "make_demonstrator", "policies"]
+__all__ = [
+    "Demonstrator",
+    "Noisy",
+    "Shaky",
+    "default_demonstrator",
+    "make_demonstrator",
+    "policies",
+]
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
-RANDOM_STREAM, NOISE_STREAM = 0xD1CE, 0x0153  # keep the uses of one seed apart
+RANDOM_STREAM, NOISE_STREAM, ACTION_NOISE_STREAM = 0xD1CE, 0x0153, 0xACE5  # uses of one seed
 
 
 class Demonstrator(Protocol):
@@ -134,6 +141,54 @@ class Noisy:
     def describe(self) -> dict[str, Any]:
         """Return the other one's description and the noise."""
         return {**self._inner.describe(), "noise": self._probability}
+
+
+class Shaky:
+    """Another demonstrator, with Gaussian noise on its continuous actions, clipped to the bounds.
+
+    Args:
+        inner: Whose actions are disturbed.
+        std: Standard deviation, in units of half the range of each action. Not negative.
+        space: The action space; it must be bounded.
+        seed: Of the noise.
+    """
+
+    def __init__(
+        self, inner: Demonstrator, std: float, space: spaces.Space[Any], seed: int
+    ) -> None:
+        if not 0.0 <= std < np.inf:
+            raise RlfdError(f"action noise must be at least 0, not {std:g}")
+        if not isinstance(space, spaces.Box) or not space.is_bounded():
+            raise RlfdError(
+                f"action noise is for continuous actions with bounds, these are {space}",
+                "take random actions now and then with --noise instead",
+            )
+        self._inner, self._std, self._space, self._seed = inner, std, space, seed
+        self._generators: dict[int, np.random.Generator] = {}
+
+    def reset(self, n: int) -> None:
+        """Begin every generator anew."""
+        self._inner.reset(n)
+        self._generators.clear()
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Act as the other one does, and disturb the actions."""
+        space = self._space
+        actions = np.asarray(self._inner.act(observations, indices), np.float64)
+        half_range = 0.5 * (space.high.astype(np.float64) - space.low)
+        noise = [self._generator(int(index)).standard_normal(space.shape) for index in indices]
+        disturbed = actions + self._std * half_range * np.array(noise)
+        return np.clip(disturbed, space.low, space.high).astype(space.dtype)
+
+    def _generator(self, index: int) -> np.random.Generator:
+        if index not in self._generators:
+            key = [ACTION_NOISE_STREAM, self._seed, index]
+            self._generators[index] = np.random.default_rng(key)
+        return self._generators[index]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the other one's description and the noise."""
+        return {**self._inner.describe(), "action_noise": self._std}
 
 
 def default_demonstrator(env: str) -> str | None:

@@ -84,6 +84,10 @@ def test_the_command_in_a_file_trains_the_same_run(full_folder):
             ("collect-demos", "--env", "Acrobot", "--policy", "shipped"),
             ("no policy for Acrobot", "--policy"),
         ),
+        (
+            ("collect-demos", "--env", "CartPole", "--action-noise", 0.1),
+            ("continuous actions", "Discrete(2)", "--noise"),
+        ),
         (("list", "envs", "--markdown"), ("list demonstrators --markdown",)),
     ],
 )

@@ -63,7 +63,7 @@ def test_filters_keep_collecting(tmp_path):
 def test_a_filter_that_nothing_passes_gives_up(tmp_path):
     with pytest.raises(RlfdError) as error:
         collect(tmp_path, episodes=2, min_return=1000)
-    assert "only 0 of 40 episodes had a return from 1000 to inf, expected 2" in str(error.value)
+    assert "only 0 of 100 episodes had a return from 1000 to inf, expected 2" in str(error.value)
     assert demos.list_all(tmp_path) == []
 
 
@@ -107,3 +107,54 @@ def test_progress_is_told(tmp_path):
     told.clear()
     collected = collect(tmp_path, steps=50, progress=lambda *values: told.append(values))
     assert told[-1] == (50, 50, pytest.approx(collected.returns.mean()))
+
+
+# Continuous actions
+
+
+@pytest.mark.parametrize("name", ["HalfCheetah", "Pendulum"])
+@pytest.mark.parametrize("kwargs", [{}, {"action_noise": 0.7}])
+def test_continuous_episodes_are_kept_exactly(tmp_path, name, kwargs):
+    """What is read back has every bit of what was played, and playing it again gives the same."""
+    config = EnvConfig(name)
+    collected = collect(tmp_path, config, episodes=2, **kwargs)
+    loaded = demos.load(collected.info.name, env=config, data_dir=tmp_path)
+    env = make(config)
+    assert loaded.observation_space.dtype == env.observation_space.dtype
+    for episode, before in zip(loaded.episodes, collected.episodes, strict=True):
+        for field in ("observations", "actions", "rewards"):
+            ours, theirs = getattr(episode, field), getattr(before, field)
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+        assert episode.observations.dtype == env.observation_space.dtype
+        assert episode.actions.dtype == np.float32
+        assert (np.abs(episode.actions) <= env.action_space.high).all()
+        observations, rewards = [env.reset(seed=episode.seed)[0]], []
+        for action in episode.actions:
+            observation, reward, *_ = env.step(action)
+            observations.append(observation)
+            rewards.append(reward)
+        np.testing.assert_array_equal(episode.observations, observations)
+        np.testing.assert_array_equal(episode.rewards, rewards)
+    env.close()
+
+
+def test_action_noise_is_noted(tmp_path):
+    collected = collect(tmp_path, EnvConfig("Pendulum"), episodes=1, noise=0.1, action_noise=0.25)
+    noted = collected.info.demonstrator
+    assert (noted["noise"], noted["action_noise"]) == (0.1, 0.25)
+    assert collected.info.name == "random-action-noise25-noise10-v0"
+    assert collect(tmp_path, episodes=1).info.demonstrator["action_noise"] == 0.0
+    with pytest.raises(RlfdError, match="for continuous actions with bounds, these are Discrete"):
+        collect(tmp_path, episodes=1, action_noise=0.1)
+
+
+def test_one_imperfect_demonstration_of_a_chosen_quality(tmp_path):
+    """Limits on the return look at enough episodes to find one in a narrow band."""
+    hopper = EnvConfig("Hopper")
+    returns = np.sort(collect(tmp_path, hopper, episodes=60, seed=1).returns)
+    low, high = returns[53], returns[56]  # 4 of 60: found within 20 with probability 3/4 only
+    one = collect(tmp_path, hopper, episodes=1, seed=2, min_return=low, max_return=high)
+    assert len(one.episodes) == 1
+    assert low <= one.returns[0] <= high
+    assert one.info.demonstrator["played"] <= 100

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 
 from rlfd import demos
-from rlfd.demos import Noisy, make_demonstrator, policies
+from rlfd.demos import Noisy, Shaky, make_demonstrator, policies
 from rlfd.envs import EnvConfig, play_episodes
 from rlfd.errors import RlfdError
 
@@ -96,3 +96,71 @@ def test_random_serves_every_action_space(name, tmp_path):
     loaded = demos.load("random", env=env, data_dir=tmp_path)
     assert loaded.info.content_hash == collected.info.content_hash
     assert loaded.action_space.contains(loaded.episodes[0].actions[0])
+
+
+ARM = spaces.Box(np.array([-1, 0, -3], np.float32), np.array([1, 4, 5], np.float32))
+
+
+class Middle:
+    """The middle of the arm's actions, or another point of it."""
+
+    def __init__(self, at=(0.0, 2.0, 1.0)):
+        self.at = np.array(at, np.float32)
+
+    def reset(self, n):
+        self.n = n
+
+    def act(self, observations, indices):
+        return np.tile(self.at, (len(indices), 1))
+
+    def describe(self):
+        return {"policy": "middle"}
+
+
+def test_action_noise_is_gaussian_in_units_of_half_the_range():
+    actor = Shaky(Middle(), 0.2, ARM, seed=0)
+    actor.reset(1)
+    actions = answers(actor, [[0]] * 4000)
+    assert actions.dtype == np.float32
+    units = (actions - [0, 2, 1]) / [1, 2, 4]  # of half the range
+    np.testing.assert_allclose(units.mean(axis=0), 0.0, atol=0.012)
+    np.testing.assert_allclose(units.std(axis=0), 0.2, rtol=0.04)
+    assert np.abs(np.corrcoef(units.T) - np.eye(3)).max() < 0.06
+    assert np.mean(np.abs(units) < 0.2) == pytest.approx(0.683, abs=0.02)
+    assert actor.describe() == {"policy": "middle", "action_noise": 0.2}
+
+
+def test_action_noise_is_clipped_to_the_bounds():
+    corner = Middle((1.0, 0.0, 5.0))
+    actor = Shaky(corner, 0.5, ARM, seed=0)
+    actor.reset(1)
+    actions = answers(actor, [[0]] * 500)
+    assert ((actions >= ARM.low) & (actions <= ARM.high)).all()
+    assert np.mean(actions == corner.at) == pytest.approx(0.5, abs=0.05)
+    silent = Shaky(corner, 0.0, ARM, seed=0)
+    silent.reset(1)
+    assert (answers(silent, [[0]] * 9) == corner.at).all()
+
+
+def test_action_noise_belongs_to_the_episode_not_to_the_batch():
+    actor = Shaky(Middle(), 0.3, ARM, seed=3)
+    actor.reset(3)
+    together = answers(actor, [[0, 1, 2]] * 31).reshape(31, 3, 3)
+    actor.reset(3)
+    apart = np.stack([answers(actor, [[index]] * 31) for index in (2, 0, 1)], axis=1)
+    np.testing.assert_array_equal(together, apart[:, [1, 2, 0]])
+    assert (together[:, 0] != together[:, 1]).any()
+
+
+@pytest.mark.parametrize(
+    "space", [spaces.Discrete(3), spaces.MultiBinary(2), spaces.Box(-np.inf, np.inf, (2,))]
+)
+def test_action_noise_needs_continuous_actions_with_bounds(space):
+    with pytest.raises(RlfdError, match="action noise is for continuous actions with bounds"):
+        Shaky(Constant(), 0.1, space, seed=0)
+
+
+@pytest.mark.parametrize("std", [-0.1, np.inf, np.nan])
+def test_action_noise_must_be_a_number(std):
+    with pytest.raises(RlfdError, match="action noise must be at least 0"):
+        Shaky(Middle(), std, ARM, seed=0)
