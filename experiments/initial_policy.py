@@ -11,7 +11,7 @@ from torch import Tensor
 from rlfd.algorithms.base import Algorithm
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
-from rlfd.experiments.config import RunConfig
+from rlfd.experiments.config import RunConfig, setting_text
 from rlfd.experiments.evaluate import choose_policy
 from rlfd.experiments.problem import space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
@@ -111,11 +111,13 @@ def _refuse_misfit(
     there = {name: getattr(theirs.algorithm, name, None) for name in NETWORK_SETTINGS}
     settings = [n for n in here if None not in (here[n], there[n]) and here[n] != there[n]]
     if settings:
-        differences = [f"{n} is {_text(there[n])} there, {_text(here[n])} here" for n in settings]
+        differences = [
+            f"{n} is {setting_text(there[n])} there, {setting_text(here[n])} here" for n in settings
+        ]
         raise RlfdError(
             misfit + "; ".join(differences),
             "give both the same network, here with "
-            + " ".join(f"--set {name}={_text(there[name])}" for name in settings),
+            + " ".join(f"--set {name}={setting_text(there[name])}" for name in settings),
         )
     if parts:
         raise RlfdError(misfit + "; ".join(parts), "choose a run with the same settings")
@@ -139,9 +141,3 @@ def _tensors(theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> list[str]:
             shapes = tuple(theirs[name].shape), tuple(ours[name].shape)
             parts.append(f"{name} has shape {shapes[0]} there, {shapes[1]} here")
     return parts
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)

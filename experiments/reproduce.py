@@ -319,7 +319,7 @@ class _Measuring:
         return self.played[key]
 
     def _play(self, env: EnvConfig, policy: str) -> _Measured:
-        usual = environment_defaults(env.name) | self.suite.run
+        usual = {**environment_defaults(env.name), **self.suite.run}
         episodes = min(EPISODES, usual.get("final_episodes", EPISODES))
         values, dense = [], []
         for seed in self.seeds:

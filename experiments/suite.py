@@ -202,6 +202,11 @@ class Suite:
     figures: Sequence[FigurePlan] = ()
     run: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def demo_sets(self) -> Sequence[DemoPlan | None]:
+        """Its sets of demonstrations, one None for a suite without any."""
+        return self.demos or [None]
+
     def row(self, label: str) -> Row:
         """Return the row of a label."""
         return next(row for row in self.rows if row.label == label)
@@ -297,12 +302,13 @@ def _all_known(where: str, names: Any, known: Sequence[str]) -> None:
 
 def _refuse_shared_folders(suite: Suite) -> None:
     """Refuse two rows or tasks whose runs would go to one folder."""
-    makers: dict[Path, tuple[str, str]] = {}
-    for row in suite.rows:
-        for task in suite.tasks if row.algo else ():
-            for plan_ in (suite.demos or [None]) if uses_demos(suite, row) else [None]:
-                folder = run_folder(suite, row, task, plan_, 0, Path())
-                maker = (row.label, task.name)
+    makers: dict[Path, tuple[str, ...]] = {}
+    for section in sections_of(suite, ["all"]):
+        for row in rows_of(suite, section):
+            if row.algo:
+                folder = run_folder(suite, row, section.task, section.demos, 0, Path())
+                demos = section.demos_name if uses_demos(suite, row) else ""
+                maker = (row.label, section.task.name, demos)
                 if makers.setdefault(folder, maker) != maker:
                     raise ValueError(f"{makers[folder]} and {maker} have one run folder, {folder}")
 
@@ -361,7 +367,7 @@ def sections_of(
         for group in chosen_groups(suite, groups)
         for task in chosen
         if task.name in (group.tasks or [task.name])
-        for demos in suite.demos or [None]
+        for demos in suite.demo_sets
         if demos is None or demos.name in (group.demos or [demos.name])
     ]
 
