@@ -227,6 +227,7 @@ class Algorithm(ABC):
         needs: Checked by the runner before anything is built.
         policies: Ways to act after training; the first one is the headline.
         metric_definitions: Fixed names of everything `iteration` reports, with one line each.
+        variants: Names of the same method for kinds of actions that this one cannot handle.
     """
 
     name: ClassVar[str]
@@ -236,6 +237,7 @@ class Algorithm(ABC):
     needs: ClassVar[Needs]
     policies: ClassVar[tuple[PolicyMode, ...]]
     metric_definitions: ClassVar[dict[str, str]]
+    variants: ClassVar[dict[ActionKind, str]] = {}
 
     learner: Learner
     """Holds all state besides `updates`; a method with more state extends `state_dict`."""

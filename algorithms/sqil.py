@@ -34,11 +34,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    ActionKind,
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core import soft
+from rlfd.algorithms.core.absorbing import AbsorbingMode, check_discount
+from rlfd.algorithms.core.absorbing_rows import AbsorbingRows, in_absorbing_state
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
-from rlfd.algorithms.core.replay import DemoStore
+from rlfd.algorithms.core.replay import DemoStore, ReplayBuffer
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
@@ -83,14 +94,15 @@ class SQILConfig(SoftImitationConfig):
     """Hyperparameters of SQIL."""
 
     reward: float = hyper(1.0, "r, reward of a demonstrated transition", above=0)
-    absorbing: Literal["off", "value"] = hyper(
-        "value", "a demonstrated terminal transition is worth r, or r / (1 - γ)"
+    absorbing: AbsorbingMode = hyper(
+        "value",
+        "a demonstrated terminal transition is worth r, or r / (1 - γ), or leads to a state of its "
+        "own",
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.absorbing == "value" and self.gamma == 1.0:
-            raise RlfdError("absorbing=value needs gamma < 1", "set absorbing=off")
+        check_discount(self.absorbing, self.gamma)
 
 
 def squared_soft_bellman_errors(
@@ -111,7 +123,7 @@ def squared_soft_bellman_errors(
 
 
 def demo_rewards(
-    terminated: Tensor, reward: float, gamma: float, absorbing: Literal["off", "value"]
+    terminated: Tensor, reward: float, gamma: float, absorbing: AbsorbingMode
 ) -> Tensor:
     """Return r for each demonstrated transition, r / (1 - γ) into terminal states if wanted.
 
@@ -138,6 +150,7 @@ class SoftImitationLoop:
         config: Hyperparameters.
         learner: Network, engine and the memory D_samp.
         with_starts: Whether the loss reads initial observations of demonstrations.
+        absorbing: Makes absorbing states of terminations, on a problem of marked observations.
     """
 
     def __init__(
@@ -147,22 +160,29 @@ class SoftImitationLoop:
         learner: QLearner,
         *,
         with_starts: bool = False,
+        absorbing: AbsorbingRows | None = None,
     ) -> None:
         assert problem.demonstrations is not None
         self.config, self.learner, self.with_starts = config, learner, with_starts
+        self.absorbing = absorbing
         self.demos = DemoStore(problem.demonstrations, gamma=config.gamma, device=problem.device)
 
     def values_after(
         self, parameters: Parameters, target: Parameters, next_observations: Tensor
     ) -> Tensor:
-        """Return V(s') (eq 2) as `mode` says. Shape (B,)."""
+        """Return V(s') (eq 2) as `mode` says, Q(s', 0) in the absorbing state. Shape (B,)."""
         if self.config.mode == "full":
-            q_values = self.learner.values(parameters, next_observations)
-            return soft.soft_value(q_values, self.config.temperature)
+            return self._soft_values(parameters, next_observations)
         with torch.no_grad():
             source = target if self.config.mode == "target" else parameters
-            q_values = self.learner.values(source, next_observations)
-            return soft.soft_value(q_values, self.config.temperature)
+            return self._soft_values(source, next_observations)
+
+    def _soft_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        q_values = self.learner.values(parameters, observations)
+        values = soft.soft_value(q_values, self.config.temperature)
+        if self.absorbing is not None:
+            values = torch.where(in_absorbing_state(observations), q_values[:, 0], values)
+        return values
 
     def on_both(self, batch: Batch, name: str) -> Tensor:
         """Return a field of the demonstrated and own halves, one after the other. Shape (2n, ...).
@@ -194,6 +214,8 @@ class SoftImitationLoop:
         Returns:
             How many updates were made.
         """
+        if self.absorbing is not None:
+            world = self.absorbing.world(world)
         if self.config.interleave == "rollouts":
             made = 0
             if len(self.learner.replay) > 0:
@@ -213,8 +235,8 @@ class SoftImitationLoop:
         if count == 0:
             return
         learner, size = self.learner, self.config.batch_size
-        demo = self.demos.sample(count, size, learner.generator)
-        own = learner.replay.sample(count, size, learner.generator)
+        demo = self._sample(self.demos, count)
+        own = self._sample(learner.replay, count)
         weight = torch.tensor(self._sample_weight(), device=learner.device)
         for demo_batch, own_batch in zip(demo, own, strict=True):
             batch = {f"demo/{name}": value for name, value in demo_batch.items()}
@@ -223,6 +245,17 @@ class SoftImitationLoop:
             if self.with_starts:
                 batch["demo/starts"] = self.demos.sample_starts(size, learner.generator)
             learner.engine.step(batch)
+
+    def _sample(self, memory: DemoStore | ReplayBuffer, count: int) -> list[Batch]:
+        generator = self.learner.generator
+        batches = memory.sample(count, self.config.batch_size, generator)
+        if self.absorbing is None:
+            return batches
+        terminations, total = memory.terminations, len(memory)
+        return [
+            self.absorbing.apply(batch, terminations=terminations, total=total, generator=generator)
+            for batch in batches
+        ]
 
     def _sample_weight(self) -> float:
         """λ_samp, times |D_samp| / |D_demo| if it weighs sums."""
@@ -258,10 +291,16 @@ class SQIL(Algorithm):
 
     learner: QLearner
 
+    variants: ClassVar[dict[ActionKind, str]] = {"continuous": "sqil-sac"}
+
     def __init__(self, problem: Problem, config: SQILConfig) -> None:
         self.config = config
+        self.absorbing = None
+        if config.absorbing == "indicator":
+            self.absorbing = AbsorbingRows(problem, config.gamma)
+            problem = self.absorbing.problem(problem)
         self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
-        self.loop = SoftImitationLoop(problem, config, self.learner)
+        self.loop = SoftImitationLoop(problem, config, self.learner, absorbing=self.absorbing)
 
     def _loss(
         self, parameters: Parameters, target: Parameters, batch: Batch
@@ -305,4 +344,6 @@ class SQIL(Algorithm):
     ) -> np.ndarray:
         """Return samples of π (eq 1), or its most likely actions."""
         temperature = self.config.temperature
+        if self.absorbing is not None:
+            observations = self.absorbing.mark(observations)
         return self.learner.act(observations, temperature, greedy=greedy, generator=generator)

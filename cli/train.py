@@ -187,10 +187,15 @@ def train(
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
     from rlfd.envs import EnvConfig
     from rlfd.experiments.config import resolve
+    from rlfd.experiments.problem import variant_for
 
+    env_config = EnvConfig(env, start, parse_env_options(env_option or []), reward)
+    variant = variant_for(algo, env_config)
+    if variant != algo:
+        output.message(f"for the actions of '{env}', '{algo}' is '{variant}'")
     resolved = resolve(
-        algo,
-        EnvConfig(env, start, parse_env_options(env_option or []), reward),
+        variant,
+        env_config,
         preset=preset,
         config_file=config,
         settings=settings or [],

@@ -25,7 +25,21 @@ __all__ = [
     "check_support",
     "demo_tensors",
     "space_differences",
+    "variant_for",
 ]
+
+
+def variant_for(algo: str, env: EnvConfig) -> str:
+    """Return the name of the algorithm's variant for the environment's kind of actions.
+
+    That is the algorithm itself, unless it was made for other actions and names another one for
+    these.
+    """
+    cls = algorithms.get(algo)
+    if not cls.variants:
+        return algo
+    _, action = _env_spaces(env)
+    return cls.variants.get(action.kind, algo)
 
 
 def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:

@@ -316,7 +316,8 @@ class ActorCritic(ABC):
 
         Args:
             batches: Dicts with observations, actions (in the environment's units), rewards,
-                next_observations and discounts.
+                next_observations and discounts; with absorbing states also acting and next_acting
+                (B,), 0 where the observation is one and 1 elsewhere.
         """
         size = len(batches[0]["rewards"])
         noise = torch.randn(
@@ -325,13 +326,8 @@ class ActorCritic(ABC):
         for batch, (critic_noise, actor_noise) in zip(batches, noise, strict=True):
             self.engine.step(batch | {"noise": critic_noise} | self._actor_parameters())
             if self.engine.count % self._pace.policy_delay == 0:
-                self.actor_engine.step(
-                    {
-                        "observations": batch["observations"],
-                        "noise": actor_noise,
-                        "critics": self.engine.flat,
-                    }
-                )
+                seen = {name: batch[name] for name in ("observations", "acting") if name in batch}
+                self.actor_engine.step(seen | {"noise": actor_noise, "critics": self.engine.flat})
 
     def _actor_parameters(self) -> Batch:
         """What the critics' loss reads of the actor."""

@@ -50,24 +50,25 @@ class SACConfig(ActorCriticConfig):
 
 
 def temperature_loss(
-    log_temperature: Tensor, log_probs: Tensor, target_entropy: float, max_temperature: float
+    log_temperature: Tensor, entropy: Tensor, target_entropy: float, max_temperature: float
 ) -> Tensor:
-    """Return L_α = -E[α (log π + H̄)], without gradient where it would lead beyond the cap.
+    """Return L_α = α (E[-log π] - H̄), without gradient where it would lead beyond the cap.
 
     Args:
         log_temperature: log α. Shape (1,).
-        log_probs: log π(ã|s), taken as constants. Shape (B,).
+        entropy: E[-log π(ã|s)], taken as a constant. Scalar.
         target_entropy: H̄.
         max_temperature: The cap; 0 = none.
 
     Returns:
         Scalar.
     """
-    too_random = (log_probs.detach() + target_entropy).mean()  # > 0: entropy is below H̄
-    loss = -(log_temperature.exp() * too_random).sum()
+    surplus = entropy.detach() - target_entropy
+    loss = (log_temperature.exp() * surplus).sum()
     if max_temperature > 0.0:
-        stuck = (log_temperature.detach() >= math.log(max_temperature)) & (too_random > 0)
-        loss = torch.where(stuck.all(), torch.zeros_like(loss), loss)
+        at_cap = log_temperature.detach().sum() >= math.log(max_temperature)
+        # masked, not clamped: a clamp has no gradient beyond it, so α would never come back
+        loss = torch.where(at_cap & (surplus < 0.0), torch.zeros_like(loss), loss)
     return loss
 
 
@@ -95,18 +96,23 @@ class SoftActorCritic(ActorCritic):
         cap = self.config.max_temperature
         return temperature.clamp(max=cap) if cap > 0.0 else temperature
 
+    def next_values(self, target: Parameters, batch: Batch) -> Tensor:
+        """Return min_j Q̄_j(s', a') - α log π(a'|s'), held constant. Shape (B,)."""
+        with torch.no_grad():
+            actor = self.actor_engine.views(batch["actor"])
+            following = batch["next_observations"]
+            actions, log_probs = squash(self.outputs(actor, following), batch["noise"])
+            if "next_acting" in batch:  # no choice in s_abs, so no entropy either
+                actions = actions * batch["next_acting"][:, None]
+                log_probs = log_probs * batch["next_acting"]
+            next_q = self.values(target, following, actions).amin(0)  # min_j
+            return next_q - self._temperature(actor) * log_probs
+
     def critic_loss(
         self, parameters: Parameters, target: Parameters, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return L_Q; rows are weighted where the batch holds weights."""
-        with torch.no_grad():
-            actor = self.actor_engine.views(batch["actor"])
-            actions, log_probs = squash(
-                self.outputs(actor, batch["next_observations"]), batch["noise"]
-            )
-            next_q = self.values(target, batch["next_observations"], actions).amin(0)  # min_j
-            next_value = next_q - self._temperature(actor) * log_probs
-            y = td_target(batch["rewards"], batch["discounts"], next_value)
+        """Return L_Q."""
+        y = td_target(batch["rewards"], batch["discounts"], self.next_values(target, batch))
         q_values = self.values(parameters, batch["observations"], self.taken(batch))  # (2, B)
         loss = twin_errors(q_values, y).mean()  # L_Q
         return loss, {"loss/critic": loss, "q/mean": q_values.mean(), "q/target": y.mean()}
@@ -121,16 +127,19 @@ class SoftActorCritic(ActorCritic):
         actions, log_probs = squash(self.outputs(parameters, observations), batch["noise"])
         q = self.values(critics, observations, actions).amin(0)  # min_j
         temperature = self._temperature(parameters)
-        loss = (temperature * log_probs - q).mean()  # L_π
+        acting = batch.get("acting", torch.ones_like(q))  # 0 in s_abs
+        weights = acting / acting.sum().clamp(min=1.0)
+        entropy = -(weights * log_probs).sum()
+        loss = -(weights * q).sum() - temperature.sum() * entropy  # L_π
         outputs = {
             "loss/actor": loss,
-            "policy/entropy": -log_probs.mean(),
+            "policy/entropy": entropy,
             "policy/temperature": temperature.sum(),
         }
         if config.learn_temperature:
             loss = loss + temperature_loss(
                 parameters["log_temperature"],
-                log_probs,
+                entropy,
                 self.target_entropy,
                 config.max_temperature,
             )  # L_α

@@ -1,0 +1,153 @@
+"""The absorbing state of off-policy imitation (Kostrikov et al., 2019, section 4.2).
+
+Every observation gets one more entry: 0, or 1 in the absorbing state s_abs, which is 0 otherwise. A
+terminal transition (s, a) leads to s_abs and bootstraps from it; for each one, memory holds one
+self-loop (s_abs, 0, s_abs). Truncations stay as they are. In s_abs nobody chooses: its action is 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import ActionSpec, Problem, TransitionBatch, World
+from rlfd.algorithms.core.engine import Batch
+
+__all__ = ["AbsorbingRows", "in_absorbing_state"]
+
+
+def in_absorbing_state(observations: Tensor) -> Tensor:
+    """Return which marked observations (B, D + 1) are s_abs. Shape (B,), bool."""
+    return observations[:, -1] > 0.5
+
+
+@dataclass
+class _MarkedTransitions:
+    """A `TransitionBatch` with marked observations."""
+
+    observations: np.ndarray
+    actions: np.ndarray
+    learner_rewards: np.ndarray
+    next_observations: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class AbsorbingRows:
+    """Marks observations, and turns sampled rows into those of a memory with absorbing states.
+
+    Memory itself keeps the terminal transitions as they were: the self-loops are all the same row,
+    so that row is drawn as often as it would be found.
+
+    Args:
+        problem: The problem without absorbing states.
+        gamma: γ.
+    """
+
+    def __init__(self, problem: Problem, gamma: float) -> None:
+        self._gamma = gamma
+        self._action = _zero_action(problem.action).to(problem.device)
+
+    @staticmethod
+    def mark(observations: np.ndarray) -> np.ndarray:
+        """Append the entry 0. Shape (B, *observation_shape) -> (B, D + 1)."""
+        flat = observations.reshape(len(observations), -1)
+        return np.pad(flat, ((0, 0), (0, 1)))
+
+    def problem(self, problem: Problem) -> Problem:
+        """Return the problem with marked observations, those of demonstrations included."""
+        demos = problem.demonstrations
+        if demos is not None:
+            assert demos.next_observations is not None
+            demos = dataclasses.replace(
+                demos,
+                observations=_mark(demos.observations),
+                next_observations=_mark(demos.next_observations),
+            )
+        shape = (math.prod(problem.observation_shape) + 1,)
+        return dataclasses.replace(problem, observation_shape=shape, demonstrations=demos)
+
+    def world(self, world: World) -> World:
+        """Return the world with marked observations."""
+        return _MarkedWorld(world)
+
+    def apply(
+        self, batch: Batch, *, terminations: int, total: int, generator: torch.Generator
+    ) -> Batch:
+        """Return a batch as if drawn from a memory with absorbing states.
+
+        Args:
+            batch: Marked observations and next_observations, actions, discounts, and possibly
+                terminated, drawn uniformly.
+            terminations: Terminal transitions in memory.
+            total: Transitions in memory.
+            generator: Source of the draws.
+
+        Returns:
+            The batch: discounts are γ and nothing is terminated; rows that were lead to s_abs.
+            Each row is a self-loop with probability terminations / (terminations + total).
+        """
+        following = batch["next_observations"]
+        absorbing = torch.zeros_like(following[0])
+        absorbing[-1] = 1.0
+        ended = (batch["discounts"] == 0.0)[:, None]
+        share = terminations / (terminations + total)
+        draws = torch.rand(len(following), generator=generator, device=following.device)
+        loop = draws < share
+        rows = loop[:, None]
+        action_rows = loop.view(-1, *[1] * (batch["actions"].ndim - 1))
+        changed = {
+            "observations": torch.where(rows, absorbing, batch["observations"]),
+            "actions": torch.where(action_rows, self._action, batch["actions"]),
+            "next_observations": torch.where(rows | ended, absorbing, following),
+            "discounts": torch.full_like(batch["discounts"], self._gamma),
+        }
+        if "terminated" in batch:
+            changed["terminated"] = torch.zeros_like(batch["terminated"])
+        return batch | changed
+
+
+class _MarkedWorld:
+    """A `World` whose observations are marked."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @property
+    def num_envs(self) -> int:
+        return self._world.num_envs
+
+    @property
+    def env_steps(self) -> int:
+        return self._world.env_steps
+
+    @property
+    def observations(self) -> np.ndarray:
+        return AbsorbingRows.mark(self._world.observations)
+
+    def step(self, actions: np.ndarray) -> TransitionBatch:
+        transitions = self._world.step(actions)
+        return _MarkedTransitions(
+            observations=AbsorbingRows.mark(transitions.observations),
+            actions=transitions.actions,
+            learner_rewards=transitions.learner_rewards,
+            next_observations=AbsorbingRows.mark(transitions.next_observations),
+            terminated=transitions.terminated,
+            truncated=transitions.truncated,
+        )
+
+
+def _mark(observations: Tensor) -> Tensor:
+    return torch.nn.functional.pad(observations.flatten(1), (0, 1))
+
+
+def _zero_action(spec: ActionSpec) -> Tensor:
+    """Return action 0: the first one, or the middle of the bounds."""
+    if spec.kind == "discrete":
+        return torch.tensor(0)
+    return (torch.tensor(spec.low) + torch.tensor(spec.high)) / 2.0
