@@ -261,6 +261,12 @@ def _cart_pole(observations: Array) -> Array:
     return actions
 
 
+def _mountain_car(observations: Array) -> Array:
+    """Push the way the car rolls, which takes it a little higher with every swing."""
+    actions: Array = np.where(observations[:, 1] >= 0.0, 2, 0).astype(np.int64)
+    return actions
+
+
 # Gymnasium's function asks its environment for nothing but the kind of actions.
 _DISCRETE = SimpleNamespace(unwrapped=SimpleNamespace(continuous=False))
 _CONTINUOUS = SimpleNamespace(unwrapped=SimpleNamespace(continuous=True))
@@ -276,4 +282,5 @@ _CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
         "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to six actions",
     ),
     "CartPole": (_cart_pole, "linear in position, angle and their speeds"),
+    "MountainCar": (_mountain_car, "pushes the way the car rolls"),
 }

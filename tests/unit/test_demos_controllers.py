@@ -33,6 +33,12 @@ def test_the_cart_pole_controller_balances():
     assert np.mean([episode.episode_return for episode in play(EnvConfig("CartPole"), 20)]) >= 475
 
 
+def test_the_mountain_car_controller_reaches_the_goal():
+    played = play(EnvConfig("MountainCar"), 20)
+    assert all(episode.terminated for episode in played)
+    assert np.mean([episode.length for episode in played]) <= 130
+
+
 def test_known_policies():
     assert policies(EnvConfig("LunarLander")) == ["controller", "random"]
     assert policies(EnvConfig("Acrobot-v1")) == ["random"]

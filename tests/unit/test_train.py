@@ -272,8 +272,8 @@ def test_missing_demonstrations_are_made(train, listener, monkeypatch, tmp_path)
 def test_demonstrations_that_cannot_be_had(train, tmp_path):
     with pytest.raises(RlfdError, match="'dqn' does not learn from demonstrations"):
         train("dqn", demos="any")
-    with pytest.raises(RlfdError, match="no demonstrations for 'MountainCar'") as caught:
-        train("sqil", EnvConfig("MountainCar"))
+    with pytest.raises(RlfdError, match="no demonstrations for 'Acrobot'") as caught:
+        train("sqil", EnvConfig("Acrobot"))
     assert "--policy RUN" in caught.value.hint
     with pytest.raises(RlfdError, match="no demonstrations 'nothing'"):
         train("sqil", demos="nothing")
