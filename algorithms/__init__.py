@@ -1,15 +1,18 @@
 """Learning methods: one file each, registered by name."""
 
-from rlfd.algorithms import bc, gmmil, sqil, sqil_sac, sqil_t
+from rlfd.algorithms import bc, gail, gmmil, pofd, sqil, sqil_sac, sqil_t
 from rlfd.algorithms.registry import get, names
-from rlfd.algorithms.rl import dqn, sac, soft_q, td3, trpo
+from rlfd.algorithms.rl import dqn, ppo, sac, soft_q, td3, trpo
 
 __all__ = [
     "bc",
     "dqn",
+    "gail",
     "get",
     "gmmil",
     "names",
+    "pofd",
+    "ppo",
     "sac",
     "soft_q",
     "sqil",

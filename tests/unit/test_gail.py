@@ -1,0 +1,229 @@
+"""GAIL: who learns what from which rollouts, and what the end of an episode is worth."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+
+from rlfd.algorithms.base import DemoTensors
+from rlfd.algorithms.core.discriminator import imitation_reward
+
+SMALL = {"batch_steps": 12, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
+SMALL |= {"epochs": 2, "d_steps": 4, "d_batch_size": 9, "d_hidden": (7,)}
+LEARNERS = ("trpo", "ppo")
+
+
+@pytest.fixture
+def make_gail(make_algorithm):
+    def make(**options):
+        return make_algorithm("gail", **SMALL | options)
+
+    return make
+
+
+def copied(parameters):
+    return {name: value.clone() for name, value in parameters.items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def differ(first, second):
+    return any(not torch.equal(value, second[name]) for name, value in first.items())
+
+
+def spy(monkeypatch, target, method):
+    """Return a list of the first argument and the result of each call."""
+    calls, original = [], getattr(target, method)
+
+    def noting(first, *args, **kwargs):
+        result = original(first, *args, **kwargs)
+        calls.append((first, result))
+        return result
+
+    monkeypatch.setattr(target, method, noting)
+    return calls
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_it_reports_what_the_learner_and_the_discriminator_declare(make_gail, noise_world, learner):
+    gail, world = make_gail(learner=learner, g_steps=2), noise_world()
+    for _ in range(3):
+        metrics = gail.iteration(world)
+        assert set(metrics) == set(gail.metric_definitions)
+        assert all(torch.isfinite(value) for value in metrics.values())
+    assert ("policy/clipped" in gail.metric_definitions) == (learner == "ppo")
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_each_of_the_two_leaves_the_other_alone(make_gail, noise_world, learner):
+    gail = make_gail(learner=learner)
+    rollout = gail.learner.collect(noise_world())
+    policy, d = gail.policy_state(), copied(gail.reward.discriminator.engine.parameters)
+    gail.reward.learn(rollout)
+    assert_same(gail.policy_state(), policy)
+    learned = copied(gail.reward.discriminator.engine.parameters)
+    assert differ(learned, d)
+    gail._improve(rollout)
+    assert_same(gail.reward.discriminator.engine.parameters, learned)
+    assert differ(gail.policy_state(), policy)
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_what_the_environment_pays_changes_nothing(make_gail, noise_world, learner):
+    after = []
+    for reward in (1.0, np.nan):
+        gail, world = make_gail(learner=learner), noise_world(reward=reward)
+        for _ in range(5):
+            gail.iteration(world)
+        after.append(gail.policy_state())
+    assert_same(*after)
+    assert all(value.isfinite().all() for value in after[0].values())
+
+
+def test_the_discriminator_learns_first_and_then_pays_for_the_same_rollout(
+    make_gail, noise_world, monkeypatch
+):
+    """Alg. 1: lines 3, 4, 5."""
+    gail = make_gail(reward_form="airl")
+    learned = spy(monkeypatch, gail.reward, "learn")
+    paid = spy(monkeypatch, gail.learner, "improve")
+    collected = spy(monkeypatch, gail.learner, "collect")
+    before = gail.reward.discriminator.engine.count
+    gail.iteration(noise_world())
+    assert gail.reward.discriminator.engine.count == before + 4
+    (_, rollout), (seen, _), (improved, _) = collected[0], learned[0], paid[0]
+    assert seen is rollout
+    assert improved is rollout
+
+
+@pytest.mark.parametrize("form", ["gail", "neg", "airl", "bounded"])
+def test_pairs_are_paid_by_their_logits(make_gail, noise_world, form):
+    gail = make_gail(reward_form=form)
+    rollout = gail.learner.collect(noise_world())
+    gail.reward.learn(rollout)
+    rewards, metrics = gail.reward.pay(rollout)
+    discriminator = gail.reward.discriminator
+    for t, n in ((0, 0), (3, 1), (2, 2)):
+        row = discriminator.rows(rollout.observations[t, n][None], rollout.actions[t, n][None])
+        expected = imitation_reward(discriminator.logits(row), form)
+        torch.testing.assert_close(rewards[t, n][None], expected)
+    assert metrics["reward/learned"] == rewards.mean()
+    assert metrics["reward/absorbing"] == 0
+
+
+@pytest.mark.parametrize("form", ["gail", "neg", "airl", "bounded"])
+@pytest.mark.parametrize("absorbing", ["value", "indicator"])
+def test_where_the_end_has_a_value_rewards_count_from_there(
+    make_gail, noise_world, form, absorbing
+):
+    gail = make_gail(reward_form=form, absorbing=absorbing)
+    rollout = gail.learner.collect(noise_world())
+    gail.reward.learn(rollout)
+    rewards, metrics = gail.reward.pay(rollout)
+    neutral = imitation_reward(torch.zeros(()), form)
+    if absorbing == "value":
+        torch.testing.assert_close(metrics["reward/absorbing"], neutral)
+    else:
+        assert metrics["reward/absorbing"] != neutral
+        logit = gail.reward.discriminator.absorbing_logit()
+        assert metrics["reward/absorbing"] == imitation_reward(logit, form)
+    mean = metrics["reward/learned"] - metrics["reward/absorbing"]
+    torch.testing.assert_close(rewards.mean(), mean)
+
+
+def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
+    make_gail, noise_world, monkeypatch
+):
+    gail, world = make_gail(absorbing="indicator", batch_steps=33), noise_world()
+    seen = spy(monkeypatch, gail.reward.discriminator, "learn")
+    rollouts = spy(monkeypatch, gail.reward, "learn")
+    for _ in range(3):
+        gail.iteration(world)
+    for (rows, _), (rollout, _) in zip(seen, rollouts, strict=True):
+        terminated, ended = int(rollout.terminated.sum()), int(rollout.ended.sum())
+        assert 0 < terminated < ended  # some were cut
+        assert len(rows) == 33 + terminated
+        assert int(rows[:, -1].sum()) == terminated
+
+
+def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypatch):
+    gail, world = make_gail(d_rollouts=3), noise_world()
+    seen = spy(monkeypatch, gail.reward.discriminator, "learn")
+    collected = spy(monkeypatch, gail.learner, "collect")
+    for _ in range(5):
+        gail.iteration(world)
+    assert [len(rows) for rows, _ in seen] == [12, 24, 36, 36, 36]
+    expected = [rollout.observations.flatten(0, 1) for _, rollout in collected[2:]]
+    assert torch.equal(seen[-1][0][:, :5], torch.cat(expected))
+
+
+def test_it_goes_on_the_same_with_the_rollouts_it_remembers(make_gail, noise_world):
+    options = {"d_rollouts": 3, "absorbing": "indicator", "normalise_rewards": True}
+    gail, restored, world = make_gail(**options), make_gail(**options, seed=4), noise_world()
+    for _ in range(4):
+        gail.iteration(world)
+    restored.iteration(noise_world(seed=9))
+    restored.load_state_dict(gail.state_dict())
+    rollout = gail.learner.collect(world)
+    results = [(one.reward.learn(rollout), one._improve(rollout)) for one in (gail, restored)]
+    for first, second in zip(*results, strict=True):
+        assert_same(first, second)
+    assert_same(gail.policy_state(), restored.policy_state())
+
+
+def test_g_steps_are_rollouts_for_each_training_of_the_discriminator(make_gail, noise_world):
+    gail, world = make_gail(g_steps=3), noise_world()
+    for iteration in range(1, 4):
+        gail.iteration(world)
+        assert world.env_steps == iteration * 3 * 12
+        assert gail.reward.discriminator.engine.count == iteration * 4
+
+
+def test_a_reward_of_one_sign_is_reported_once(make_gail, noise_world, caplog):
+    gail, world = make_gail(reward_form="gail"), noise_world()
+    with caplog.at_level(logging.WARNING, logger="rlfd"):
+        for _ in range(4):
+            gail.iteration(world)
+    (record,) = caplog.records
+    assert "staying alive pays by itself" in record.getMessage()
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_it_follows_a_demonstrated_path(make_gail, tabular_world, learner):
+    """States 0 to 4 on a circle; action 0 goes on, 1 goes back, 2 stays. Shown: always on."""
+    following = np.stack([np.roll(range(5), -1), np.roll(range(5), 1), range(5)], axis=1)
+    states = torch.arange(15) % 5
+    demos = DemoTensors(
+        observations=torch.eye(5)[states],
+        actions=torch.zeros(15, dtype=torch.int64),
+        episode_ids=torch.zeros(15, dtype=torch.int64),
+        terminated=torch.zeros(15, dtype=torch.bool),
+    )
+    gail = make_gail(
+        learner=learner,
+        action=3,
+        demos=demos,
+        num_envs=5,
+        batch_steps=200,
+        value_batch_size=50,
+        minibatch_size=50,
+        delta=0.05,
+        learning_rate=0.01,
+        epochs=5,
+        d_learning_rate=0.01,
+        d_steps=20,
+        d_batch_size=64,
+        env_steps=6_000,
+    )
+    world = tabular_world(following, np.zeros((5, 3)))
+    while world.env_steps < 6_000:
+        gail.iteration(world)
+    outputs = gail.learner.actor.network(torch.eye(5))
+    assert torch.softmax(outputs, dim=1)[:, 0].min() > 0.8
