@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import os
+import sys
 
 __all__ = ["prepare", "prepare_mujoco"]
 
@@ -12,14 +14,13 @@ logger = logging.getLogger("rlfd.envs")
 
 
 def prepare() -> None:
-    """Let pictures be drawn where there is no screen, unless the user chose another way."""
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else it complains about a missing screen
-    os.environ.setdefault("MUJOCO_GL", "egl")  # read when MuJoCo is imported
+    """Let Gymnasium's own environments draw without a screen, unless the user set a driver."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 @functools.cache
 def prepare_mujoco() -> None:
-    """Let MuJoCo's warnings go through our log.
+    """Let MuJoCo draw without a screen, and let its warnings go through our log.
 
     They come from C and go to stderr, and into a file in the working directory, unless a handler
     takes them.
@@ -27,9 +28,22 @@ def prepare_mujoco() -> None:
     Raises:
         ImportError: If MuJoCo is not installed.
     """
+    if "MUJOCO_GL" not in os.environ and _has_egl():
+        os.environ["MUJOCO_GL"] = "egl"  # read when MuJoCo is imported
     import mujoco
 
     mujoco.set_mju_user_warning(_note)
+
+
+def _has_egl() -> bool:
+    """Whether EGL is there: told to use what is missing, MuJoCo cannot even be imported."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        ctypes.CDLL("libEGL.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)  # an unstable simulation says so in every episode: once is enough

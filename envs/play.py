@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
@@ -94,7 +94,8 @@ def play_episodes(
         frames: Film this many episodes, the first ones.
 
     Raises:
-        RunFailed: If an observation or a reward is not finite.
+        RunFailed: If an action, an observation or a reward is not finite.
+        RlfdError: If pictures are asked for and cannot be drawn.
     """
     config = check(config)
     player = _Player(config, record=record, frames=frames)
@@ -109,6 +110,9 @@ def play_episodes(
             actions = act(observations, indices)
             if len(actions) != len(running):
                 raise RlfdError(f"{len(running)} actions were expected, got {len(actions)}")
+            finite = np.isfinite(actions)
+            if not finite.all():
+                player.refuse(running[int(np.argwhere(~finite)[0, 0])])
             still_running = []
             for episode, action in zip(running, actions, strict=True):
                 played = player.advance(episode, action)
@@ -181,6 +185,12 @@ class _Player:
             frames=episode.frames,
         )
 
+    def refuse(self, episode: _Running) -> NoReturn:
+        raise RunFailed(
+            f"environment '{self.config.name}' was given an action that is not a finite number, "
+            f"at step {episode.length + 1} of the episode with seed {episode.seed}"
+        )
+
     def close(self) -> None:
         for env in self.envs:
             env.close()
@@ -195,4 +205,13 @@ class _Player:
         if self.record:
             episode.observations.append(episode.observation)
         if episode.filmed:
-            episode.frames.append(np.asarray(episode.env.render()))
+            episode.frames.append(self._picture(episode.env))
+
+    def _picture(self, env: gymnasium.Env[Any, Any]) -> Array:
+        try:
+            return np.asarray(env.render())
+        except Exception as error:  # the drawing libraries raise what they like
+            raise RlfdError(
+                f"environment '{self.config.name}' cannot be drawn: {error}",
+                "without a screen MuJoCo needs EGL (MUJOCO_GL=egl) or OSMesa (MUJOCO_GL=osmesa)",
+            ) from error

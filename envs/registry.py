@@ -4,7 +4,8 @@ A short name stands for a Gymnasium environment together with its preprocessing,
 distributions, its success test and its reference scores. Any other Gymnasium id works as it is,
 as long as it has a Box observation and a Discrete, Box, MultiDiscrete or MultiBinary action.
 
-The reference scores were measured with this tool, over 1,000 episodes for each number:
+The reference scores were measured with this tool, over 1,000 episodes for each number, with the
+dense reward:
 
     rlfd collect-demos --env ENV --start START --policy random|controller --episodes 1000 --seed 0
 """
@@ -316,10 +317,10 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     if render_mode is not None:  # there are environments that do not know the argument
         kwargs["render_mode"] = render_mode
     headless.prepare()
-    if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
-        with contextlib.suppress(ImportError):  # Gymnasium says what is missing
-            headless.prepare_mujoco()
     try:
+        if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
+            with contextlib.suppress(ImportError):  # Gymnasium says what is missing
+                headless.prepare_mujoco()
         env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
@@ -462,8 +463,9 @@ SPECS: dict[str, EnvSpec] = {
             name="MountainCar",
             gym_id="MountainCar-v0",
             sparse=Goal,
+            default_demonstrator="controller",
             references={
-                "standard": Reference(-200.0, None, None, None),
+                "standard": Reference(-200.0, None, -119.2, None),
             },
             description="rock a weak car up a hill, -1 per step, up to 200 steps",
         ),
@@ -471,11 +473,17 @@ SPECS: dict[str, EnvSpec] = {
             name="MountainCarContinuous",
             gym_id="MountainCarContinuous-v0",
             sparse=Goal,
+            references={
+                "standard": Reference(-33.2, None, None, None),
+            },
             description="the same with a throttle: 100 at the goal, less what it cost; 999 steps",
         ),
         EnvSpec(
             name="Pendulum",
             gym_id="Pendulum-v1",
+            references={
+                "standard": Reference(-1236.2, None, None, None),
+            },
             description="swing a pendulum up and keep it there; costs, 200 steps",
         ),
         EnvSpec(
@@ -484,6 +492,9 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(5.0),
             sparse=Progress,
+            references={
+                "standard": Reference(-283.4, None, None, None),
+            },
             description="run on two legs in a plane; 6 actions, 17 observations; never ends early",
         ),
         EnvSpec(
@@ -492,6 +503,9 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
+            references={
+                "standard": Reference(17.5, None, None, None),
+            },
             description="hop on one leg in a plane; 3 actions, 11 observations; ends with a fall",
         ),
         EnvSpec(
@@ -500,6 +514,9 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
+            references={
+                "standard": Reference(1.8, None, None, None),
+            },
             description="walk on two legs in a plane; 6 actions, 17 observations; ends with a fall",
         ),
         EnvSpec(
@@ -508,6 +525,9 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
+            references={
+                "standard": Reference(-54.6, None, None, None),
+            },
             description="walk on four legs; 8 actions, 105 observations; ends with a fall",
         ),
         EnvSpec(
@@ -516,6 +536,9 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
+            references={
+                "standard": Reference(113.5, None, None, None),
+            },
             description="walk upright; 17 actions, 348 observations; ends with a fall",
         ),
         EnvSpec(
@@ -524,18 +547,27 @@ SPECS: dict[str, EnvSpec] = {
             demo_episodes=10,
             option_rules=_unit(1.0),
             sparse=Progress,
+            references={
+                "standard": Reference(0.6, None, None, None),
+            },
             description="swim with three links in a plane; 2 actions, 8 observations",
         ),
         EnvSpec(
             name="Reacher",
             gym_id="Reacher-v5",
             sparse=Reached,
+            references={
+                "standard": Reference(-42.9, None, None, None),
+            },
             description="bring an arm's tip to a target; 2 actions, 10 observations, 50 steps",
         ),
         EnvSpec(
             name="InvertedDoublePendulum",
             gym_id="InvertedDoublePendulum-v5",
             sparse=Upright,
+            references={
+                "standard": Reference(47.3, None, None, None),
+            },
             description="balance two poles on a cart; 1 action, 9 observations; ends with a fall",
         ),
     )

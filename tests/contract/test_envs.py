@@ -2,11 +2,18 @@
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 from rlfd import envs
 from rlfd.envs import EnvConfig, World
 
 CASES = [EnvConfig(name, start) for name in envs.names() for start in envs.spec(name).starts]
+CASES += [
+    EnvConfig(name, reward=reward.replace("K", "7"))
+    for name in envs.names()
+    for reward in envs.spec(name).rewards
+    if reward != "dense"
+]
 NUM_ENVS = 3
 
 
@@ -19,8 +26,14 @@ def stream(config, steps, seed=2):
     world = World(config, num_envs=NUM_ENVS, seed=seed)
     rng = np.random.default_rng(13)
     first = world.observations
-    rows = [world.step(rng.integers(world.action_space.n, size=NUM_ENVS)) for _ in range(steps)]
+    rows = [world.step(draw(world.action_space, rng)) for _ in range(steps)]
     return world, first, rows
+
+
+def draw(space, rng):
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.n, size=NUM_ENVS)
+    return rng.uniform(space.low, space.high, (NUM_ENVS, *space.shape)).astype(space.dtype)
 
 
 def test_the_world_plays_what_the_single_environments_play(config):
@@ -45,6 +58,8 @@ def test_the_world_plays_what_the_single_environments_play(config):
             if terminated or truncated:
                 record = mine[ended]
                 assert (record.episode_return, record.episode_length) == (total, length)
+                assert record.dense_return == info.get("dense_return", total)
+                assert ("dense_return" in info) == (config.reward != "dense")
                 assert record.success == info.get("success")
                 assert (record.success is None) == (not envs.spec(config.name).has_success)
                 total, length, ended = 0.0, 0, ended + 1

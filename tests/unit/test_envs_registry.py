@@ -19,16 +19,28 @@ def test_check_fills_in_the_defaults():
 
 @pytest.mark.parametrize(
     "config",
-    [EnvConfig("CartPole"), EnvConfig("LunarLander", "demo", {"push_scale": 0.25})],
+    [
+        EnvConfig("CartPole"),
+        EnvConfig("LunarLander", "demo", {"push_scale": 0.25}),
+        EnvConfig("Hopper", options={"unit": 2.0}, reward="beyond"),
+    ],
 )
 def test_json_round_trip(config):
     assert EnvConfig.from_json(config.to_json()) == config
+
+
+def test_json_of_a_version_without_other_rewards():
+    assert EnvConfig.from_json({"name": "Hopper"}) == EnvConfig("Hopper", reward="dense")
 
 
 def test_labels():
     assert EnvConfig("LunarLander").label == "LunarLander"
     assert EnvConfig("LunarLander", "shifted").label == "LunarLander-shifted"
     assert EnvConfig("ALE/Pong-v5").label == "ALE-Pong-v5"
+    assert EnvConfig("Hopper", reward="sparse").label == "Hopper-sparse"
+    assert EnvConfig("LunarLander", "demo", reward="delay-20").label == "LunarLander-demo-delay-20"
+    assert EnvConfig("Hopper").title == "Hopper, start standard"
+    assert EnvConfig("Hopper", reward="beyond").title == "Hopper, start standard, reward beyond"
 
 
 @pytest.mark.parametrize(
@@ -62,6 +74,7 @@ def test_wrong_configs_are_explained(config, words):
         {"name": 3},
         {"name": "CartPole", "opt": {}},
         {"name": "CartPole", "options": []},
+        {"name": "CartPole", "reward": 2},
     ],
 )
 def test_wrong_json_is_explained(value):

@@ -15,7 +15,10 @@ FIELDS = envs.Transitions.__slots__
 
 
 def draw(world, rng):
-    return rng.integers(world.action_space.n, size=world.num_envs)
+    space = world.action_space
+    if isinstance(space, spaces.Discrete):
+        return rng.integers(space.n, size=world.num_envs)
+    return rng.uniform(space.low, space.high, (world.num_envs, *space.shape)).astype(np.float32)
 
 
 def assert_same(first, second):
@@ -117,6 +120,14 @@ def test_arrays_are_never_written_again():
         (EnvConfig("CartPole"), 5, 61, 203),
         (EnvConfig("CartPole"), 7, 0, 53),
         (EnvConfig("MountainCar"), 2, 199, 211),
+        (EnvConfig("Pendulum-v1"), 3, 207, 407),
+        (EnvConfig("LunarLanderContinuous", "shifted"), 3, 157, 301),
+        # MuJoCo warm-starts its solver from the step before: replaying must bring that back, too
+        (EnvConfig("Hopper"), 5, 61, 203),
+        (EnvConfig("Walker2d"), 3, 0, 83),
+        (EnvConfig("HalfCheetah"), 2, 1033, 1009),
+        (EnvConfig("Humanoid"), 2, 37, 113),
+        (EnvConfig("Reacher"), 3, 71, 113),
     ],
 )
 def test_a_restored_world_goes_on_bit_for_bit(config, num_envs, before, after):
@@ -141,18 +152,6 @@ def test_a_restored_world_goes_on_bit_for_bit(config, num_envs, before, after):
     actions = draw(world, rng)
     assert_same(world.step(actions), third.step(actions))
     assert third.env_steps == world.env_steps
-
-
-def test_a_continuous_environment_is_restored_too():
-    config = EnvConfig("Pendulum-v1")
-    world, other = World(config, num_envs=3, seed=0), World(config, num_envs=3, seed=1)
-    rng = np.random.default_rng(2)
-    for _ in range(207):
-        world.step(rng.uniform(-2, 2, (3, 1)).astype(np.float32))
-    other.load_state_dict(world.state_dict())
-    for _ in range(207):
-        actions = rng.uniform(-2, 2, (3, 1)).astype(np.float32)
-        assert_same(world.step(actions), other.step(actions))
 
 
 def test_the_saved_state_is_json_and_arrays():
@@ -211,6 +210,12 @@ def test_consecutive_seeds_share_no_environment():
     assert len(np.unique(starts[:, 0])) == 10
     again = World(EnvConfig("CartPole"), num_envs=5, seed=0)
     np.testing.assert_array_equal(first.observations, again.observations)
+
+
+def test_an_observation_of_another_shape_than_promised_is_refused(counter, monkeypatch):
+    monkeypatch.setattr(Counter, "reset", lambda self, **_: (np.zeros(2), {}))
+    with pytest.raises(RlfdError, match=r"shape \(2,\), its observation space says \(1,\)"):
+        World(counter, num_envs=1, seed=0)
 
 
 def test_at_least_one_environment():
