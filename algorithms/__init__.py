@@ -1,6 +1,6 @@
 """Learning methods: one file each, registered by name."""
 
-from rlfd.algorithms import bc, gail, gmmil, pofd, sqil, sqil_sac, sqil_t
+from rlfd.algorithms import bc, gail, gmmil, mcpo, pofd, sqil, sqil_sac, sqil_t
 from rlfd.algorithms.registry import get, names
 from rlfd.algorithms.rl import dqn, ppo, sac, soft_q, td3, trpo
 
@@ -10,6 +10,7 @@ __all__ = [
     "gail",
     "get",
     "gmmil",
+    "mcpo",
     "names",
     "pofd",
     "ppo",

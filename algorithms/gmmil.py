@@ -78,10 +78,6 @@ class MatchingFields(TrustRegionFields):
         "off", "what follows a terminal state: nothing, a neutral or a matched absorbing state"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_discount(self.absorbing, self.gamma)
-
 
 @dataclass(frozen=True, kw_only=True)
 class GMMILConfig(MatchingFields):
@@ -98,6 +94,7 @@ class GMMILConfig(MatchingFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_discount(self.absorbing, self.gamma)
         if self.normalise_rewards:
             raise RlfdError(
                 "normalise_rewards is for rewards of the environment, which gmmil does not read",
