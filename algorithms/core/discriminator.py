@@ -287,7 +287,9 @@ class Discriminator:
         count, size = self.config.d_steps, self.config.d_batch_size
         own, demo = (self._shuffled(rows, count * size) for rows in (own_rows, self.demo_rows))
         self.observe(torch.cat([own, demo]))
-        for own_part, demo_part in zip(own.split(size), demo.split(size), strict=True):
+        for own_part, demo_part in zip(
+            torch.split(own, size), torch.split(demo, size), strict=True
+        ):
             self.step(own_part, demo_part)
 
     def step(self, own_rows: Tensor, demo_rows: Tensor) -> None:
@@ -307,9 +309,10 @@ class Discriminator:
 
     def drain(self) -> Metrics:
         """Return the metrics' means over the steps since the last call."""
-        metrics = self.engine.drain()
-        metrics["discriminator/grad_norm"] = metrics.pop("optim/grad_norm")
-        return metrics
+        return {
+            name.replace("optim/", "discriminator/"): value
+            for name, value in self.engine.drain().items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on."""
