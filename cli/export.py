@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +19,10 @@ from rlfd.cli.options import (
     policy_mode,
 )
 
-__all__ = ["export"]
+if TYPE_CHECKING:
+    from rlfd.demos import PolicyFile
+
+__all__ = ["export", "policy_fields"]
 
 _WHAT, _SCORE = "Policy", "Score"
 
@@ -88,18 +91,23 @@ def export(
     if json:
         output.result(made.to_json() | {"file": made.path})
     else:
-        score = made.score
-        output.fields(
-            {
-                "file": f"{made.path} ({made.path.stat().st_size / 1000:,.0f} kB)",
-                "policy": f"{made.algo}, {made.mode}, after {made.checkpoint:,} env steps",
-                "trained with": made.command,
-                "environment": f"{made.env.name}, start {score.start}",
-                "episodes": number(score.episodes),
-                "return": f"{number(score.return_mean)} ± {number(score.return_std)}",
-                "success": share(score.success_rate),
-            }
-        )
+        output.fields(policy_fields(made))
     output.next_commands(
         command_line("rlfd", "collect-demos", "--env", made.env.name, "--policy", made.path),
     )
+
+
+def policy_fields(file: PolicyFile) -> dict[str, str]:
+    """Return what a policy file says about itself, as names and values to print."""
+    score = file.score
+    return {
+        "file": f"{file.path} ({file.path.stat().st_size / 1000:,.0f} kB)",
+        "policy": f"{file.algo}, {file.mode}, after {file.checkpoint:,} env steps",
+        "trained on": file.env.title,
+        "trained with": file.command,
+        "exported": f"{file.date}, rlfd {file.created_with}",
+        "score": f"{score.episodes:,} episodes from start {score.start}, seed {score.seed}",
+        "return": f"{number(score.return_mean)} ± {number(score.return_std)}",
+        "success": share(score.success_rate),
+        "length": number(score.length_mean),
+    }

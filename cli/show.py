@@ -13,7 +13,7 @@ from rlfd.cli.options import DataDir, Debug, Json, Quiet, RunsDir
 from rlfd.errors import RlfdError, unknown_name
 
 if TYPE_CHECKING:
-    from rlfd.demos import DemoReport, Distribution
+    from rlfd.demos import DemoReport, Distribution, PolicyFile
     from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["show"]
@@ -21,7 +21,11 @@ __all__ = ["show"]
 
 def show(
     name: Annotated[
-        str, typer.Argument(metavar="RUN|DEMOS", help="A run, or demonstrations by name or folder.")
+        str,
+        typer.Argument(
+            metavar="RUN|DEMOS|FILE",
+            help="A run, demonstrations by name or folder, or an exported policy.",
+        ),
     ],
     runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = Path("data"),
@@ -29,11 +33,14 @@ def show(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Show what one checks before trusting a dataset, or the state and results of a run."""
+    """Show what one checks before trusting a dataset or a policy, or the results of a run."""
     output = Output(json=json, quiet=quiet)
     from rlfd import demos
     from rlfd.experiments.run_dir import find_run
 
+    if demos.is_policy_file(name):
+        _show_policy(output, demos.read_policy_file(Path(name)))
+        return
     known_runs = _known_runs(runs_dir)
     known_demos = [info.name for info in demos.list_all(data_dir)]
     if not known_runs and not known_demos and not Path(name).exists():
@@ -125,6 +132,15 @@ def _show_run(output: Output, run: RunDir) -> None:
         ]
         output.line("")
         output.table(["changed setting", "value", "set by"], rows)
+
+
+def _show_policy(output: Output, file: PolicyFile) -> None:
+    from rlfd.cli.export import policy_fields
+
+    if output.json:
+        output.result(file.to_json() | {"file": file.path})
+    else:
+        output.fields(policy_fields(file))
 
 
 def _show_demos(output: Output, report: DemoReport) -> None:

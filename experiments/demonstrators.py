@@ -56,7 +56,15 @@ def make_demonstrator(
         return demos.make_demonstrator(text, env, seed=seed)
     kind, _, strength = text.partition(":")
     place = demos.find_shipped(env.name, strength or "strong") if kind == "shipped" else text
-    trained = find_policy(place, runs_dir, checkpoint=checkpoint, policy=policy)
+    try:
+        trained = find_policy(place, runs_dir, checkpoint=checkpoint, policy=policy)
+    except RlfdError as error:
+        if not error.message.startswith("unknown run"):
+            raise
+        others = ", ".join(demos.policies(env))
+        raise RlfdError(
+            error.message, f"{error.hint}; without training, there are {others}"
+        ) from error
     return PolicyDemonstrator(trained, env, seed=seed)
 
 

@@ -27,6 +27,10 @@ def test_export_and_what_it_is_good_for(full_folder):
     assert made["command"].startswith("rlfd train dqn --env CartPole --steps 400")
     assert "rlfd collect-demos --env CartPole --policy new/mine.safetensors" in outcome.stderr
 
+    shown = run_inside("show", "new/mine.safetensors", "--json").json
+    assert shown == made
+    assert f"trained with  {made['command']}" in run_inside("show", made["file"]).stdout
+
     evaluated = run_inside("evaluate", "new/mine.safetensors", "--episodes", 3, "--json")
     assert evaluated.json["return_mean"] == made["score"]["return_mean"]
     assert evaluated.json["checkpoint"] == made["checkpoint"]
@@ -84,6 +88,11 @@ def test_the_command_in_a_file_trains_the_same_run(full_folder):
             ("collect-demos", "--env", "Acrobot", "--policy", "shipped"),
             ("no policy for Acrobot", "--policy"),
         ),
+        (
+            ("collect-demos", "--env", "CartPole", "--policy", "controler"),
+            ("unknown run 'controler'", "controller, random"),
+        ),
+        (("show", "taken.safetensors"), ("taken.safetensors", "damaged")),
         (
             ("collect-demos", "--env", "CartPole", "--action-noise", 0.1),
             ("continuous actions", "Discrete(2)", "--noise"),
