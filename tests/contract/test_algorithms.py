@@ -202,7 +202,7 @@ def test_it_learns_with_odd_sizes_and_reports_what_it_declares(build, noise_worl
             for key, value in metrics.items():
                 assert value.ndim == 0, key
                 assert torch.isfinite(value), key
-    assert reported >= 15
+    assert reported >= 9  # delayed policies are updated every second iteration
     assert 0 < algorithm.updates <= sum(engine.count for engine in engines_of(algorithm))
     if algorithm.needs.interaction:
         batches = getattr(algorithm.Config(**settings(algorithm.name)), "batch_steps", 3)
@@ -581,7 +581,7 @@ def test_compiled_updates_equal_eager_ones(
     run(eager, noise_world(), 10)
     monkeypatch.undo()
     for engine, fast in pairs:
-        assert engine.count == fast.count > 3
+        assert engine.count == fast.count > 2
         for found, expected in (
             (fast.drain(), engine.drain()),
             (fast.parameters, engine.parameters),
