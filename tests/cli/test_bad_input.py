@@ -222,8 +222,8 @@ def test_more_demonstrations_than_there_are(full_folder):
 
 
 def test_no_demonstrations_and_nobody_to_make_them(folder):
-    outcome = run_inside("train", "bc", "--env", "MountainCar")
-    assert_refused(outcome, "no demonstrations", "MountainCar", "collect-demos")
+    outcome = run_inside("train", "bc", "--env", "Acrobot")
+    assert_refused(outcome, "no demonstrations", "Acrobot", "collect-demos")
 
 
 def test_damaged_demonstrations(full_folder):
