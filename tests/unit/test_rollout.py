@@ -121,8 +121,6 @@ def test_lambda_0_is_the_temporal_difference_and_1_the_return_minus_the_value(pa
     inside = ~ended[:-1]
     chained[:-1][inside] = values[1:][inside]
     advantages = gae(rewards, values, chained, terminated, ended, gamma=GAMMA, gae_lambda=1.0)
-    last = torch.where(ended[-1], 0.0, GAMMA * (chained[-1] - next_values[-1]))
-    assert last.abs().max() == 0.0
     torch.testing.assert_close(advantages + values, returns)
 
 
