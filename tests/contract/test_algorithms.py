@@ -202,7 +202,7 @@ def test_it_learns_with_odd_sizes_and_reports_what_it_declares(build, noise_worl
             for key, value in metrics.items():
                 assert value.ndim == 0, key
                 assert torch.isfinite(value), key
-    assert reported >= 9  # delayed policies are updated every second iteration
+    assert reported >= 8  # delayed policies are updated every second iteration
     assert 0 < algorithm.updates <= sum(engine.count for engine in engines_of(algorithm))
     if algorithm.needs.interaction:
         batches = getattr(algorithm.Config(**settings(algorithm.name)), "batch_steps", 3)
