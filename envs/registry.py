@@ -24,7 +24,7 @@ from typing import Any, TypeAlias
 import gymnasium
 from gymnasium import spaces
 
-from rlfd.envs import headless
+from rlfd.envs import headless, lean
 from rlfd.envs.rewards import (
     Balanced,
     Beyond,
@@ -328,6 +328,8 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         message = f"environment '{config.name}' cannot be made: {error}"
         given = f"with options {dict(config.options)}" if config.options else "without options"
         raise RlfdError(message, f"it was made {given}") from error
+    if not kwargs.keys() - {"render_mode"}:
+        lean.quicken(env)
     if known.wrap is not None:
         env = known.wrap(env, config)
     _check_spaces(config.name, env)
