@@ -38,6 +38,8 @@ SMALL = {
     "batch_steps": 12,
     "value_batch_size": 5,
     "value_epochs": 2,
+    "minibatch_size": 5,
+    "epochs": 2,
     "demo_batch_size": 9,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
@@ -50,7 +52,7 @@ SPACES = {
     CONTINUOUS: spaces.Box(np.array([-1.0, 0.0], np.float32), np.array([1.0, 3.0], np.float32)),
 }
 # no gradient reaches these: the std belongs to continuous actions
-WITHOUT_GRADIENT = {"log_std"}
+WITHOUT_GRADIENT = {"log_std", "policy.log_std"}
 
 
 @pytest.fixture(params=NAMES)
