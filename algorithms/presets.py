@@ -112,6 +112,15 @@ PRESETS: dict[Key, Preset] = {
     ("sqil-t", "paper", None): Preset(
         run={"num_envs": 1}, algorithm={**_PAPER_IMITATION, "alpha": 2.0}
     ),
+    # on-policy: the published comparisons needed millions of env steps
+    ("gail", "default", "LunarLander"): Preset(
+        run={
+            "steps": 3_000_000,
+            "num_envs": 16,
+            "eval_every": 100_000,
+            "checkpoint_every": 250_000,
+        },
+    ),
     ("dqn", "default", "LunarLander"): Preset(
         run={"steps": 400_000, "num_envs": 16},
         algorithm={**_LANDER_REWARD, "learning_starts": 1_000},

@@ -116,6 +116,23 @@ def test_methods_that_do_not_interact(train, tmp_path):
     assert equal(policy(run, step), policy(source, last))
 
 
+@pytest.mark.parametrize("algo", ["trpo", "ppo", "mcpo", "pofd", "gmmil", "gail"])
+def test_a_clone_goes_on_learning_with_its_own_statistics(train, tmp_path, algo):
+    pendulum = EnvConfig("Pendulum")
+    actor = make_demonstrator("random", pendulum, seed=0)
+    demos.collect(pendulum, actor, episodes=2, data_dir=tmp_path / "data")
+    tanh = ["activation=tanh", "hidden=5,9"]
+    source = train("bc", pendulum, exp_name="source", settings=tanh)
+    run = train(algo, pendulum, init=str(source.path), settings=[*tanh, "batch_steps=105"])
+    clone, learned = policy(source, source.status()["updates"]), policy(run, 210)
+    assert equal(policy(run, 0), clone)
+    assert torch.equal(learned["mean"], clone["mean"])
+    assert torch.equal(learned["std"], clone["std"])
+    assert not equal(learned, clone)
+    with pytest.raises(RlfdError, match="activation is tanh there, relu here"):
+        train(algo, pendulum, init=str(source.path), seed=1, settings=[*tanh, "activation=relu"])
+
+
 # Going on
 
 
