@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +37,10 @@ def evaluate(
         str | None,
         typer.Option(help="Another start than the run was trained on.", rich_help_panel=_HOW),
     ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(help="Another reward than the run was trained with.", rich_help_panel=_HOW),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="latest (left out), best, or a step.", rich_help_panel=_HOW),
@@ -72,10 +75,10 @@ def evaluate(
 ) -> None:
     """Play episodes with a trained policy and print return, success and length."""
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
+    from rlfd.envs import EnvConfig
     from rlfd.experiments.evaluate import evaluate_policy
     from rlfd.experiments.shipped import find_policy
 
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # films are drawn without a screen
     trained = find_policy(
         run,
         runs_dir,
@@ -86,6 +89,7 @@ def evaluate(
         trained,
         episodes=episodes,
         start=start,
+        reward=reward,
         record_video=record_video,
         seed=seed,
         reporter=output.reporter,
@@ -93,14 +97,17 @@ def evaluate(
     if json:
         output.result(asdict(summary))
     else:
+        paid_otherwise = summary.reward != "dense"
+        dense = {"dense return": number(summary.dense_return_mean)} if paid_otherwise else {}
         output.fields(
             {
                 "run": summary.run,
-                "environment": f"{summary.env}, start {summary.start}",
+                "environment": EnvConfig(summary.env, summary.start, reward=summary.reward).title,
                 "policy": f"{summary.policy}, after {summary.checkpoint:,} env steps",
                 "episodes": number(summary.episodes),
                 "return": f"{number(summary.return_mean)} ± {number(summary.return_std)}, "
                 f"IQM {number(summary.return_iqm)}",
+                **dense,
                 "success": share(summary.success_rate),
                 "length": number(summary.length_mean),
             }

@@ -291,11 +291,12 @@ def _print_result(output: Output, run: RunDir) -> None:
             "time": duration(status["wall_seconds"]),
         }
     )
+    dense = ["dense_return_mean"] if status.get("reward", "dense") != "dense" else []
     rows = [
         [
             "final weights" if phase == "final" else f"best, step {values['step']:,}",
             policy,
-            number(result["return_mean"]),
+            *(number(result[name]) for name in ("return_mean", *dense)),
             share(result["success_rate"]),
         ]
         for phase, values in evaluations.items()
@@ -303,7 +304,8 @@ def _print_result(output: Output, run: RunDir) -> None:
         if policy != "step"
     ]
     output.line("")
-    output.table(["evaluation", "policy", ">return", ">success"], rows)
+    titles = ["evaluation", "policy", ">return", *([">dense return"] if dense else []), ">success"]
+    output.table(titles, rows)
 
 
 def _print_config(output: Output, resolved: Resolved) -> None:

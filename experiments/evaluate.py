@@ -214,6 +214,7 @@ def evaluate_run(
     *,
     episodes: int,
     start: str | None = None,
+    reward: str | None = None,
     checkpoint: str = "latest",
     policy: str | None = None,
     record_video: int = 0,
@@ -226,6 +227,7 @@ def evaluate_run(
         run: The run.
         episodes: How many episodes.
         start: Start-state distribution; None = the one it was trained on.
+        reward: What is paid; None = what it was trained with.
         checkpoint: ``latest``, ``best`` or a step.
         policy: ``sampled`` or ``greedy``; None = the algorithm's headline policy.
         record_video: Film this many of the episodes.
@@ -239,6 +241,7 @@ def evaluate_run(
         load_policy(run, checkpoint, policy),
         episodes=episodes,
         start=start,
+        reward=reward,
         record_video=record_video,
         seed=seed,
         reporter=reporter,
