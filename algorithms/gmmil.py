@@ -75,7 +75,9 @@ class MatchingFields(TrustRegionFields):
     subsample: int = hyper(2_000, "pairs of each side in the MMD, at most", low=2)
     action_scale: float = hyper(1.0, "factor of actions beside observations", low=0)
     absorbing: AbsorbingMode = hyper(
-        "off", "what follows a terminal state: nothing, a neutral or a matched absorbing state"
+        "off",
+        "what follows a terminal state: nothing, a neutral state for ever, or a step in a "
+        "state that demonstrations reach, too",
     )
 
 
@@ -124,7 +126,7 @@ class Matching:
         problem: With demonstrations, and whether they terminated.
         config: Hyperparameters.
         distribution: Of the learner's actions.
-        gamma: Discount of the absorbing state's value.
+        gamma: Discount of a neutral absorbing state's value.
     """
 
     def __init__(
@@ -186,11 +188,12 @@ class Matching:
         rewards = scaled[: rollout.num_steps].view(rollout.rewards.shape)
         if self.absorbing == "off":
             return ImitationReward(mismatch, rewards, None)
-        # value: far from all pairs f = 0. indicator: the rows of the absorbing state come last, and
-        # where there are none nothing terminated and nobody asks.
-        far = (mean / mismatch.mmd).to(rewards)
-        at_end = far if self.absorbing == "value" else scaled[-1]
-        values = terminal_values(at_end, self.gamma, rewards.shape)
+        # Rows of the absorbing state come last, each a step like others. Where there are none,
+        # nothing terminated and nobody asks.
+        values = scaled[-1].expand(rewards.shape)
+        if self.absorbing == "value":  # far from all pairs f = 0
+            far = (mean / mismatch.mmd).to(rewards)
+            values = terminal_values(far, self.gamma, rewards.shape)
         return ImitationReward(mismatch, rewards, values)
 
     def metrics(self, mismatch: Mismatch) -> Metrics:

@@ -63,6 +63,7 @@ Case = Literal["0a", "0b", "1", "2a", "2b", "3", "4", "5", "6"]
 VANISHING = 1e-12  # q and s below this: there is no gradient
 PARALLEL = 1e-10  # A / q below this: g and b are parallel
 FLOOR_FACTOR = 1.5  # tolerances below this many floors of the MMD cannot be met
+LARGEST_MMD = 2.0  # of two Gaussians; a tolerance like this allows everything
 
 OF_WITNESS = {"loss/value": "loss/witness", "optim/grad_norm": "optim/witness_grad_norm"}
 
@@ -73,10 +74,10 @@ class MCPOConfig(MatchingFields):
 
     d0_rel: float = hyper(0.25, "d_0 as a fraction of the first rollout's MMD", low=0)
     d0: float = hyper(
-        -1.0, "d_0 itself; negative = by d0_rel; beyond 2 = no constraint, which is TRPO", low=-1
+        -1.0, "d_0 itself; negative = by d0_rel; 2 or more = no constraint, which is TRPO", low=-1
     )
     epsilon: float = hyper(0.005, "ε, growth of the tolerance per iteration; 0 = fixed", low=0)
-    d_max: float = hyper(2.0, "the tolerance grows up to this (no MMD exceeds 2)", low=0)
+    d_max: float = hyper(2.0, "the tolerance grows up to this; no MMD is larger than 2", low=0)
     slack: float = hyper(0.01, "how far an active constraint may be missed by a step", low=0)
     recovery: Literal["step", "gmmil"] = hyper(
         "step", "where the constraint cannot be met: one step down the MMD, or several by GMMIL"
@@ -279,7 +280,8 @@ class MCPO(Algorithm):
         self, rollout: Rollout, estimated: Estimate, witness: Estimate, mmd: float
     ) -> Metrics:
         """Make the step of one iteration."""
-        config, learner, c = self.config, self.learner, mmd - self.tolerance  # c > 0: violated
+        config, learner, tolerance = self.config, self.learner, self.tolerance
+        c = mmd - tolerance if tolerance < LARGEST_MMD else -math.inf  # c > 0: violated
         advantages = prepare(estimated.advantages, config).flatten()
         mimicry = witness.advantages.flatten()
         local = learner.local_model(rollout)
@@ -315,8 +317,8 @@ class MCPO(Algorithm):
         theta = learner.trust_region.read()
         self.last_prediction = -float(local.surrogate(theta, mimicry))
         scalars = {
-            "mmd/tolerance": self.tolerance,
-            "mmd/violation": c,
+            "mmd/tolerance": tolerance,
+            "mmd/violation": mmd - tolerance,
             "mcpo/lambda": step.lam,
             "mcpo/nu": step.nu,
             "mcpo/searched": float(step.on_u != 0.0 or step.on_w != 0.0),

@@ -119,7 +119,7 @@ def test_a_matched_absorbing_state_has_rows_where_episodes_terminated(
     assert demo.shape == (17 + 2, 13)
     assert int(demo[:, -1].sum()) == 2
     witness = reward.mismatch.witness
-    expected = (witness.mean() - witness[-1]) / reward.mismatch.mmd / 0.1
+    expected = (witness.mean() - witness[-1]) / reward.mismatch.mmd
     torch.testing.assert_close(reward.terminal_values, expected.expand(15, 3))
     torch.testing.assert_close(
         reward.rewards.flatten(), (witness.mean() - witness[:45]) / reward.mismatch.mmd
@@ -157,8 +157,9 @@ class EndingWorld:
 
 
 @pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize(("name", "options"), [("gmmil", {}), ("mcpo", {"d0": 0.0})])
 def test_episodes_do_not_get_shorter_for_being_unlike_the_demonstrations(
-    make_algorithm, monkeypatch, centred
+    make_algorithm, monkeypatch, name, options, centred
 ):
     """The demonstrations show all actions alike, elsewhere: there is nothing to choose.
 
@@ -171,13 +172,14 @@ def test_episodes_do_not_get_shorter_for_being_unlike_the_demonstrations(
         terminated=torch.arange(99) == 98,
     )
     algorithm = make_algorithm(
-        "gmmil",
+        name,
         shape=(3,),
         action=3,
         demos=demos,
         num_envs=5,
         batch_steps=500,
         standardise_advantages=False,
+        **options,
     )
     reward = algorithm.matching.reward
 

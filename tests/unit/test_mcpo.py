@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 
+from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.algorithms.core.trust_region import LocalModel
 from rlfd.algorithms.mcpo import constrained_step
 
 # -- the step (eq 4) ------------------------------------------------------------------------------
@@ -168,3 +172,225 @@ def test_boundaries_and_infinities_divide_by_nothing():
                 assert all(map(math.isfinite, numbers)), (q, s, c)
                 if c == -math.inf and q > 0.0:
                     assert numbers == (0.1, 0.0, 10.0, 0.0)  # TRPO's step
+
+
+# -- the loop (Alg. 1) ----------------------------------------------------------------------------
+
+SMALL = {"batch_steps": 45, "value_batch_size": 15, "value_epochs": 2}
+CONTINUOUS = ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0))
+
+
+def parameters_after(algorithm, world, iterations):
+    """Return the policy after each iteration, and the metrics."""
+    metrics, policies = [], []
+    for _ in range(iterations):
+        metrics.append({key: float(value) for key, value in algorithm.iteration(world).items()})
+        policies.append(algorithm.policy_state())
+    return policies, metrics
+
+
+def continuous(make_demos):
+    actions = torch.rand(17, 2, generator=torch.Generator().manual_seed(5))
+    demos = make_demos(actions=actions * torch.tensor([2.0, 3.0]) - torch.tensor([1.0, 0.0]))
+    return {"action": CONTINUOUS, "demos": demos}
+
+
+def cases(metrics):
+    return [next(key for key in row if key.startswith("case/") and row[key]) for row in metrics]
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+@pytest.mark.parametrize("d0", [2.0, 9.0])
+def test_without_a_constraint_it_is_trpo_bit_for_bit(
+    make_algorithm, make_demos, noise_world, kind, d0
+):
+    options = SMALL | {"gamma": 0.9, "gae_lambda": 0.8, "entropy_weight": 0.01}
+    problem = continuous(make_demos) if kind == "continuous" else {}
+    mcpo = make_algorithm("mcpo", d0=d0, epsilon=0.0, **options, **problem)
+    trpo = make_algorithm("trpo", **options, action=problem.get("action"))
+    (found, metrics), (expected, trpo_metrics) = (
+        parameters_after(algorithm, noise_world(), 5) for algorithm in (mcpo, trpo)
+    )
+    assert set(cases(metrics)) == {"case/3"}
+    for one, two in zip(found, expected, strict=True):
+        assert one.keys() == two.keys()
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    for one, two in zip(metrics, trpo_metrics, strict=True):
+        assert {key: one[key] for key in two} == two
+    assert any(not torch.equal(found[0][key], found[-1][key]) for key in found[0])
+
+
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_without_reward_and_tolerance_it_goes_where_gmmil_goes(
+    float64, make_algorithm, make_demos, noise_world, kind
+):
+    options = SMALL | {"gamma": 0.9, "gae_lambda": 0.8}
+    options |= {"kernel": "gmmil", "bandwidth_rollouts": 1}
+    options |= continuous(make_demos) if kind == "continuous" else {}
+    matched = {"d0": 0.0, "recovery_radius": 1.0, "gamma_f": 0.9, "lambda_f": 0.8}
+    mcpo = make_algorithm("mcpo", **matched, **options)
+    gmmil = make_algorithm("gmmil", **options)
+    mcpo.witness_value.load_state_dict(gmmil.learner.value.state_dict())
+    start = mcpo.policy_state()
+    (found, metrics), (expected, _) = (
+        parameters_after(algorithm, noise_world(reward=0.0), 1) for algorithm in (mcpo, gmmil)
+    )
+    assert cases(metrics) == ["case/1"]
+    for key in found[0]:
+        torch.testing.assert_close(found[0][key], expected[0][key], rtol=1e-6, atol=1e-8)
+    assert not torch.equal(start["body.0.weight"], found[0]["body.0.weight"])
+
+
+def test_a_batch_without_reward_has_no_advantage(make_algorithm, noise_world):
+    mcpo = make_algorithm("mcpo", d0=9.0, **SMALL)
+    start = mcpo.policy_state()
+    (*_, after), metrics = parameters_after(mcpo, noise_world(reward=0.0), 3)
+    for key in ("log_std", "body.0.weight", "body.2.bias"):
+        assert torch.equal(after[key], start[key])
+    assert set(cases(metrics)) == {"case/2a"}
+    assert [row["mcpo/searched"] for row in metrics] == [0.0] * 3
+
+
+def test_the_tolerance_grows_by_the_schedule(make_algorithm, noise_world):
+    mcpo = make_algorithm("mcpo", d0=0.3, epsilon=0.25, d_max=0.5, **SMALL)
+    _, metrics = parameters_after(mcpo, noise_world(), 5)
+    expected = [0.3, 0.3 * 1.25, 0.3 * 1.25**2, 0.5, 0.5]
+    assert [row["mmd/tolerance"] for row in metrics] == pytest.approx(expected)
+    violations = [row["mmd/estimate"] - row["mmd/tolerance"] for row in metrics]
+    assert [row["mmd/violation"] for row in metrics] == pytest.approx(violations)
+
+
+def test_the_first_tolerance_is_relative_to_the_first_rollout(make_algorithm, noise_world):
+    mcpo = make_algorithm("mcpo", d0_rel=0.4, epsilon=0.0, **SMALL)
+    _, metrics = parameters_after(mcpo, noise_world(), 3)
+    expected = 0.4 * metrics[0]["mmd/estimate"]
+    assert [row["mmd/tolerance"] for row in metrics] == pytest.approx([expected] * 3)
+    absolute = make_algorithm("mcpo", d0_rel=0.4, d0=0.0, **SMALL)
+    assert parameters_after(absolute, noise_world(), 1)[1][0]["mmd/tolerance"] == 0.0
+
+
+def test_it_promises_a_change_and_reports_what_came_of_it(make_algorithm, noise_world):
+    mcpo = make_algorithm("mcpo", d0=0.0, bandwidth_rollouts=1, **SMALL)
+    _, metrics = parameters_after(mcpo, noise_world(), 4)
+    assert metrics[0]["mmd/predicted_change"] == metrics[0]["mmd/actual_change"] == 0.0
+    for before, after in pairwise(metrics):
+        assert after["mmd/predicted_change"] < 0.0  # each recovery step promises to help
+        change = after["mmd/estimate"] - before["mmd/estimate"]
+        assert after["mmd/actual_change"] == pytest.approx(change)
+
+
+@pytest.mark.parametrize("options", [{"d0": 0.0}, {"d0": 0.6, "epsilon": 0.1}, {"d0": 9.0}])
+def test_no_step_leaves_its_trust_region(make_algorithm, make_demos, noise_world, options):
+    mcpo = make_algorithm("mcpo", **SMALL, **options, **continuous(make_demos))
+    _, metrics = parameters_after(mcpo, noise_world(), 12)
+    for row, case in zip(metrics, cases(metrics), strict=True):
+        radius = 0.01 * (4.0 if case == "case/1" else 1.0)
+        assert 0.0 <= row["policy/kl"] <= 1.5 * radius
+    assert sum(row["policy/accepted"] for row in metrics) >= 10
+
+
+def test_a_failed_line_search_leaves_the_policy(make_algorithm, noise_world, monkeypatch):
+    mcpo = make_algorithm("mcpo", d0=0.0, **SMALL)
+    start = mcpo.policy_state()
+    monkeypatch.setattr(LocalModel, "kl", lambda self, theta: torch.tensor(math.nan))
+    mcpo.iteration(noise_world())
+    after = mcpo.policy_state()
+    assert all(torch.equal(start[key], after[key]) for key in start if key not in ("mean", "std"))
+
+
+def test_a_tolerance_that_finite_samples_cannot_meet_is_warned_of_once(
+    make_algorithm, noise_world, caplog
+):
+    mcpo, world = make_algorithm("mcpo", d0=0.1, **SMALL), noise_world()
+    with caplog.at_level("WARNING", logger="rlfd.mcpo"):
+        for _ in range(3):
+            mcpo.iteration(world)
+    (record,) = caplog.records
+    floor = math.sqrt(1 / 45 + 1 / 17)
+    assert f"d = 0.1 is less than {1.5 * floor:.3g}" in record.getMessage()
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="rlfd.mcpo"):
+        make_algorithm("mcpo", d0=0.6, **SMALL).iteration(noise_world())
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("absorbing", ["off", "value", "indicator"])
+def test_recovery_by_gmmil_makes_several_steps_of_one_rollout(
+    make_algorithm, noise_world, monkeypatch, absorbing
+):
+    mcpo = make_algorithm(
+        "mcpo", d0=0.0, recovery="gmmil", recovery_steps=3, absorbing=absorbing, **SMALL
+    )
+    reward, seen = mcpo.matching.reward, []
+
+    def noting(rollout, ratios=None):
+        seen.append(ratios)
+        return reward(rollout, ratios)
+
+    monkeypatch.setattr(mcpo.matching, "reward", noting)
+    mcpo.iteration(noise_world())
+    assert [ratios is None for ratios in seen] == [True, False, False]
+    assert mcpo.last_prediction < 0.0
+
+
+# -- what comes of it -----------------------------------------------------------------------------
+
+
+def ring(make_algorithm, tabular_world, **options):
+    """Five states in a ring. The demonstrator goes on by action 0, the reward is for action 2."""
+    demos = DemoTensors(
+        observations=torch.eye(5).repeat(40, 1),
+        actions=torch.zeros(200, dtype=torch.int64),
+        episode_ids=torch.zeros(200, dtype=torch.int64),
+        terminated=torch.zeros(200, dtype=torch.bool),
+    )
+    states = np.arange(5)
+    following = np.stack([(states + 1) % 5, states, (states + 3) % 5], axis=1)
+    mcpo = make_algorithm(
+        "mcpo",
+        action=3,
+        demos=demos,
+        num_envs=5,
+        batch_steps=200,
+        delta=0.05,
+        action_scale=3.0,
+        **options,
+    )
+    return mcpo, tabular_world(following, np.eye(3)[[2] * 5])
+
+
+def test_the_constraint_keeps_the_reward_from_leading_away(make_algorithm, tabular_world):
+    mcpo, world = ring(make_algorithm, tabular_world, d0=0.3, epsilon=0.0)
+    _, metrics = parameters_after(mcpo, world, 60)
+    late = metrics[30:]
+    mmd = np.array([row["mmd/estimate"] for row in late])
+    assert mmd.mean() == pytest.approx(0.3, abs=0.05)  # at the border: reward wants to go further
+    assert mmd.max() < 0.45
+    assert {"case/6"} <= set(cases(late))
+    assert np.mean([row["mcpo/nu"] for row in late if row["case/6"]]) > 0.0
+
+
+def test_a_growing_tolerance_lets_the_reward_have_its_way(make_algorithm, tabular_world):
+    mcpo, world = ring(make_algorithm, tabular_world, d0=0.3, epsilon=0.1)
+    _, metrics = parameters_after(mcpo, world, 60)
+    assert metrics[-1]["mmd/estimate"] > 0.7  # 0.3 without growth
+    assert mcpo.act(np.eye(5, dtype=np.float32), greedy=True).tolist() == [2] * 5
+
+
+def test_it_goes_on_from_a_cloned_policy(make_algorithm, make_demos, noise_world):
+    problem = continuous(make_demos)
+    cloning = make_algorithm("bc", max_epochs=3, activation="tanh", **problem)
+    while not cloning.finished:
+        cloning.iteration(None)
+    cloned = cloning.policy_state()
+    mcpo = make_algorithm("mcpo", d0=0.5, **SMALL, **problem)
+    mcpo.start_from(cloned)
+    observations = torch.randn(99, 5).numpy()
+    np.testing.assert_array_equal(
+        mcpo.act(observations, greedy=True), cloning.act(observations, greedy=True)
+    )
+    (*_, after), _ = parameters_after(mcpo, noise_world(), 3)
+    for key in ("mean", "std"):
+        assert torch.equal(after[key], cloned[key])
+    for key in ("log_std", "body.0.weight"):
+        assert not torch.equal(after[key], cloned[key])
