@@ -272,7 +272,8 @@ def _record(
     if result.outcome == "elsewhere":
         reporter.warning(f"{name} is being run by another process")
     elif result.has_failed:
-        reporter.warning(f"{name} {result.outcome}: {result.error} (log: {result.log})")
+        log = f" (log: {result.log})" if result.outcome != "blocked" else ""
+        reporter.warning(f"{name} {result.outcome}: {result.error}{log}")
     else:
         reporter.message(f"{name} {_GOOD_NEWS[result.outcome]}")
     failed = sum(other.has_failed for other in results.values())

@@ -56,6 +56,16 @@ SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
         ((*TRAIN, "--device", "gpu"), ("'gpu'", "cuda")),
         ((*TRAIN, "--demos", "controller", "--seed", 9), ("does not learn from demonstrations",)),
         ((*TRAIN, "--resume", "--overwrite"), ("--resume", "--overwrite")),
+        ((*TRAIN, "--seed", 9, "--init", "dqn/CartPole/sead0"), ("unknown run", "seed0")),
+        ((*TRAIN, "--seed", 9, "--init", f"{RUN}:7"), ("unknown checkpoint '7'", "saved steps")),
+        (
+            (*TRAIN, "--seed", 9, "--init", RUN, "--set", "hidden=7"),
+            ("cannot start from run", "hidden is 5,9 there, 7 here", "--set hidden=5,9"),
+        ),
+        (
+            ("train", "bc", "--env", "CartPole", "--init", RUN),
+            ("only the policy here has body", "'dqn' is not built like one of 'bc'"),
+        ),
         (("train", "dqn", "--env", "Pendulum-v1"), ("'dqn' needs discrete", "continuous", "bc")),
         (("evaluate", "dqn/CartPole/seed1"), ("run 'dqn/CartPole/seed1'", "seed0", "list runs")),
         (("evaluate", RUN, "--checkpoint", "latst"), ("checkpoint 'latst'", "'latest'")),
@@ -70,6 +80,7 @@ SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
         (("reproduce", "sqil-lunarlandr"), ("'sqil-lunarlandr'", "'sqil-lunarlander'")),
         (("reproduce", "sqil-lunarlander", "--seeds", "a-b"), ("'a-b'", "0-4")),
         (("reproduce", "sqil-lunarlander", "--group", "papr"), ("'papr'", "'paper'")),
+        (("reproduce", "mcpo-sparse", "--tasks", "Hopper,Walker"), ("'Walker'", "'Walker2d'")),
         (
             ("collect-demos", "--env", "CartPole", "--policy", "dqn/CartPole/seed7"),
             ("'dqn/CartPole/seed7'", "seed0"),

@@ -248,6 +248,22 @@ def test_reproduce_lists_its_runs(folder):
     assert snapshot(folder) == {}
 
 
+def test_reproduce_a_part_of_a_suite(folder):
+    command = ("reproduce", "mcpo-sparse", "--seeds", "3", "--dry-run", "--json")
+    part = (*command, "--tasks", "MountainCar, Hopper", "--group", "weak")
+    runs = run_inside(*part).json["runs"]
+    assert {run["run"].split("/")[2] for run in runs} == {"MountainCar-sparse", "Hopper-sparse"}
+    (late,) = [
+        run for run in runs if run["run"] == "mcpo-sparse-from-bc-weak/trpo/Hopper-sparse/seed3"
+    ]
+    source = "runs/mcpo-sparse-weak/bc/Hopper-sparse/seed3"
+    assert f"--init {source} --steps 1000000" in late["command"]
+    assert not any("good" in run["run"] for run in runs)
+    assert all(
+        "good" in run["run"] or "/trpo/" in run["run"] for run in run_inside(*command).json["runs"]
+    )
+
+
 def test_folders_from_the_environment(full_folder, monkeypatch):
     (full_folder / "runs").rename(full_folder / "elsewhere")
     monkeypatch.setenv("RLFD_RUNS_DIR", "elsewhere")
