@@ -42,6 +42,7 @@ from rlfd.seeding import derive_many
 
 __all__ = ["ReproduceResult", "reproduce"]
 
+_JUDGED = "final weights, the policy that the method is judged by (greedy or sampled)"
 EPISODES = 100  # per seed, for the policies that are not trained; fewer where runs play fewer
 
 
@@ -126,7 +127,7 @@ def reproduce(
         )
     measuring = _Measuring(suite, seeds, runs_dir, datasets, reporter)
     table = _table(measuring, sections)
-    texts = _text_tables(suite, sections, table)
+    texts = _text_tables(sections, table)
     drawn = _figures(measuring, sections, folder, table, command)
     about = {
         "suite": suite.name,
@@ -372,9 +373,7 @@ def _of(table: pd.DataFrame, section: Section) -> pd.DataFrame:
     return table[own & (table["demos"] == section.demos_name)]
 
 
-def _text_tables(
-    suite: Suite, sections: Sequence[Section], table: pd.DataFrame
-) -> dict[str, pd.DataFrame]:
+def _text_tables(sections: Sequence[Section], table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return one table of texts per section, by title."""
     texts = {}
     for section in sections:
@@ -397,13 +396,14 @@ def _text_tables(
         empty = [name for name in (tables.DENSE, tables.SHARE) if (shown[name] == "–").all()]
         if not (shown["note"] != "").any():
             empty.append("note")
-        texts[_title(suite, section)] = shown.drop(columns=empty)
+        texts[_title(section, sections)] = shown.drop(columns=empty)
     return texts
 
 
-def _title(suite: Suite, section: Section) -> str:
+def _title(section: Section, sections: Sequence[Section]) -> str:
     title = f"{section.group.title}: {env_title(section.task.config)}"
-    if section.demos is not None and len(suite.demos) > 1:
+    sets = {other.demos_name for other in sections if other.group == section.group}
+    if section.demos is not None and len(sets) > 1:
         title += f", {section.demos.title or section.demos.name}"
     return title
 
@@ -490,6 +490,7 @@ def _save(
         f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row or task says otherwise. "
         f"{'Success rates' if success else 'Returns'}: mean over seeds ± standard error, "
         "interquartile mean [95 % bootstrap interval over seeds]."
+        + ("" if success else f" '{tables.SHARE}' and '{tables.DENSE}': {_JUDGED}.")
         + (" The paper's column is its mean ± spread." if table["paper"].notna().any() else ""),
         "",
     ]
