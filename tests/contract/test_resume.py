@@ -38,6 +38,11 @@ TINY = {
     "updates_per_rollout": "7",
     "max_epochs": "4",
     "patience": "3",
+    "batch_steps": "50",
+    "value_batch_size": "13",
+    "value_epochs": "2",
+    "d_batch_size": "7",
+    "d_hidden": "5",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 
@@ -81,13 +86,25 @@ PRIORITISED = {
     "dueling": "true",
     "target_update": "copy",
 }
+ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
+
+
+def native(name: str) -> str:
+    """Return an environment with actions that the algorithm can choose."""
+    discrete = "discrete" in algorithms.get(name).needs.action_kinds
+    return "CartPole" if discrete else "Pendulum"
+
+
 CASES = {
-    name: Case(name, num_envs=3 + 2 * index) for index, name in enumerate(algorithms.names())
+    name: Case(name, env=native(name), num_envs=3 + 2 * (index % 4))
+    for index, name in enumerate(algorithms.names())
 } | {
     "dqn-prioritised": Case("dqn", num_envs=7, settings=PRIORITISED),
     "sqil-rollouts": Case("sqil", num_envs=5, settings=ROLLOUTS),
     "dqn-lander": Case("dqn", env="LunarLander", num_envs=5, kills=4),
+    "mcpo-hopper": Case("mcpo", env="Hopper", num_envs=5, settings={"normalise_rewards": "true"}),
+    "gail-ppo": Case("gail", num_envs=5, settings=ADVERSARIAL),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
 USUAL = Case("sqil")
@@ -166,8 +183,14 @@ def assert_same(found: dict, expected: dict) -> None:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     lab = Lab(tmp_path_factory.mktemp("lab"))
-    for env in ("CartPole", "LunarLander"):
-        command = ["collect-demos", "--env", env, "--episodes", "4", "--data-dir", "../data"]
+    for env, policy in (
+        ("CartPole", "controller"),
+        ("LunarLander", "controller"),
+        ("Pendulum", "random"),
+        ("Hopper", "random"),
+    ):
+        command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
+        command += ["--data-dir", "../data"]
         assert lab.run(lab.folder / "demos", command)["code"] == 0
     yield lab
     lab.server.stdin.close()
