@@ -87,7 +87,89 @@ _PENDULUM = Preset(
     algorithm={**_SMALL, "learning_starts": 1_000},
 )
 
+# PPO on MuJoCo: the tuned settings of rl-baselines3-zoo, its one environment replaced by eight.
+_PPO_MUJOCO: dict[str, Any] = {"batch_steps": 512, "normalise_rewards": True}
+_PPO_WIDE: dict[str, Any] = {"hidden": (256, 256), "activation": "relu", "log_std_start": -2.0}
+
+# Behavioural cloning that trpo and its kin can go on from (--init): their network, and a noise that
+# cloning does not shrink; log-std -1 is what MCPO's pilot explored with.
+_WARM_START: dict[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
+_WARM_START_CONTINUOUS = Preset(algorithm={"loss": "mse", "log_std_start": -1.0})
+
 PRESETS: dict[Key, Preset] = {
+    ("bc", "warm-start", None): Preset(algorithm=_WARM_START),
+    **{
+        ("bc", "warm-start", env): _WARM_START_CONTINUOUS
+        for env in (*_ENVIRONMENTS, "Reacher", "Pendulum", "LunarLanderContinuous")
+    },
+    ("ppo", "default", "CartPole"): Preset(
+        # rl-baselines3-zoo; both schedules fall to 0
+        run={"steps": 100_000, "num_envs": 8},
+        algorithm={
+            "batch_steps": 256,
+            "minibatch_size": 256,
+            "epochs": 20,
+            "gamma": 0.98,
+            "gae_lambda": 0.8,
+            "learning_rate": 1e-3,
+            "final_learning_rate": 0.0,
+            "final_clip_range": 0.0,
+        },
+    ),
+    ("ppo", "default", "LunarLander"): Preset(
+        # rl-baselines3-zoo
+        run={"steps": 1_000_000, "num_envs": 16},
+        algorithm={
+            "batch_steps": 16_384,
+            "epochs": 4,
+            "gamma": 0.999,
+            "gae_lambda": 0.98,
+            "entropy_weight": 0.01,
+        },
+    ),
+    ("ppo", "default", "Hopper"): Preset(
+        algorithm={
+            **_PPO_MUJOCO,
+            **_PPO_WIDE,
+            "minibatch_size": 32,
+            "epochs": 5,
+            "gamma": 0.999,
+            "gae_lambda": 0.99,
+            "learning_rate": 9.8e-5,
+            "entropy_weight": 0.0023,
+            "value_weight": 0.84,
+            "max_grad_norm": 0.7,
+        },
+    ),
+    ("ppo", "default", "HalfCheetah"): Preset(
+        algorithm={
+            **_PPO_MUJOCO,
+            **_PPO_WIDE,
+            "epochs": 20,
+            "gamma": 0.98,
+            "gae_lambda": 0.92,
+            "learning_rate": 2.1e-5,
+            "clip_range": 0.1,
+            "entropy_weight": 0.0004,
+            "value_weight": 0.58,
+            "max_grad_norm": 0.8,
+        },
+    ),
+    ("ppo", "default", "Walker2d"): Preset(
+        algorithm={
+            **_PPO_MUJOCO,
+            "minibatch_size": 32,
+            "epochs": 20,
+            "learning_rate": 5.1e-5,
+            "clip_range": 0.1,
+            "entropy_weight": 0.0006,
+            "value_weight": 0.87,
+            "max_grad_norm": 1.0,
+        },
+    ),
+    ("ppo", "default", "Ant"): Preset(algorithm={"normalise_rewards": True}),
+    ("trpo", "default", "CartPole"): Preset(run={"steps": 100_000, "num_envs": 8}),
+    ("trpo", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
     ("sac", "default", "HalfCheetah"): Preset(algorithm=_SMALL),
     ("sac", "default", "Hopper"): Preset(algorithm=_SMALL),
     ("sac", "default", "Walker2d"): Preset(algorithm=_SMALL),

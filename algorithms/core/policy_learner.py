@@ -70,6 +70,8 @@ class OnPolicyConfig(AlgorithmConfig):
 class TrustRegionFields(OnPolicyConfig):
     """Hyperparameters of `TRPOLearner`."""
 
+    gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
+    gae_lambda: float = hyper(0.97, "λ of the advantage estimates", low=0, high=1)
     delta: float = hyper(0.01, "δ, radius of the trust region, mean KL in nats", above=0)
     cg_iterations: int = hyper(10, "conjugate-gradient steps for H⁻¹g", low=1)
     damping: float = hyper(0.1, "added to the diagonal of H", low=0)

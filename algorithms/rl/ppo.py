@@ -24,7 +24,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
 from rlfd.algorithms.core.policy_learner import ClipFields, PPOLearner
 from rlfd.algorithms.registry import register
 
@@ -34,6 +34,8 @@ __all__ = ["PPO", "PPOConfig"]
 @dataclass(frozen=True, kw_only=True)
 class PPOConfig(ClipFields):
     """Hyperparameters of PPO."""
+
+    batch_steps: int = hyper(2_048, "env steps per iteration, over all environments", low=1)
 
 
 @register

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rlfd.algorithms.core.networks import QNetwork, mlp
+from rlfd.algorithms.core.networks import PolicyNetwork, QNetwork, ValueNetwork, mlp
 
 CPU = torch.device("cpu")
 
@@ -43,6 +43,53 @@ def test_initial_weights_fill_plus_minus_one_over_the_root_of_the_inputs():
         assert parameter.abs().max() > 0.099
         # the standard deviation of a uniform variable is its half width over √3
         assert parameter.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.1)
+
+
+def test_hidden_layers_may_be_followed_by_tanh():
+    layers = mlp([5, 11, 7], layer_norm=True, activation="tanh", generator=generator(), device=CPU)
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Linear]
+
+
+def test_orthogonal_weights_have_their_gains_and_no_biases(float64):
+    layers = mlp([5, 11, 7, 3], layer_norm=False, last_gain=0.01, generator=generator(), device=CPU)
+    linears = [layer for layer in layers if type(layer) is nn.Linear]
+    for linear, gain in zip(linears, (2**0.5, 2**0.5, 0.01), strict=True):
+        assert linear.bias.abs().max() == 0.0
+        weight = linear.weight if linear.in_features > linear.out_features else linear.weight.T
+        torch.testing.assert_close(weight @ weight.T, gain**2 * torch.eye(len(weight)))
+
+
+def policy_network(shape=(3, 5), **options):
+    options = {"hidden": (11,), "generator": generator(), "device": CPU} | options
+    return PolicyNetwork(shape, 7, **options)
+
+
+def test_policies_standardise_observations_and_clip_them():
+    network = policy_network(observation_clip=2.0)
+    network.mean.copy_(torch.arange(15.0))
+    network.std.fill_(4.0)
+    observations = torch.arange(15.0).view(1, 3, 5) + torch.tensor([0.0, 4.0, -4.0, 99.0, -99.0])
+    expected = torch.tensor([[0.0, 1.0, -1.0, 2.0, -2.0] * 3])
+    assert torch.equal(network.standardise(observations), expected)
+    assert torch.equal(network(observations), network.body(expected))
+    unclipped = policy_network()
+    assert unclipped.standardise(observations).max() == 3.0 + 99.0 + 10.0
+
+
+def test_policies_of_the_same_sizes_can_be_exchanged():
+    first, second = policy_network(), policy_network(generator=generator(1), log_std_start=-1.0)
+    assert set(first.state_dict()) == {
+        "log_std", "mean", "std", "body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias",
+    }  # fmt: skip
+    assert (second.log_std == -1.0).all()
+    second.load_state_dict(first.state_dict())
+    observations = torch.randn(9, 3, 5, generator=generator())
+    assert torch.equal(first(observations), second(observations))
+
+
+def test_values_are_one_number_per_row():
+    network = ValueNetwork(15, hidden=(11,), activation="tanh", generator=generator(), device=CPU)
+    assert network(torch.randn(9, 15, generator=generator())).shape == (9,)
 
 
 def test_initial_weights_come_from_the_given_generator_alone():
