@@ -162,10 +162,10 @@ def test_targets_are_advantages_plus_values(noise_world):
 
 
 def test_the_value_function_learns_its_targets(noise_world):
-    learner = trpo(value_learning_rate=0.01, value_epochs=40)
+    learner = trpo(value_learning_rate=0.02, value_epochs=30, value_batch_size=45)
     rollout = learner.collect(noise_world())
     targets = 3.0 + 0.5 * rollout.observations[..., 0]
-    errors = [learner.value.fit(rollout.observations, targets)["loss/value"] for _ in range(10)]
+    errors = [learner.value.fit(rollout.observations, targets)["loss/value"] for _ in range(6)]
     assert errors[0] > 1.0
     assert errors[-1] < 0.01
     assert (learner.value.values(rollout.observations) - targets).abs().mean() < 0.1
@@ -323,10 +323,12 @@ def test_learners_find_the_best_of_seven_actions(make, tabular_world):
     """A bandit: one state, seven actions, the fourth pays best."""
     rewards = [[0.0, 0.2, 0.1, 1.0, 0.3, 0.0, 0.5]]
     world = tabular_world(np.zeros((1, 7), int), rewards, horizon=1)
-    options = {"delta": 0.05, "damping": 0.01} if make is trpo else {"learning_rate": 0.01}
+    options = {"delta": 0.05, "damping": 0.01, "value_batch_size": 50}
+    if make is ppo:
+        options = {"learning_rate": 0.03, "minibatch_size": 50}
     config = make(batch_steps=100, gamma=0.9, **options).config
     learner = KINDS[make.__name__](problem(DISCRETE, num_envs=5, shape=(1,)), config)
-    for _ in range(40):
+    for _ in range(25):
         rollout = learner.collect(world)
         learner.improve(rollout, rollout.rewards)
     assert learner.actor.act(np.ones((1, 1)), greedy=True).tolist() == [3]
