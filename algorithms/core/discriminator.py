@@ -90,18 +90,19 @@ def discrimination_loss(demo_logits: Tensor, own_logits: Tensor) -> Tensor:
     return -F.logsigmoid(demo_logits).mean() - F.logsigmoid(-own_logits).mean()
 
 
-def gradient_penalty(slopes: Tensor) -> Tensor:
+def gradient_penalty(slopes: Tensor, counts: Tensor) -> Tensor:
     """Return E[(‖∇_z ℓ(ẑ)‖ - 1)²].
 
     Args:
         slopes: ∇_z ℓ at interpolated rows. Shape (B, W).
+        counts: 1 for rows to take the mean over, 0 for others. Shape (B,).
 
     Returns:
         A scalar.
     """
     # The floor keeps the root's own derivative finite where ℓ is flat.
     norms = slopes.square().sum(1).clamp(min=1e-24).sqrt()
-    return (norms - 1.0).square().mean()
+    return (counts * (norms - 1.0).square()).sum() / counts.sum().clamp(min=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,9 @@ class DiscriminatorFields(AlgorithmConfig):
     d_hidden: tuple[int, ...] = hyper((100, 100), "widths of its hidden layers", low=1)
     d_activation: Activation = hyper("tanh", "what follows each of its hidden layers")
     d_rollouts: int = hyper(1, "rollouts that own pairs are drawn from, the last ones", low=1)
+    absorbing_rows: int = hyper(
+        100, "rows (s_abs, 0) that each terminated episode shows (absorbing=indicator)", low=1
+    )
     demo_every: int = hyper(1, "use every so-manieth pair of each demonstration", low=1)
 
 
@@ -215,10 +219,10 @@ class Discriminator:
         return torch.cat(parts, dim=1)
 
     def with_absorbing(self, rows: Tensor, terminations: int) -> Tensor:
-        """Append (s_abs, 0) once for each episode that terminated, where there is an indicator."""
+        """Append rows (s_abs, 0) for each episode that terminated, where there is an indicator."""
         if not self._indicator:
             return rows
-        absorbing = rows.new_zeros(terminations, self.width)
+        absorbing = rows.new_zeros(terminations * self.config.absorbing_rows, self.width)
         absorbing[:, -1] = 1.0
         return torch.cat([rows, absorbing])
 
@@ -249,8 +253,9 @@ class Discriminator:
         """Return ℓ(s_abs, 0), a scalar; 0, undecided, where the discriminator never sees s_abs."""
         if not self._indicator:
             return torch.zeros((), device=self.device)
-        nothing = torch.zeros(0, self.width, device=self.device)
-        return self.logits(self.with_absorbing(nothing, 1))[0]
+        row = torch.zeros(1, self.width, device=self.device)
+        row[:, -1] = 1.0
+        return self.logits(row)[0]
 
     def _loss(
         self, parameters: Parameters, _: Parameters, batch: Batch
@@ -270,7 +275,7 @@ class Discriminator:
         if config.d_gradient_penalty > 0.0:
             between = torch.lerp(own, demo, batch["mix"])  # ẑ
             slopes = torch.func.grad(lambda inputs: logits_of(inputs).sum())(between)
-            penalty = gradient_penalty(slopes)
+            penalty = gradient_penalty(slopes, self._ordinary(own) * self._ordinary(demo))
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
@@ -281,6 +286,10 @@ class Discriminator:
             "discriminator/saturation": (logits.abs() > SATURATED).to(loss.dtype).mean(),
             "discriminator/gradient_penalty": penalty,
         }
+
+    def _ordinary(self, inputs: Tensor) -> Tensor:
+        """1, or 0 for the absorbing state: nothing lies between it and other states. Shape (B,)."""
+        return 1.0 - inputs[:, -1] if self._indicator else torch.ones_like(inputs[:, 0])
 
     def learn(self, own_rows: Tensor) -> None:
         """Make `d_steps` steps on minibatches of own rows (M, W) and as many demonstrated ones."""

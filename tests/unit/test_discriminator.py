@@ -186,10 +186,28 @@ def test_no_penalty_for_a_linear_logit_of_unit_norm(float64, make_discriminator)
 
 def test_the_penalty_of_a_flat_logit_has_a_finite_gradient(float64):
     slopes = torch.zeros(3, 5, requires_grad=True)
-    penalty = gradient_penalty(slopes)
+    penalty = gradient_penalty(slopes, torch.ones(3))
     (gradient,) = torch.autograd.grad(penalty, slopes)
     assert penalty.item() == pytest.approx(1.0)
     assert torch.isfinite(gradient).all()
+
+
+def test_nothing_is_asked_of_slopes_towards_the_absorbing_state(float64, make_discriminator):
+    """Half the pairs have it on one side, one on both: their slopes do not count."""
+    discriminator = make_discriminator(absorbing="indicator", d_gradient_penalty=1.0)
+    own, demo = noise_rows(discriminator, 8), noise_rows(discriminator, 8, seed=2)
+    absorbing = discriminator.with_absorbing(own[:0], 1)[0]
+    own[:3], demo[2:4] = absorbing, absorbing
+    mix = torch.rand(8, 1, generator=torch.Generator().manual_seed(3))
+
+    def penalty(rows):
+        batch = {"own": own[rows], "demo": demo[rows], "mix": mix[rows]}
+        parameters = discriminator.engine.parameters
+        return discriminator._loss(parameters, {}, batch)[1]["discriminator/gradient_penalty"]
+
+    torch.testing.assert_close(penalty(slice(0, 8)), penalty(slice(4, 8)))
+    assert penalty(slice(4, 8)) > 0
+    assert penalty(slice(0, 4)) == 0  # no pair is left
 
 
 def test_steps_take_the_penalty_down(float64, make_discriminator):
@@ -203,7 +221,7 @@ def test_steps_take_the_penalty_down(float64, make_discriminator):
             discriminator.step(rows[:17], discriminator.demo_rows)
         between = discriminator.standardise(rows[:17]).requires_grad_()
         (slopes,) = torch.autograd.grad(discriminator.network(between).sum(), between)
-        after[weight] = gradient_penalty(slopes).item()
+        after[weight] = gradient_penalty(slopes, torch.ones(17)).item()
     assert after[100.0] < 0.05 < after[0.0]
 
 
@@ -350,35 +368,39 @@ def test_absorbing_rows_stand_for_terminated_demonstrations_alone(
     make_discriminator, make_demos, absorbing
 ):
     demos = make_demos((3, 9, 5), terminated=[True, False, True])
-    discriminator = make_discriminator(demos=demos, absorbing=absorbing)
+    discriminator = make_discriminator(demos=demos, absorbing=absorbing, absorbing_rows=3)
     rows = discriminator.demo_rows
     if absorbing != "indicator":
         assert rows.shape == (17, 12)
         assert discriminator.absorbing_logit() == 0
         return
-    assert rows.shape == (17 + 2, 13)
-    assert rows[:, -1].tolist() == [0.0] * 17 + [1.0] * 2
+    assert rows.shape == (17 + 2 * 3, 13)
+    assert rows[:, -1].tolist() == [0.0] * 17 + [1.0] * 6
     assert (rows[17:, :-1] == 0).all()
     own = discriminator.with_absorbing(noise_rows(discriminator), 4)
-    assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 4
+    assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 12
 
 
 def test_the_absorbing_state_is_zeros_and_does_not_move_the_statistics(make_discriminator):
-    discriminator = make_discriminator(absorbing="indicator")
+    discriminator = make_discriminator(absorbing="indicator", absorbing_rows=3)
     ordinary = noise_rows(discriminator) + 3.0
     ordinary[:, -1] = 0.0
     discriminator.observe(discriminator.with_absorbing(ordinary, 4))
     assert discriminator._moments.count == 33
     inputs = discriminator.standardise(discriminator.with_absorbing(ordinary, 1))
     assert inputs[-1].tolist() == [0.0] * 12 + [1.0]
-    assert (inputs[:-1, -1] == 0).all()
-    assert inputs[:-1].mean(0).abs().max() < 1e-5
+    assert (inputs[:-3, -1] == 0).all()
+    assert inputs[:-3].mean(0).abs().max() < 1e-5
 
 
 def test_the_logit_of_the_absorbing_state_follows_who_ends_more_often(make_discriminator):
     """Every third own row is an end, of the demonstrations one in six: to end looks like us."""
     discriminator = make_discriminator(
-        absorbing="indicator", d_learning_rate=0.02, d_steps=300, d_entropy_weight=0.0
+        absorbing="indicator",
+        absorbing_rows=1,
+        d_learning_rate=0.02,
+        d_steps=300,
+        d_entropy_weight=0.0,
     )
     own = discriminator.with_absorbing(noise_rows(discriminator, 20), 10)
     discriminator.learn(own)
@@ -403,8 +425,9 @@ def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminat
 
 def test_subsampling_does_not_make_ends_more_frequent(make_discriminator, make_demos):
     demos = make_demos((20, 10), terminated=[True, True])
-    rows = make_discriminator(demos=demos, demo_every=5, absorbing="indicator").demo_rows
-    assert (rows[:, -1] == 1).sum() == 2
+    options = {"absorbing": "indicator", "absorbing_rows": 7}
+    rows = make_discriminator(demos=demos, demo_every=5, **options).demo_rows
+    assert (rows[:, -1] == 1).sum() == 2 * 7
     assert (rows[:, -1] == 0).sum() == 30
     assert len(rows[rows[:, -1] == 0].unique(dim=0)) == 6
 

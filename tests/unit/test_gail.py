@@ -141,7 +141,8 @@ def test_where_the_end_has_a_value_rewards_count_from_there(
 def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
     make_gail, noise_world, monkeypatch
 ):
-    gail, world = make_gail(absorbing="indicator", batch_steps=33), noise_world()
+    gail = make_gail(absorbing="indicator", absorbing_rows=2, batch_steps=33)
+    world = noise_world()
     seen = spy(monkeypatch, gail.reward.discriminator, "learn")
     rollouts = spy(monkeypatch, gail.reward, "learn")
     for _ in range(3):
@@ -149,8 +150,8 @@ def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
     for (rows, _), (rollout, _) in zip(seen, rollouts, strict=True):
         terminated, ended = int(rollout.terminated.sum()), int(rollout.ended.sum())
         assert 0 < terminated < ended  # some were cut
-        assert len(rows) == 33 + terminated
-        assert int(rows[:, -1].sum()) == terminated
+        assert len(rows) == 33 + 2 * terminated
+        assert int(rows[:, -1].sum()) == 2 * terminated
 
 
 def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypatch):
