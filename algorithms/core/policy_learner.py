@@ -473,7 +473,7 @@ class PolicyAndValue(nn.Module):
         return self.policy.body(inputs), self.value(inputs)
 
 
-def clipped_surrogate(ratios: Tensor, advantages: Tensor, clip_range: Tensor | float) -> Tensor:
+def clipped_surrogate(ratios: Tensor, advantages: Tensor, clip_range: Tensor) -> Tensor:
     """Return mean min(ρ A, clip(ρ, 1 ± ε) A), to be maximised. Shapes (B,); a scalar."""
     clipped = torch.clamp(ratios, 1.0 - clip_range, 1.0 + clip_range)
     return torch.minimum(ratios * advantages, clipped * advantages).mean()

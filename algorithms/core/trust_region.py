@@ -11,6 +11,7 @@ by differentiating twice and conjugate gradients as in its appendix C.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -122,7 +123,7 @@ class TrustRegion:
 
     def views(self, theta: Tensor) -> Parameters:
         """Cut a vector (P,) into parameters by name."""
-        parts = zip(self._shapes.items(), theta.split(self._sizes), strict=True)
+        parts = zip(self._shapes.items(), torch.split(theta, self._sizes), strict=True)
         return {name: part.view(shape) for (name, shape), part in parts}
 
 
@@ -204,7 +205,7 @@ class LocalModel:
         curvature = float(direction.dot(self.fisher_product(direction)))
         if not curvature > 0.0:
             return torch.zeros_like(direction)
-        return (2.0 * delta / curvature) ** 0.5 * direction
+        return math.sqrt(2.0 * delta / curvature) * direction
 
     def surrogate(self, theta: Tensor, advantages: Tensor) -> Tensor:
         """Return E[(π_θ / π_θk - 1) A], the surrogate's gain over θ_k. A scalar."""

@@ -447,13 +447,15 @@ def test_clipped_surrogate_by_hand():
     ratios = torch.tensor([1.0, 1.5, 1.5, 0.5, 0.5, 1.1])
     advantages = torch.tensor([2.0, 2.0, -2.0, 2.0, -2.0, 2.0])
     each = torch.tensor([2.0, 2.4, -3.0, 1.0, -1.6, 2.2])
-    torch.testing.assert_close(clipped_surrogate(ratios, advantages, 0.2), each.mean())
+    torch.testing.assert_close(
+        clipped_surrogate(ratios, advantages, torch.tensor(0.2)), each.mean()
+    )
 
 
 def test_clipping_stops_the_gradient_only_where_moving_on_would_help():
     ratios = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1, 0.9], requires_grad=True)
     advantages = torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0, -2.0])
-    total = 6 * clipped_surrogate(ratios, advantages, 0.2)
+    total = 6 * clipped_surrogate(ratios, advantages, torch.tensor(0.2))
     (gradient,) = torch.autograd.grad(total, ratios)
     assert gradient.tolist() == [0.0, -2.0, 2.0, 0.0, 2.0, -2.0]
 
