@@ -50,5 +50,10 @@ def test_learning_from_reward(returns, algo):
     assert returns(algo, steps=50_000).min() >= 475
 
 
+@pytest.mark.parametrize("algo", ["trpo", "ppo"])
+def test_learning_on_policy(returns, algo):
+    assert returns(algo, steps=100_000).min() >= 475
+
+
 def test_sqil_from_twenty_demonstrations_without_reward(returns):
     assert returns("sqil", steps=50_000, seeds=(0, 1, 2)).mean() >= 450
