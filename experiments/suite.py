@@ -95,7 +95,6 @@ class Task:
         options: Its options.
         steps: Env steps of runs, where they differ from the suite's.
         demos: What is different about a set of demonstrations here: fields by the set's name.
-        settings: What is different about an algorithm here, in every row: settings by its name.
     """
 
     name: str
@@ -105,7 +104,6 @@ class Task:
     options: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 0
     demos: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def config(self) -> EnvConfig:
@@ -265,7 +263,6 @@ def parse_suite(name: str, text: str) -> Suite:
     _all_known("run", suite.run, RUN_SETTINGS)
     for task in suite.tasks:
         _all_known(f"task '{task.name}'", task.demos, sets)
-        _all_known(f"task '{task.name}'", task.settings, algorithms.names())
         for changes in task.demos.values():
             _all_known(f"task '{task.name}'", changes, [item.name for item in fields(DemoPlan)])
     for group in suite.groups:
@@ -482,7 +479,7 @@ def _job(
     words += ["--seed", str(seed), "--exp-name", exp_name(suite, row, demos)]
     if row.preset:
         words += ["--preset", row.preset]
-    for name, value in {**row.settings, **task.settings.get(row.algo, {})}.items():
+    for name, value in row.settings.items():
         words += ["--set", f"{name}={setting_text(value)}"]
     words += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
     folder = run_folder(suite, row, task, demos, seed, runs_dir)

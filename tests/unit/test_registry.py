@@ -54,7 +54,8 @@ def test_presets_name_settings_that_exist_and_are_valid(key):
 
 def test_presets_of_an_algorithm_begin_with_the_default():
     assert presets.preset_names("sqil") == ["default", "paper"]
-    assert presets.preset_names("bc") == ["default"]
+    assert presets.preset_names("bc") == ["default", "warm-start"]
+    assert presets.preset_names("gmmil") == ["default"]
 
 
 def test_layers_of_a_preset_go_from_general_to_special(monkeypatch):

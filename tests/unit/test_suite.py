@@ -33,7 +33,6 @@ name = "car"
 env = "MountainCar"
 reward = "sparse"
 steps = 180
-settings = { bc = { max_epochs = 2, l2 = 0.5 } }
 demos = { good = { policy = "random", episodes = 2 }, weak = { policy = "random", noise = 0.0 } }
 [[demos]]
 name = "good"
@@ -177,8 +176,6 @@ def test_runs_of_a_grid(grid, folders):
     assert "--steps" not in again
     one = by_name["grid-one-good/bc/MountainCar-sparse/seed0"].command
     assert "--demos MountainCar-sparse/grid-good-v0 --num-demos 1" in one
-    weak = by_name["grid-weak/bc/MountainCar-sparse/seed0"].command
-    assert "--set max_epochs=2 --set hidden=5 --set l2=0.5" in weak
     only_car = plan(grid, **folders, groups=["good"], tasks=["car"], steps=70)
     assert len(only_car) == 3 * 2
     assert all("MountainCar" in job.name for job in only_car)
@@ -199,7 +196,6 @@ def test_runs_of_a_grid(grid, folders):
         ("num_envs = 2", "env_count = 2", "run of the suite names 'env_count'"),
         ("noise = 0.0", "nois = 0.0", "task 'car' of the suite names 'nois', expected .*noise"),
         ("demos = { good", "demos = { god", "task 'car' of the suite names 'god'"),
-        ("settings = { bc =", "settings = { bcc =", "task 'car' of the suite names 'bcc'"),
         ('reward = "sparse"\n', "", None),
         ('env = "MountainCar"\nreward = "sparse"', 'env = "CartPole"', "have one run folder"),
     ],
