@@ -67,10 +67,8 @@ class POfDConfig(DiscriminatorFields, MatchingFields, ClipFields):
     annealing: float = hyper(
         0.0, "ε, λ_1 is multiplied by 1 - ε after each iteration", low=0, high=1
     )
-    # five steps on a fifth of each rollout, as in public code, learn nothing from 40 rollouts
-    # (docs/algorithms/pofd.md)
-    d_steps: int = hyper(50, "Adam steps of the discriminator per iteration", low=1)
-    d_learning_rate: float = hyper(1e-3, "Adam's step size for the discriminator", above=0)
+    d_steps: int = hyper(5, "Adam steps of the discriminator per iteration", low=1)
+    d_batch_size: int = hyper(1_000, "pairs per step from each side", low=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -168,6 +168,12 @@ PRESETS: dict[Key, Preset] = {
         },
     ),
     ("ppo", "default", "Ant"): Preset(algorithm={"normalise_rewards": True}),
+    # Five steps of the discriminator for each rollout, as in public code, learn nothing from 40
+    # rollouts.
+    ("pofd", "default", "MountainCar"): Preset(
+        run={"steps": 200_000},
+        algorithm={"d_steps": 50, "d_batch_size": 256, "d_learning_rate": 1e-3},
+    ),
     ("trpo", "default", "CartPole"): Preset(run={"steps": 100_000, "num_envs": 8}),
     ("trpo", "default", "LunarLander"): Preset(
         # 250 small iterations instead of 100
