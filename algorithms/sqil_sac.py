@@ -12,6 +12,8 @@ Reinforcement Learning", submitted 2018, section 5.4; conference version "SQIL",
 The paper says that SAC was used and gives r; the rest is ours:
   * α is learned as in SAC, but kept at 1 at most: with rewards this small, entropy would outweigh
     them.
+  * layer normalisation in the critics. Without it, Q at demonstrated states grows far beyond
+    r / (1 - γ), the most that can be earned, for actions that nobody demonstrated.
   * a demonstrated transition into a terminal state is worth r / (1 - γ) (`absorbing=value`), as in
     `sqil`; `off` is what the paper did.
 """
@@ -53,6 +55,7 @@ class SQILSACConfig(SACConfig):
     learning_starts: int = hyper(
         1_000, "env steps with uniform actions before the first update", low=0
     )
+    layer_norm: bool = hyper(True, "LayerNorm after each hidden linear layer of the critics")
     max_temperature: float = hyper(1.0, "α is kept from growing beyond this; 0 = no cap", low=0)
 
     def __post_init__(self) -> None:
