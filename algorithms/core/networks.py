@@ -123,6 +123,9 @@ class PolicyNetwork(nn.Module):
 class ValueNetwork(nn.Module):
     """A state value from inputs that the policy has standardised.
 
+    It begins as 0 everywhere: as long as no reward has come, advantages are exactly 0, and not the
+    noise of random weights.
+
     Args:
         num_inputs: D, numbers in one observation.
         hidden: Widths of the hidden layers.
@@ -145,7 +148,7 @@ class ValueNetwork(nn.Module):
             [num_inputs, *hidden, 1],
             layer_norm=False,
             activation=activation,
-            last_gain=1.0,
+            last_gain=0.0,
             generator=generator,
             device=device,
         )

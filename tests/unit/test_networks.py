@@ -87,9 +87,11 @@ def test_policies_of_the_same_sizes_can_be_exchanged():
     assert torch.equal(first(observations), second(observations))
 
 
-def test_values_are_one_number_per_row():
+def test_values_are_one_number_per_row_and_zero_at_first():
     network = ValueNetwork(15, hidden=(11,), activation="tanh", generator=generator(), device=CPU)
-    assert network(torch.randn(9, 15, generator=generator())).shape == (9,)
+    values = network(torch.randn(9, 15, generator=generator()))
+    assert torch.equal(values, torch.zeros(9))
+    assert network.body[0].weight.abs().max() > 0.1
 
 
 def test_initial_weights_come_from_the_given_generator_alone():

@@ -162,7 +162,7 @@ def test_targets_are_advantages_plus_values(noise_world):
 
 
 def test_the_value_function_learns_its_targets(noise_world):
-    learner = trpo(value_learning_rate=0.02, value_epochs=30, value_batch_size=45)
+    learner = trpo(value_learning_rate=0.05, value_epochs=30, value_batch_size=45)
     rollout = learner.collect(noise_world())
     targets = 3.0 + 0.5 * rollout.observations[..., 0]
     errors = [learner.value.fit(rollout.observations, targets)["loss/value"] for _ in range(6)]
@@ -300,7 +300,7 @@ def test_normalised_rewards_are_scaled_before_anything_else(make, noise_world):
             learner.improve(rollout, unit * noisy_rewards(rollout), terminal_values=values)
         results.append(learner.policy_state())
     for name, value in results[0].items():
-        torch.testing.assert_close(value, results[1][name], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(value, results[1][name], rtol=1e-3, atol=1e-4)
 
 
 @BOTH
@@ -387,10 +387,8 @@ def test_without_usable_advantages_there_is_no_step_and_no_nan(advantage, noise_
     assert torch.equal(parameters_of(learner), before)
 
 
-def test_when_no_reward_ever_comes_and_values_are_exact_the_policy_stays(noise_world):
+def test_as_long_as_no_reward_comes_the_policy_stays(noise_world):
     learner, world = trpo(), noise_world()
-    for parameter in learner.value.network.parameters():
-        parameter.zero_()
     before = parameters_of(learner)
     for _ in range(3):
         rollout = learner.collect(world)
