@@ -501,7 +501,12 @@ def test_state_round_trip_in_a_real_environment(name, few_demos):
     actor = build_for_acting(config)
     actor.load_policy_state(through_a_file(algorithm.policy_state()))
     seen = observations(shape=world.observation_space.shape if world else (4,))
-    np.testing.assert_array_equal(actor.act(seen, greedy=True), algorithm.act(seen, greedy=True))
+    for greedy in (True, False):
+        chosen = [
+            one.act(seen, greedy=greedy, generator=torch.Generator().manual_seed(1))
+            for one in (actor, algorithm)
+        ]
+        np.testing.assert_array_equal(*chosen)
 
 
 # -- what it is given ---------------------------------------------------------------------------

@@ -156,22 +156,6 @@ def test_streams_follow_from_the_seed():
     assert not torch.equal(weights(3), weights(4))
 
 
-@pytest.mark.parametrize("name", algorithms.names())
-def test_what_only_acts_needs_no_demonstrations(name):
-    """A policy is loaded without the demonstrations that it was trained on."""
-    config = resolve(name, CARTPOLE, settings=TINY, options={"device": "cpu"}).config
-    demos = make_demos() if algorithms.get(name).needs.demonstrations else None
-    trained, acting = build_algorithm(config, demos), build_for_acting(config)
-    acting.load_policy_state(trained.policy_state())
-    observations = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    for greedy in (True, False):
-        actions = [
-            algorithm.act(observations, greedy=greedy, generator=torch.Generator().manual_seed(1))
-            for algorithm in (trained, acting)
-        ]
-        np.testing.assert_array_equal(*actions)
-
-
 def test_placeholders_hold_every_field(monkeypatch):
     """Whatever an algorithm declares, it finds when it is built for acting."""
     seen = []
