@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
-from rlfd.algorithms.core.absorbing import HorizonAudit, relative_to_absorbing
+from rlfd.algorithms.core.absorbing import AbsorbingMode, HorizonAudit, relative_to_absorbing
 from rlfd.algorithms.core.discriminator import (
     Discriminator,
     DiscriminatorFields,
@@ -38,7 +38,7 @@ from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.policy_learner import (
     ClipFields,
     PolicyLearner,
-    TRPOLearner,
+    PPOLearner,
     TrustRegionFields,
     make_policy_learner,
 )
@@ -52,9 +52,15 @@ __all__ = ["GAIL", "AdversarialReward", "GAILConfig"]
 class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
     """Hyperparameters of GAIL."""
 
-    learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
-    gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
-    gae_lambda: float = hyper(0.97, "λ of the advantage estimates", low=0, high=1)
+    learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
+    # the rest: of what was tried on Lunar Lander and CartPole (docs/algorithms/gail.md)
+    absorbing: AbsorbingMode = hyper(
+        "indicator",
+        "after a terminal transition: nothing, a neutral reward for ever, or a learned one",
+    )
+    d_steps: int = hyper(50, "Adam steps of the discriminator per iteration", low=1)
+    d_learning_rate: float = hyper(1e-3, "Adam's step size for the discriminator", above=0)
+    d_gradient_penalty: float = hyper(10.0, "λ, weight of the gradient penalty", low=0)
     g_steps: int = hyper(1, "rollouts and policy improvements per iteration", low=1)
 
 
@@ -151,7 +157,7 @@ class GAIL(Algorithm):
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: ClassVar[dict[str, str]] = (
-        TRPOLearner.metric_definitions | AdversarialReward.metric_definitions
+        PPOLearner.metric_definitions | AdversarialReward.metric_definitions
     )
 
     learner: PolicyLearner

@@ -180,6 +180,7 @@ class Discriminator:
             Adam(config.d_learning_rate, planned_updates=max(1, planned_updates)),
             compile=problem.compile,
         )
+        self._saw_absorbing = False
         self._moments = RunningMoments(self.width, self.device)
         self._set_statistics()
         self.demo_rows = self._demonstrated(problem.demonstrations)
@@ -250,8 +251,8 @@ class Discriminator:
         return logits
 
     def absorbing_logit(self) -> Tensor:
-        """Return ℓ(s_abs, 0), a scalar; 0, undecided, where the discriminator never sees s_abs."""
-        if not self._indicator:
+        """Return ℓ(s_abs, 0), a scalar; 0, undecided, while the discriminator never saw s_abs."""
+        if not self._saw_absorbing:
             return torch.zeros((), device=self.device)
         row = torch.zeros(1, self.width, device=self.device)
         row[:, -1] = 1.0
@@ -303,6 +304,8 @@ class Discriminator:
 
     def step(self, own_rows: Tensor, demo_rows: Tensor) -> None:
         """Make one Adam step on L_D. Both of shape (B, W)."""
+        if self._indicator and not self._saw_absorbing:
+            self._saw_absorbing = bool(torch.cat([own_rows, demo_rows])[:, -1].any())
         batch = {"own": self.standardise(own_rows), "demo": self.standardise(demo_rows)}
         if self.config.d_gradient_penalty > 0.0:
             shape = (len(own_rows), 1)
@@ -329,6 +332,7 @@ class Discriminator:
             "engine": self.engine.state_dict(),
             "moments": self._moments.state_dict(),
             "generator": self.generator.get_state(),
+            "saw_absorbing": self._saw_absorbing,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -337,3 +341,4 @@ class Discriminator:
         self._moments.load_state_dict(state["moments"])
         self._set_statistics()
         self.generator.set_state(state["generator"])
+        self._saw_absorbing = bool(state["saw_absorbing"])

@@ -381,6 +381,22 @@ def test_absorbing_rows_stand_for_terminated_demonstrations_alone(
     assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 12
 
 
+def test_where_nothing_ever_ends_the_absorbing_state_is_left_undecided(
+    make_discriminator, make_demos
+):
+    """Its logit would be whatever the others' weights make of it."""
+    demos = make_demos(terminated=[False] * 3)
+    discriminator = make_discriminator(demos=demos, absorbing="indicator")
+    own = noise_rows(discriminator)
+    discriminator.learn(own)
+    assert discriminator.absorbing_logit() == 0
+    discriminator.learn(discriminator.with_absorbing(own, 1))
+    assert discriminator.absorbing_logit() != 0
+    restored = make_discriminator(demos=demos, absorbing="indicator")
+    restored.load_state_dict(discriminator.state_dict())
+    assert restored.absorbing_logit() == discriminator.absorbing_logit()
+
+
 def test_the_absorbing_state_is_zeros_and_does_not_move_the_statistics(make_discriminator):
     discriminator = make_discriminator(absorbing="indicator", absorbing_rows=3)
     ordinary = noise_rows(discriminator) + 3.0

@@ -13,6 +13,7 @@ from rlfd.algorithms.core.discriminator import imitation_reward
 
 SMALL = {"batch_steps": 12, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
 SMALL |= {"epochs": 2, "d_steps": 4, "d_batch_size": 9, "d_hidden": (7,)}
+SMALL |= {"absorbing": "off", "d_gradient_penalty": 0.0, "d_learning_rate": 3e-4}
 LEARNERS = ("trpo", "ppo")
 
 

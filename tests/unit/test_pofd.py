@@ -90,8 +90,9 @@ def test_with_weight_it_is_not(build, tabular_world):
 
 @pytest.mark.parametrize("absorbing", ["off", "indicator"])
 def test_where_nothing_is_paid_it_is_gail_bit_for_bit(build, tabular_world, absorbing):
-    options = POLICY | PENALTY | {"absorbing": absorbing}
-    gail = build("gail", reward_form="gail", **options)
+    options = POLICY | PENALTY | {"absorbing": absorbing, "d_gradient_penalty": 0.3}
+    options["d_learning_rate"] = 2e-3
+    gail = build("gail", learner="trpo", reward_form="gail", **options)
     pofd = build("pofd", lambda_1=1.0, reward_form="gail", **options)
     assert_same(
         policies_of(gail, a_world(tabular_world, paid=np.nan)),
