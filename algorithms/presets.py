@@ -171,6 +171,33 @@ PRESETS: dict[Key, Preset] = {
     ("ppo", "default", "Ant"): Preset(algorithm={"normalise_rewards": True}),
     # Five steps of the discriminator for each rollout, as in public code, learn nothing from 40
     # rollouts.
+    ("gail", "default", "CartPole"): Preset(
+        run={"steps": 200_000, "num_envs": 8}, algorithm={"batch_steps": 2_048}
+    ),
+    ("gail", "default", "LunarLander"): Preset(
+        # docs/algorithms/gail.md
+        run={"steps": 1_500_000, "num_envs": 16},
+        algorithm={"batch_steps": 8_192, "minibatch_size": 256, "entropy_weight": 0.01},
+    ),
+    # GAIL in OpenAI Baselines: TRPO, D trained on whole batches, neither penalty nor absorbing state
+    ("gail", "paper", None): Preset(
+        algorithm={
+            "learner": "trpo",
+            "batch_steps": 1_024,
+            "g_steps": 3,
+            "gamma": 0.995,
+            "gae_lambda": 0.97,
+            "hidden": (100, 100),
+            "value_epochs": 5,
+            "value_batch_size": 128,
+            "line_search_shrink": 0.5,
+            "absorbing": "off",
+            "d_steps": 1,
+            "d_batch_size": 1_024,
+            "d_learning_rate": 3e-4,
+            "d_gradient_penalty": 0.0,
+        }
+    ),
     ("pofd", "default", "MountainCar"): Preset(
         run={"steps": 200_000},
         algorithm={"d_steps": 50, "d_batch_size": 256, "d_learning_rate": 1e-3},
