@@ -175,7 +175,7 @@ PRESETS: dict[Key, Preset] = {
         run={"steps": 200_000, "num_envs": 8}, algorithm={"batch_steps": 2_048}
     ),
     ("gail", "default", "LunarLander"): Preset(
-        # on-policy: the published comparisons needed millions of env steps (docs/algorithms/gail.md)
+        # on-policy, so many env steps (docs/algorithms/gail.md)
         run={
             "steps": 3_000_000,
             "num_envs": 16,
