@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
 from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
 from rlfd.errors import RlfdError
+from rlfd.interrupts import StopSignal
 
 __all__ = ["Progress", "collect"]
 
@@ -63,6 +65,7 @@ def collect(
     Raises:
         RlfdError: If an argument is wrong, the folder cannot be written, or too few episodes pass
             the filters.
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of an episode.
     """
     env = check(env)
     keep = _Filter(episodes, steps, min_return, max_return)
@@ -82,15 +85,17 @@ def collect(
     rollouts = play_episodes(
         env, seeds=seeds.tolist(), act=policy.act, num_envs=num_envs, record=True
     )
-    for played in rollouts:
-        keep.look_at(played, action_space)
-        if progress is not None and keep.kept:
-            progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))
-        if keep.done >= keep.goal:
-            break
-    else:
-        raise keep.failure()
-    rollouts.close()
+    with StopSignal() as stop, contextlib.closing(rollouts):
+        for played in rollouts:
+            if stop.received:
+                raise KeyboardInterrupt
+            keep.look_at(played, action_space)
+            if progress is not None and keep.kept:
+                progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))
+            if keep.done >= keep.goal:
+                break
+        else:
+            raise keep.failure()
 
     demonstrator: dict[str, Any] = {"noise": 0.0, "action_noise": 0.0, **policy.describe()}
     demonstrator["seed"] = seed

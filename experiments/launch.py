@@ -14,17 +14,16 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 from rlfd.errors import Interrupted, RlfdError
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
+from rlfd.interrupts import StopSignal
 
 __all__ = ["Engine", "Handle", "Job", "JobResult", "LocalEngine", "launch"]
 
@@ -196,7 +195,7 @@ def launch(
     running: dict[int, Handle] = {}
     by_folder = {job.run_dir: index for index, job in enumerate(jobs)}
     reporter.start("runs", len(jobs), 0, "runs")
-    with _StopSignal() as stop:
+    with StopSignal(patience=None) as stop:
         while pending or running:
             before = len(results)
             for index in list(pending):
@@ -322,7 +321,7 @@ def _status(run: RunDir) -> dict[str, Any]:
 
 
 def _stop(
-    running: dict[int, Handle], stop: _StopSignal, grace_seconds: float, reporter: Reporter
+    running: dict[int, Handle], stop: StopSignal, grace_seconds: float, reporter: Reporter
 ) -> None:
     """Ask every job to stop, wait, and end those that do not; a second Ctrl-C ends the waiting."""
     if running:
@@ -339,27 +338,6 @@ def _stop(
                 handle.kill()
             return
         time.sleep(_POLL_SECONDS)
-
-
-class _StopSignal:
-    """Counts Ctrl-C and SIGTERM instead of letting them break in at any line."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._count)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _count(self, _number: int, _frame: FrameType | None) -> None:
-        self.requests += 1
 
 
 def _usable_cores() -> int:

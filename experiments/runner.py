@@ -8,12 +8,10 @@ files had; resuming cuts them back to those.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import logging
 import math
-import signal
 import time
 from typing import Any
 
@@ -31,6 +29,7 @@ from rlfd.experiments.preparation import describe_demos
 from rlfd.experiments.provenance import provenance
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import RunDir, episode_row
+from rlfd.interrupts import StopSignal
 
 __all__ = ["Runner", "TrainResult"]
 
@@ -49,29 +48,6 @@ class TrainResult:
     wall_seconds: float
     return_mean: float | None
     success_rate: float | None
-
-
-class _StopSignal:
-    """Notes Ctrl-C and termination requests; a second Ctrl-C stops at once."""
-
-    def __init__(self) -> None:
-        self.received = False
-        self._old: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        with contextlib.suppress(ValueError):  # only the main thread may; elsewhere nobody listens
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._old[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-
-    def _note(self, *_: object) -> None:
-        if self.received:
-            raise KeyboardInterrupt
-        self.received = True
 
 
 class Runner:
@@ -103,7 +79,7 @@ class Runner:
         self.began = time.perf_counter()
         self.timed_before = self._timings()
         self.last_report = 0.0
-        self.stop = _StopSignal()
+        self.stop = StopSignal()
         self.newest: dict[str, float] = {}
 
     # -- where the run is -------------------------------------------------------------------------

@@ -40,7 +40,9 @@ SMALL = {
     "value_epochs": 2,
     "minibatch_size": 5,
     "epochs": 2,
-    "demo_batch_size": 9,
+    "d_batch_size": 9,
+    "d_steps": 3,
+    "d_hidden": (11,),
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))

@@ -212,8 +212,7 @@ def test_spellings_of_one_start(tmp_path, monkeypatch):
 
 
 def test_the_command_that_continues(train, source, monkeypatch):
-    monkeypatch.setattr(runner._StopSignal, "received", True, raising=False)
-    monkeypatch.setattr(runner._StopSignal, "__init__", lambda self: setattr(self, "_old", {}))
+    monkeypatch.setattr(runner.StopSignal, "received", True)
     with pytest.raises(Interrupted) as caught:
         train(init=str(source.path))
     assert "--init source/dqn/CartPole/seed0:210" in caught.value.hint

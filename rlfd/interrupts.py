@@ -1,0 +1,47 @@
+"""Stopping politely: requests to stop are counted, and looked at where stopping is safe."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+__all__ = ["StopSignal"]
+
+
+class StopSignal:
+    """Counts Ctrl-C and SIGTERM instead of letting them break in at any line.
+
+    Python raises KeyboardInterrupt wherever it happens to be: in the middle of a file, or inside a
+    callback of a simulator, where it can get lost.
+
+    Args:
+        patience: So many requests are counted; the next one is a KeyboardInterrupt. None = all are.
+    """
+
+    def __init__(self, patience: int | None = 1) -> None:
+        self.requests = 0
+        self._patience = patience
+        self._before: dict[int, Any] = {}
+
+    @property
+    def received(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self.requests > 0
+
+    def __enter__(self) -> StopSignal:
+        # only the main thread may listen; elsewhere nobody does
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._count)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
+        self.requests += 1
+        if self._patience is not None and self.requests > self._patience:
+            raise KeyboardInterrupt
