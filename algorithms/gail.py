@@ -28,7 +28,12 @@ import torch
 from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
-from rlfd.algorithms.core.absorbing import AbsorbingMode, HorizonAudit, relative_to_absorbing
+from rlfd.algorithms.core.absorbing import (
+    AbsorbingMode,
+    HorizonAudit,
+    check_discount,
+    relative_to_absorbing,
+)
 from rlfd.algorithms.core.discriminator import (
     Discriminator,
     DiscriminatorFields,
@@ -53,6 +58,8 @@ class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
     """Hyperparameters of GAIL."""
 
     learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
+    gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
+    gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
     # the rest: of what was tried on Lunar Lander and CartPole (docs/algorithms/gail.md)
     absorbing: AbsorbingMode = hyper(
         "indicator",
@@ -63,6 +70,10 @@ class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
     d_gradient_penalty: float = hyper(10.0, "λ, weight of the gradient penalty", low=0)
     g_steps: int = hyper(1, "rollouts and policy improvements per iteration", low=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_discount(self.absorbing, self.gamma)
+
 
 class AdversarialReward:
     """Pays rollouts by a discriminator that learns from the last of them.
@@ -71,6 +82,7 @@ class AdversarialReward:
         problem: With demonstrations, and whether they terminated.
         config: Hyperparameters of the discriminator.
         distribution: Of the learner's actions.
+        gamma: γ of the learner.
         steps_per_round: Env steps between calls of `learn`.
     """
 
@@ -85,12 +97,17 @@ class AdversarialReward:
         config: DiscriminatorFields,
         distribution: Distribution,
         *,
+        gamma: float,
         steps_per_round: int,
     ) -> None:
         self.config = config
         rounds = -(-problem.env_steps // steps_per_round)
         self.discriminator = Discriminator(
-            problem, config, distribution, planned_updates=rounds * config.d_steps
+            problem,
+            config,
+            distribution,
+            gamma=gamma,
+            planned_updates=rounds * config.d_steps,
         )
         self.audit = HorizonAudit(config.absorbing)
         self._past: deque[Tensor] = deque(maxlen=config.d_rollouts - 1)
@@ -172,6 +189,7 @@ class GAIL(Algorithm):
             problem,
             config,
             self.learner.actor.distribution,
+            gamma=config.gamma,
             steps_per_round=config.batch_steps * config.g_steps,
         )
 

@@ -133,7 +133,11 @@ class POfD(Algorithm):
             self._source_state, source_metrics = self.source.discrepancy, MMD_METRICS
         else:
             self.source = AdversarialReward(
-                problem, config, distribution, steps_per_round=config.batch_steps
+                problem,
+                config,
+                distribution,
+                gamma=config.gamma,
+                steps_per_round=config.batch_steps,
             )
             self._source_state, source_metrics = self.source, self.source.metric_definitions
         self.iterations = 0

@@ -121,9 +121,6 @@ class DiscriminatorFields(AlgorithmConfig):
     d_hidden: tuple[int, ...] = hyper((100, 100), "widths of its hidden layers", low=1)
     d_activation: Activation = hyper("tanh", "what follows each of its hidden layers")
     d_rollouts: int = hyper(1, "rollouts that own pairs are drawn from, the last ones", low=1)
-    absorbing_rows: int = hyper(
-        100, "rows (s_abs, 0) that each terminated episode shows (absorbing=indicator)", low=1
-    )
     demo_every: int = hyper(1, "use every so-manieth pair of each demonstration", low=1)
 
 
@@ -137,6 +134,7 @@ class Discriminator:
         problem: With demonstrations that have the field `terminated`.
         config: Hyperparameters.
         distribution: Of the learner's policy.
+        gamma: γ of the learner, which says how much the absorbing state counts.
         planned_updates: How many steps it is going to take, for the decision to compile.
     """
 
@@ -157,13 +155,16 @@ class Discriminator:
         config: DiscriminatorFields,
         distribution: Distribution,
         *,
+        gamma: float,
         planned_updates: int,
     ) -> None:
         assert problem.demonstrations is not None
         self.config, self.device, self.distribution = config, problem.device, distribution
+        self.gamma = gamma
         self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
         self._indicator = config.absorbing == "indicator"
         self.width = math.prod(problem.observation_shape) + distribution.num_features
+        self._compared = self.width  # columns before the indicator
         self.width += self._indicator
         self.network = mlp(
             [self.width, *config.d_hidden, 1],
@@ -220,10 +221,16 @@ class Discriminator:
         return torch.cat(parts, dim=1)
 
     def with_absorbing(self, rows: Tensor, terminations: int) -> Tensor:
-        """Append rows (s_abs, 0) for each episode that terminated, where there is an indicator."""
-        if not self._indicator:
+        """Append rows (s_abs, 0), where there is an indicator: as many as it counts for.
+
+        An episode that terminates after L steps spends γ^L / (1 - γ) discounted steps in s_abs. L
+        is taken from the mean: rows per termination. At least one row stands for each.
+        """
+        if not self._indicator or terminations == 0:
             return rows
-        absorbing = rows.new_zeros(terminations * self.config.absorbing_rows, self.width)
+        each = self.gamma ** (len(rows) / terminations) / (1.0 - self.gamma)
+        count = terminations * max(1.0, each)
+        absorbing = rows.new_zeros(round(count), self.width)
         absorbing[:, -1] = 1.0
         return torch.cat([rows, absorbing])
 
@@ -276,6 +283,7 @@ class Discriminator:
         if config.d_gradient_penalty > 0.0:
             between = torch.lerp(own, demo, batch["mix"])  # ẑ
             slopes = torch.func.grad(lambda inputs: logits_of(inputs).sum())(between)
+            slopes = slopes[:, : self._compared]  # not towards the indicator
             penalty = gradient_penalty(slopes, self._ordinary(own) * self._ordinary(demo))
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
