@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.core.absorbing import check_discount
 from rlfd.algorithms.core.discriminator import DiscriminatorFields
 from rlfd.algorithms.core.mmd import Discrepancy
 from rlfd.algorithms.core.policy_learner import (
@@ -72,6 +73,7 @@ class POfDConfig(DiscriminatorFields, MatchingFields, ClipFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_discount(self.absorbing, self.gamma)
         if self.combine == "mixture" and self.lambda_1 > 1.0:
             raise RlfdError(
                 f"lambda_1 is {self.lambda_1}, expected at most 1: in a mixture it is a share",

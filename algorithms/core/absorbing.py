@@ -7,7 +7,7 @@ which one stays for ever, with a reward like everywhere else. Three ways (`absor
     off        V(s') = 0 after a terminal transition
     value      V(s') = r_abs / (1 - γ) with r_abs a constant: what an undecided reward pays
     indicator  V(s') = r(s_abs) / (1 - γ) with r learned: demonstrations and learner each show
-               one row (s_abs, 0) where an episode *terminated*, marked by an entry of its own
+               rows (s_abs, 0) where an episode *terminated*, marked by an entry of their own
 
 A constant c added to all rewards, also those after the end, adds c / (1 - γ) to all values and
 changes no advantage. So it comes to the same to pay r - r_abs and leave V(s') at 0

@@ -27,7 +27,7 @@ CONTINUOUS = ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0))
 
 @pytest.fixture
 def make_discriminator(make_demos):
-    def make(*, action=DISCRETE, demos=None, shape=(5,), seed=0, compile="off", **hyper):
+    def make(*, action=DISCRETE, demos=None, shape=(5,), gamma=0.9, seed=0, compile="off", **hyper):
         problem = Problem(
             observation_shape=shape,
             action=action,
@@ -40,7 +40,7 @@ def make_discriminator(make_demos):
         )
         config = DiscriminatorFields(**{"d_hidden": (11,), "d_batch_size": 9} | hyper)
         distribution = make_distribution(action)
-        return Discriminator(problem, config, distribution, planned_updates=99)
+        return Discriminator(problem, config, distribution, gamma=gamma, planned_updates=99)
 
     return make
 
@@ -368,17 +368,20 @@ def test_absorbing_rows_stand_for_terminated_demonstrations_alone(
     make_discriminator, make_demos, absorbing
 ):
     demos = make_demos((3, 9, 5), terminated=[True, False, True])
-    discriminator = make_discriminator(demos=demos, absorbing=absorbing, absorbing_rows=3)
+    discriminator = make_discriminator(demos=demos, absorbing=absorbing)
     rows = discriminator.demo_rows
     if absorbing != "indicator":
         assert rows.shape == (17, 12)
         assert discriminator.absorbing_logit() == 0
         return
-    assert rows.shape == (17 + 2 * 3, 13)
-    assert rows[:, -1].tolist() == [0.0] * 17 + [1.0] * 6
+    # discounted by 0.9, 2 ends after 8.5 steps are 2 * 0.9**8.5 / 0.1 = 8.2 steps in s_abs
+    assert rows.shape == (17 + 8, 13)
+    assert rows[:, -1].tolist() == [0.0] * 17 + [1.0] * 8
     assert (rows[17:, :-1] == 0).all()
     own = discriminator.with_absorbing(noise_rows(discriminator), 4)
-    assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 12
+    assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 17  # 4 * 0.9**8.25 / 0.1 = 16.8
+    late = discriminator.with_absorbing(noise_rows(discriminator), 1)
+    assert late[:, -1].tolist() == [0.0] * 33 + [1.0]  # 0.3 would be none
 
 
 def test_where_nothing_ever_ends_the_absorbing_state_is_left_undecided(
@@ -398,22 +401,22 @@ def test_where_nothing_ever_ends_the_absorbing_state_is_left_undecided(
 
 
 def test_the_absorbing_state_is_zeros_and_does_not_move_the_statistics(make_discriminator):
-    discriminator = make_discriminator(absorbing="indicator", absorbing_rows=3)
+    discriminator = make_discriminator(absorbing="indicator")
     ordinary = noise_rows(discriminator) + 3.0
     ordinary[:, -1] = 0.0
     discriminator.observe(discriminator.with_absorbing(ordinary, 4))
     assert discriminator._moments.count == 33
     inputs = discriminator.standardise(discriminator.with_absorbing(ordinary, 1))
     assert inputs[-1].tolist() == [0.0] * 12 + [1.0]
-    assert (inputs[:-3, -1] == 0).all()
-    assert inputs[:-3].mean(0).abs().max() < 1e-5
+    assert (inputs[:-1, -1] == 0).all()
+    assert inputs[:-1].mean(0).abs().max() < 1e-5
 
 
 def test_the_logit_of_the_absorbing_state_follows_who_ends_more_often(make_discriminator):
     """Every third own row is an end, of the demonstrations one in six: to end looks like us."""
     discriminator = make_discriminator(
         absorbing="indicator",
-        absorbing_rows=1,
+        gamma=0.5,  # one row for each end
         d_learning_rate=0.02,
         d_steps=300,
         d_entropy_weight=0.0,
@@ -441,9 +444,8 @@ def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminat
 
 def test_subsampling_does_not_make_ends_more_frequent(make_discriminator, make_demos):
     demos = make_demos((20, 10), terminated=[True, True])
-    options = {"absorbing": "indicator", "absorbing_rows": 7}
-    rows = make_discriminator(demos=demos, demo_every=5, **options).demo_rows
-    assert (rows[:, -1] == 1).sum() == 2 * 7
+    rows = make_discriminator(demos=demos, demo_every=5, absorbing="indicator").demo_rows
+    assert (rows[:, -1] == 1).sum() == 4  # 2 * 0.9**15 / 0.1
     assert (rows[:, -1] == 0).sum() == 30
     assert len(rows[rows[:, -1] == 0].unique(dim=0)) == 6
 

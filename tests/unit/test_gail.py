@@ -142,7 +142,7 @@ def test_where_the_end_has_a_value_rewards_count_from_there(
 def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
     make_gail, noise_world, monkeypatch
 ):
-    gail = make_gail(absorbing="indicator", absorbing_rows=2, batch_steps=33)
+    gail = make_gail(absorbing="indicator", gamma=0.9, batch_steps=33)
     world = noise_world()
     seen = spy(monkeypatch, gail.reward.discriminator, "learn")
     rollouts = spy(monkeypatch, gail.reward, "learn")
@@ -151,8 +151,9 @@ def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
     for (rows, _), (rollout, _) in zip(seen, rollouts, strict=True):
         terminated, ended = int(rollout.terminated.sum()), int(rollout.ended.sum())
         assert 0 < terminated < ended  # some were cut
-        assert len(rows) == 33 + 2 * terminated
-        assert int(rows[:, -1].sum()) == 2 * terminated
+        absorbing = round(terminated * max(1.0, 0.9 ** (33 / terminated) / 0.1))
+        assert len(rows) == 33 + absorbing
+        assert int(rows[:, -1].sum()) == absorbing
 
 
 def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypatch):

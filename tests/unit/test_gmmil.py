@@ -126,9 +126,10 @@ def test_a_matched_absorbing_state_has_rows_where_episodes_terminated(
     )
 
 
-def test_absorbing_states_need_a_discount(make_algorithm):
+@pytest.mark.parametrize("name", ["gmmil", "gail", "pofd"])
+def test_absorbing_states_need_a_discount(make_algorithm, name):
     with pytest.raises(RlfdError, match="absorbing=value needs gamma < 1"):
-        make_algorithm("gmmil", absorbing="value", gamma=1.0)
+        make_algorithm(name, absorbing="value", gamma=1.0)
 
 
 class EndingWorld:
