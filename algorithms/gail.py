@@ -40,14 +40,10 @@ from rlfd.algorithms.core.discriminator import (
     imitation_reward,
 )
 from rlfd.algorithms.core.distributions import Distribution
-from rlfd.algorithms.core.policy_learner import (
-    ClipFields,
-    PolicyLearner,
-    PPOLearner,
-    TrustRegionFields,
-    make_policy_learner,
-)
+from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
+from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
 
 __all__ = ["GAIL", "AdversarialReward", "GAILConfig"]

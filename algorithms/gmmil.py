@@ -30,14 +30,9 @@ from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem,
 from rlfd.algorithms.core.absorbing import AbsorbingMode, check_discount, terminal_values
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.mmd import Discrepancy, KernelName, Mismatch, PairFeatures
-from rlfd.algorithms.core.policy_learner import (
-    Actor,
-    Estimate,
-    TRPOLearner,
-    TrustRegionFields,
-    prepare,
-)
+from rlfd.algorithms.core.on_policy import Actor, Estimate, prepare
 from rlfd.algorithms.core.rollout import Rollout
+from rlfd.algorithms.core.trpo_learner import TRPOLearner, TrustRegionFields
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 from rlfd.seeding import derive

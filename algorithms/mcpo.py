@@ -35,15 +35,10 @@ from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
 from rlfd.algorithms.core.absorbing import check_discount
-from rlfd.algorithms.core.policy_learner import (
-    Estimate,
-    TRPOLearner,
-    ValueFunction,
-    explained_variance,
-    prepare,
-)
+from rlfd.algorithms.core.on_policy import Estimate, explained_variance, prepare
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
+from rlfd.algorithms.core.trpo_learner import TRPOLearner, ValueFunction
 from rlfd.algorithms.core.trust_region import LineSearch, LocalModel
 from rlfd.algorithms.gmmil import (
     MMD_METRICS,

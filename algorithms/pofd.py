@@ -36,13 +36,10 @@ from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem,
 from rlfd.algorithms.core.absorbing import check_discount
 from rlfd.algorithms.core.discriminator import DiscriminatorFields
 from rlfd.algorithms.core.mmd import Discrepancy
-from rlfd.algorithms.core.policy_learner import (
-    ClipFields,
-    PolicyLearner,
-    TRPOLearner,
-    make_policy_learner,
-)
+from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.ppo_learner import ClipFields
 from rlfd.algorithms.core.rollout import Rollout
+from rlfd.algorithms.core.trpo_learner import TRPOLearner
 from rlfd.algorithms.gail import AdversarialReward
 from rlfd.algorithms.gmmil import MMD_METRICS, Matching, MatchingFields
 from rlfd.algorithms.registry import register

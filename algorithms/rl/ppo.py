@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
-from rlfd.algorithms.core.policy_learner import ClipFields, PPOLearner
+from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.registry import register
 
 __all__ = ["PPO", "PPOConfig"]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World
-from rlfd.algorithms.core.policy_learner import TRPOLearner, TrustRegionFields
+from rlfd.algorithms.core.trpo_learner import TRPOLearner, TrustRegionFields
 from rlfd.algorithms.registry import register
 
 __all__ = ["TRPO", "TRPOConfig"]

@@ -10,20 +10,10 @@ import pytest
 import torch
 
 from rlfd.algorithms.base import ActionSpec, Problem
-from rlfd.algorithms.core.policy_learner import (
-    Actor,
-    ClipFields,
-    Estimate,
-    PPOLearner,
-    TRPOLearner,
-    TrustRegionFields,
-    ValueFunction,
-    clipped_surrogate,
-    estimate,
-    explained_variance,
-    make_policy_learner,
-    prepare,
-)
+from rlfd.algorithms.core.on_policy import Actor, Estimate, estimate, explained_variance, prepare
+from rlfd.algorithms.core.policy_learner import make_policy_learner
+from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner, clipped_surrogate
+from rlfd.algorithms.core.trpo_learner import TRPOLearner, TrustRegionFields, ValueFunction
 
 CPU = torch.device("cpu")
 DISCRETE = ActionSpec("discrete", (7,))

@@ -1,0 +1,171 @@
+"""What on-policy methods are made of: a policy that acts, and what a value makes of what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import AlgorithmConfig, Problem, World, hyper
+from rlfd.algorithms.core.distributions import make_distribution
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork
+from rlfd.algorithms.core.normaliser import RunningNormaliser
+from rlfd.algorithms.core.rollout import Rollout, collect, gae
+from rlfd.algorithms.core.timing import timed
+
+__all__ = ["Actor", "Estimate", "OnPolicyConfig", "estimate", "explained_variance", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyConfig(AlgorithmConfig):
+    """Hyperparameters that all on-policy learners share."""
+
+    batch_steps: int = hyper(5_000, "env steps per iteration, over all environments", low=1)
+    gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
+    gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
+    hidden: tuple[int, ...] = hyper((64, 64), "widths of the hidden layers", low=1)
+    activation: Activation = hyper("tanh", "what follows each hidden layer")
+    log_std_start: float = hyper(
+        0.0, "continuous actions: first log-std, where the bounds are ±1", low=-5, high=2
+    )
+    normalise_observations: bool = hyper(True, "standardise observations by running statistics")
+    normalise_rewards: bool = hyper(
+        False, "divide rewards by the running std of the discounted return"
+    )
+    standardise_advantages: bool = hyper(True, "bring advantages to mean 0 and std 1")
+    entropy_weight: float = hyper(0.0, "weight of the policy's entropy in the objective", low=0)
+
+
+class Actor:
+    """A stochastic policy that acts: network, action distribution, observation statistics.
+
+    Args:
+        problem: What to act in.
+        config: Sizes and first noise.
+    """
+
+    def __init__(self, problem: Problem, config: OnPolicyConfig) -> None:
+        self.device = problem.device
+        self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
+        self.distribution = make_distribution(problem.action)
+        self.network = PolicyNetwork(
+            problem.observation_shape,
+            self.distribution.num_outputs,
+            hidden=config.hidden,
+            activation=config.activation,
+            last_gain=0.01,  # at first the policy hardly depends on the observation
+            log_std_start=config.log_std_start,
+            observation_clip=10.0,
+            generator=self.generator,
+            device=problem.device,
+        )
+        self.normaliser = RunningNormaliser(self.network)
+        self.normaliser.frozen = not config.normalise_observations
+
+    def collect(self, world: World, steps: int) -> Rollout:
+        """Act for at least `steps` env steps with the sampled policy."""
+        return collect(world, self._draw, steps, self.device)
+
+    @timed("act")
+    @torch.no_grad()
+    def _draw(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        outputs = self.network(self._tensor(observations))
+        drawn = self.distribution.sample(outputs, self.network.log_std, self.generator)
+        return drawn.cpu().numpy(), self.distribution.decode(drawn).cpu().numpy()
+
+    @timed("act")
+    @torch.no_grad()
+    def act(
+        self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Return the policy's most likely actions, or samples, in the environment's units."""
+        outputs = self.network(self._tensor(observations))
+        if greedy:
+            actions = self.distribution.mode(outputs)
+        else:
+            actions = self.distribution.sample(outputs, self.network.log_std, generator)
+        chosen: np.ndarray = self.distribution.decode(actions).cpu().numpy()
+        return chosen
+
+    def _tensor(self, observations: np.ndarray) -> Tensor:
+        return torch.as_tensor(observations, dtype=self.network.mean.dtype, device=self.device)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return the network's parameters and its observation statistics."""
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def load_policy_state(self, state: dict[str, Tensor]) -> None:
+        """Take over a policy, with statistics that stay as its weights were learned with."""
+        self.network.load_state_dict(state)
+        self.normaliser.frozen = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that acting and the statistics depend on."""
+        return {
+            "policy": self.policy_state(),
+            "normaliser": self.normaliser.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.network.load_state_dict(state["policy"])
+        self.normaliser.load_state_dict(state["normaliser"])
+        self.generator.set_state(state["generator"])
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a value function makes of a rollout. Both of shape (T, N).
+
+    Attributes:
+        advantages: A, as estimated: neither centred nor scaled.
+        targets: A + V(s), what the value function is to be fitted to.
+    """
+
+    advantages: Tensor
+    targets: Tensor
+
+
+@torch.no_grad()
+def estimate(
+    values: Callable[[Tensor], Tensor],
+    rollout: Rollout,
+    rewards: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    terminal_values: Tensor | None = None,
+) -> Estimate:
+    """Estimate advantages by GAE with V = `values`; see `gae`."""
+    now = values(rollout.observations)
+    advantages = gae(
+        rewards,
+        now,
+        values(rollout.next_observations),
+        rollout.terminated,
+        rollout.ended,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        terminal_values=terminal_values,
+    )
+    return Estimate(advantages, advantages + now)
+
+
+def prepare(advantages: Tensor, config: OnPolicyConfig) -> Tensor:
+    """Standardise advantages if wanted; where they hardly vary they are 0 either way."""
+    std = advantages.std(correction=0)
+    if config.standardise_advantages:
+        advantages = (advantages - advantages.mean()) / (std + 1e-8)
+    return torch.where(std < 1e-6, torch.zeros_like(advantages), advantages)
+
+
+def explained_variance(estimated: Estimate) -> Tensor:
+    """Return 1 - Var(target - V) / Var(target); 0 where targets do not vary."""
+    variance = estimated.targets.var(correction=0)
+    left = estimated.advantages.var(correction=0) / variance.clamp(min=1e-12)
+    return torch.where(variance > 1e-12, 1.0 - left, torch.zeros_like(left))
