@@ -38,10 +38,11 @@ from rlfd.algorithms.base import (
     hyper,
 )
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
-from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
 from rlfd.algorithms.core.networks import Activation, PolicyNetwork
 from rlfd.algorithms.core.normaliser import usable_std
+from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError

@@ -22,8 +22,9 @@ from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, TransitionBatch, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian
-from rlfd.algorithms.core.engine import Adam, Batch, Parameters, TargetRule, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import mlp
+from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.replay import ReplayBuffer
 from rlfd.algorithms.core.timing import timed
 

@@ -26,9 +26,10 @@ from torch.func import functional_call
 from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, Metrics, Problem, hyper
 from rlfd.algorithms.core.absorbing import AbsorbingMode
 from rlfd.algorithms.core.distributions import Distribution
-from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
+from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
 from rlfd.seeding import derive
 

@@ -1,8 +1,8 @@
 """The one place where gradient steps are taken.
 
 A method hands over a module and a *pure* loss of its parameters; the engine makes one function of
-gradient, clipping, Adam, learning-rate schedule and target-network rule, and runs it eagerly or
-compiled as a whole. All parameters live in one flat vector (each padded to a multiple of 64
+gradient, clipping, optimiser, learning-rate schedule and target-network rule, and runs it eagerly
+or compiled as a whole. All parameters live in one flat vector (each padded to a multiple of 64
 bytes), so that the optimiser is a handful of fused vector operations and a compiled call takes few
 arguments. Acting uses the module itself: its parameters are views of the flat vector.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlfd.algorithms.base import Metrics
+from rlfd.algorithms.core.optimisers import Optimiser
 from rlfd.algorithms.core.timing import timed
 
-__all__ = ["Adam", "Batch", "LossFunction", "Parameters", "TargetRule", "UpdateEngine"]
+__all__ = ["Batch", "LossFunction", "Parameters", "TargetRule", "UpdateEngine"]
 
 logger = logging.getLogger("rlfd.engine")
 
@@ -38,27 +38,6 @@ Scalar outputs become metrics; outputs with a batch dimension are returned by `U
 
 COMPILE_FROM_UPDATES = 10_000  # compiling costs some 10 s, an eager update up to 2 ms
 ALIGN = 16  # float32 entries in 64 bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Adam:
-    """Adam (Kingma and Ba, 2015) with norm clipping and a linear learning-rate schedule.
-
-    Attributes:
-        learning_rate: At the first update. > 0.
-        final_fraction: Rate after `planned_updates`, as a fraction. In [0, 1]; 1 = constant.
-        planned_updates: Length of the schedule. > 0.
-        max_grad_norm: Global gradient norm is clipped to this; 0 = never.
-        epsilon: Added to the root of the second moment.
-    """
-
-    learning_rate: float
-    final_fraction: float = 1.0
-    planned_updates: int = 1
-    max_grad_norm: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +61,7 @@ class UpdateEngine:
     Args:
         module: The network; its parameters become views of the engine's flat vector.
         loss: Pure loss function.
-        adam: Optimiser settings.
+        optimiser: How to step.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
         compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates.
         norm_name: What the metric of the gradient's norm is called.
@@ -92,7 +71,7 @@ class UpdateEngine:
         self,
         module: nn.Module,
         loss: LossFunction,
-        adam: Adam,
+        optimiser: Optimiser,
         *,
         target: TargetRule | None = None,
         compile: Literal["auto", "on", "off"] = "auto",
@@ -118,12 +97,12 @@ class UpdateEngine:
         # What changes from step to step is worked out by the caller: inside, the compiler would
         # repeat two powers and a remainder for every 16 parameters.
         self._coefficients = torch.zeros(3, dtype=first.dtype, device=first.device)
-        self._loss, self._adam, self._rule = loss, adam, target
+        self._loss, self._optimiser, self._rule = loss, optimiser, target
         self._names: list[str] = []
         self._outputs: list[str] = []
         self._totals = torch.zeros(0)
         self._pending = 0
-        planned = adam.planned_updates >= COMPILE_FROM_UPDATES
+        planned = optimiser.planned_updates >= COMPILE_FROM_UPDATES
         self._compile = compile == "on" or (compile == "auto" and planned)
         self._call: Callable[..., list[Tensor]] | None = None
 
@@ -170,7 +149,6 @@ class UpdateEngine:
         batch: Batch,
     ) -> list[Tensor]:
         """Take one step in place; return the outputs that have a batch dimension."""
-        adam = self._adam
         gradients, (_, outputs) = torch.func.grad_and_value(self._loss, has_aux=True)(
             self.views(flat), self.views(target), batch
         )
@@ -181,13 +159,14 @@ class UpdateEngine:
             ]
         )
         norm = torch.linalg.vector_norm(gradient)
-        if adam.max_grad_norm > 0:
-            gradient = gradient * (adam.max_grad_norm / (norm + 1e-6)).clamp(max=1.0)
+        if (limit := self._optimiser.max_grad_norm) > 0:
+            gradient = gradient * (limit / (norm + 1e-6)).clamp(max=1.0)
 
         scale, root, take_over = coefficients.unbind()
-        first = torch.lerp(first_moment, gradient, 1.0 - adam.beta1)
-        second = torch.lerp(second_moment, gradient.square(), 1.0 - adam.beta2)
-        updated = flat - scale * first / (second.sqrt() / root + adam.epsilon)
+        step, first, second = self._optimiser.step(
+            gradient, first_moment, second_moment, scale, root
+        )
+        updated = flat - step
 
         if self._rule is not None and self._rule.copy_every > 0:
             target.copy_(torch.where(take_over > 0, updated, target))
@@ -203,19 +182,14 @@ class UpdateEngine:
 
     def _next_coefficients(self) -> Tensor:
         """Return step size, root of the bias correction, and what the target takes over."""
-        adam, steps = self._adam, self._count + 1
-        progress = min(self._count / adam.planned_updates, 1.0)
-        rate = adam.learning_rate * (1.0 - (1.0 - adam.final_fraction) * progress)
+        steps = self._count + 1
+        divisor, root = self._optimiser.corrections(self._count)
         take_over = 0.0
         if (rule := self._rule) is not None and rule.copy_every > 0:
             take_over = float(steps % rule.copy_every == 0)
         elif rule is not None:
             take_over = rule.polyak_tau * (steps % rule.polyak_every == 0)
-        values = (
-            rate / (1.0 - adam.beta1**steps),
-            math.sqrt(1.0 - adam.beta2**steps),
-            take_over,
-        )
+        values = (self._optimiser.rate(self._count) / divisor, root, take_over)
         return torch.tensor(values, dtype=self._flat.dtype)
 
     def _prepare(self, batch: Batch) -> Callable[..., list[Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlfd.algorithms.base import Metrics, Problem, World, hyper
-from rlfd.algorithms.core.engine import Adam, Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
 from rlfd.algorithms.core.networks import PolicyNetwork, ValueNetwork
 from rlfd.algorithms.core.normaliser import ReturnScaler
@@ -22,6 +22,7 @@ from rlfd.algorithms.core.on_policy import (
     explained_variance,
     prepare,
 )
+from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.schedules import linear
 from rlfd.seeding import derive

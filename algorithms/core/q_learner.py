@@ -16,14 +16,9 @@ from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, Problem, TransitionBatch, hyper
 from rlfd.algorithms.core import soft
-from rlfd.algorithms.core.engine import (
-    Adam,
-    LossFunction,
-    Parameters,
-    TargetRule,
-    UpdateEngine,
-)
+from rlfd.algorithms.core.engine import LossFunction, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import QNetwork
+from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.replay import ReplayBuffer
 from rlfd.algorithms.core.timing import timed
 

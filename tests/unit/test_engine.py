@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES, Adam, TargetRule, UpdateEngine
+from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES, TargetRule, UpdateEngine
+from rlfd.algorithms.core.optimisers import Adam, Momentum, RMSProp
 
 
 def network():
@@ -62,6 +63,29 @@ def assert_equal(first, second):
     assert first.keys() == second.keys()
     for name in first:
         assert torch.equal(first[name], second[name]), name
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (RMSProp(0.003), lambda p: torch.optim.RMSprop(p, lr=0.003, alpha=0.99, eps=1e-5)),
+        (Momentum(0.01), lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9)),
+    ],
+    ids=["rmsprop", "momentum"],
+)
+def test_other_optimisers_step_as_torch_does(float64, ours, theirs, compile):
+    engine, _ = make_engine(ours, compile=compile)
+    reference = network()
+    optimiser, loss = theirs(reference.parameters()), squared_errors(reference)
+    for batch in batches(11):
+        parameters = dict(reference.named_parameters())
+        optimiser.zero_grad()
+        loss(parameters, parameters, batch)[0].backward()
+        optimiser.step()
+        engine.step(batch)
+    for name, value in reference.named_parameters():
+        torch.testing.assert_close(engine.parameters[name], value.detach())
 
 
 def test_steps_equal_torch_adam_with_clipping_and_a_falling_rate(float64):
