@@ -28,9 +28,8 @@ from rlfd.errors import RlfdError
 
 if TYPE_CHECKING:
     from rlfd.demos import Demonstrations
-    from rlfd.envs import EnvConfig
 
-__all__ = ["collect_demos"]
+__all__ = ["collect_demos", "print_new"]
 
 _WHO = "Demonstrator"
 _WHAT = "Dataset"
@@ -189,11 +188,13 @@ def collect_demos(
     finally:
         if started:
             reporter.finish()
-    _print(output, config, collected, data_dir)
+    print_new(output, collected, data_dir)
 
 
-def _print(output: Output, env: EnvConfig, collected: Demonstrations, data_dir: Path) -> None:
-    info = collected.info
+def print_new(output: Output, collected: Demonstrations, data_dir: Path) -> None:
+    """Print what a new dataset holds, and what can be done with it."""
+    info, env = collected.info, collected.info.env
+    assert env is not None  # this tool made it
     mean, deviation = float(collected.returns.mean()), float(collected.returns.std())
     if output.json:
         output.result(

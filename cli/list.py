@@ -171,6 +171,7 @@ def _demos(data_dir: Path) -> Listing:
             "policy": info.demonstrator.get("policy"),
             "noise": info.demonstrator.get("noise"),
             "action_noise": info.demonstrator.get("action_noise"),
+            "parts": info.demonstrator.get("parts"),
             "created": info.created,
             "path": info.path,
         }
@@ -189,7 +190,13 @@ def _demos(data_dir: Path) -> Listing:
         ">noise": ("noise", number),
         ">action noise": ("action_noise", number),
     }
+    if any(entry["parts"] for entry in entries):
+        columns["mixture of"] = ("parts", _mixture)
     return columns, entries
+
+
+def _mixture(parts: list[dict[str, Any]] | None) -> str:
+    return " + ".join(f"{part['share']:g} {part['name']}" for part in parts or []) or "-"
 
 
 def _text(value: Any) -> str:

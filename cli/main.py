@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import rlfd
+from rlfd.cli import demos
 from rlfd.cli.collect_demos import collect_demos
 from rlfd.cli.errors import Command, Commands
 from rlfd.cli.evaluate import evaluate
@@ -68,6 +69,7 @@ app.command(
         "rlfd collect-demos --env CartPole --policy dqn/CartPole/seed0 --noise 0.1",
     ),
 )(collect_demos)
+app.add_typer(demos.app, name="demos", rich_help_panel=_RUNNING)
 app.command(
     "train",
     cls=Command,

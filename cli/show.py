@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -149,7 +150,11 @@ def _show_demos(output: Output, report: DemoReport) -> None:
         env = info.env.to_json() if info.env else None
         output.result(asdict(report) | {"info": asdict(info) | {"env": env}})
         return
-    made = {key: value for key, value in info.demonstrator.items() if value is not None}
+    made = {
+        key: value
+        for key, value in info.demonstrator.items()
+        if value is not None and key != "parts"
+    }
     fields = {
         "demonstrations": info.id,
         "folder": str(info.path),
@@ -163,6 +168,7 @@ def _show_demos(output: Output, report: DemoReport) -> None:
         "repeated episodes": number(report.duplicates),
     }
     output.fields(fields)
+    _show_parts(output, info.demonstrator.get("parts") or [])
     output.line("")
     columns = ["", ">mean", ">std", ">min", ">25 %", ">median", ">75 %", ">max"]
     output.table(
@@ -187,6 +193,24 @@ def _show_demos(output: Output, report: DemoReport) -> None:
             rows = [[str(i), *map(number, row)] for i, row in enumerate(dimensions)]
             output.table([what, ">1 %", ">50 %", ">99 %"], rows)
     _show_overlap(output, report)
+
+
+def _show_parts(output: Output, parts: Sequence[Mapping[str, Any]]) -> None:
+    """Say what a mixture was mixed from."""
+    if not parts:
+        return
+    rows = [
+        [
+            str(part["id"]),
+            f"{part['share']:g}",
+            number(part["episodes"]),
+            number(part["return_mean"]),
+            str(part["content_hash"])[: len("sha256:") + 12],
+        ]
+        for part in parts
+    ]
+    output.line("")
+    output.table(["mixture of", ">share", ">episodes", ">their return", "content"], rows)
 
 
 def _show_overlap(output: Output, report: DemoReport) -> None:

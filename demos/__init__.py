@@ -13,7 +13,8 @@ from rlfd.demos.controllers import (
     policies,
 )
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.demos.library import find, list_all, load, read
+from rlfd.demos.library import find, list_all, load, read, recorded_env
+from rlfd.demos.mixing import MIXTURE, mix
 from rlfd.demos.report import (
     DemoReport,
     Distribution,
@@ -31,6 +32,7 @@ from rlfd.demos.shipped import (
 )
 
 __all__ = [
+    "MIXTURE",
     "DemoInfo",
     "DemoReport",
     "Demonstrations",
@@ -55,8 +57,10 @@ __all__ = [
     "list_shipped",
     "load",
     "make_demonstrator",
+    "mix",
     "policies",
     "read",
     "read_policy_file",
+    "recorded_env",
     "shifted_start_overlap",
 ]

@@ -65,6 +65,7 @@ class DemoInfo:
         path: Its folder.
         env: The environment with start and options; None for data that this tool did not make.
         gym_id: Id of the Gymnasium environment inside, if known.
+        gym_kwargs: Its keyword arguments, for foreign data.
         demonstrator: Who acted and how: policy, noise, filters, seed. Empty for foreign data.
         content_hash: SHA-256 over all arrays and flags; empty for foreign data not yet loaded.
         created: When, ISO 8601 in UTC; empty for foreign data.
@@ -80,6 +81,7 @@ class DemoInfo:
     path: Path
     env: EnvConfig | None
     gym_id: str | None
+    gym_kwargs: Mapping[str, Any] = field(default_factory=dict)
     demonstrator: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     created: str = ""

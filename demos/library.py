@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -13,16 +14,18 @@ from rlfd.demos.dataset import DemoInfo, Demonstrations
 from rlfd.demos.report import START_MARGIN, shifted_start_overlap
 from rlfd.demos.storage import (
     VERSIONED,
+    Spaces,
     demos_folder,
     is_dataset,
     read_demonstrations,
     read_info,
+    read_spaces,
     scan,
 )
 from rlfd.envs import EnvConfig, Option, check, make, names, spec
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["find", "list_all", "load", "read"]
+__all__ = ["difference", "find", "list_all", "load", "read", "recorded_env", "space_difference"]
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -57,7 +60,7 @@ def find(env: EnvConfig, data_dir: Path, *, same_reward: bool = False) -> list[D
     """
     env = check(env)
     found = list_all(data_dir)
-    suitable = [info for info in found if _difference(info, env, same_reward) is None]
+    suitable = [info for info in found if difference(info, env, same_reward) is None]
     usual = EnvConfig(env.name, spec(env.name).demo_start)
 
     def distance(info: DemoInfo) -> tuple[bool, bool, bool]:
@@ -154,7 +157,7 @@ def _minari_root() -> Path:
     return Path(os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets")
 
 
-def _difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, Any, Any] | None:
+def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, Any, Any] | None:
     """Return the first field that differs as (field, demonstrations' value, run's value)."""
     known = spec(env.name)
     if info.gym_id is not None and info.gym_id != known.gym_id:
@@ -192,9 +195,9 @@ def _of_reward(rule: Option | None) -> bool:
 
 
 def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> None:
-    difference = _difference(info, env, same_reward)
-    if difference is not None:
-        field, theirs, ours = difference
+    found = difference(info, env, same_reward)
+    if found is not None:
+        field, theirs, ours = found
         raise RlfdError(
             f"demonstrations '{info.id}' do not fit the run: {field} is {theirs!r} there, "
             f"expected {ours!r}",
@@ -203,23 +206,64 @@ def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> Non
 
 
 def _refuse_other_spaces(demos: Demonstrations, env: EnvConfig) -> None:
-    made = make(env)
-    try:
-        observation_space, action_space = made.observation_space, made.action_space
-    finally:
-        made.close()
-    theirs: Any
-    for field, theirs, ours in (
-        ("action space", demos.action_space, action_space),
-        ("observation shape", demos.observation_space.shape, observation_space.shape),
-        ("observation type", demos.observation_space.dtype, observation_space.dtype),
-    ):
-        if theirs != ours:
-            raise RlfdError(
-                f"demonstrations '{demos.info.id}' do not fit {env.name}: "
-                f"{field} is {theirs} there, expected {ours}",
-                "name others with --demos",
-            )
+    with contextlib.closing(make(env)) as made:
+        theirs = demos.observation_space, demos.action_space
+        found = space_difference(theirs, (made.observation_space, made.action_space))
+    if found is not None:
+        field, theirs, ours = found
+        raise RlfdError(
+            f"demonstrations '{demos.info.id}' do not fit {env.name}: "
+            f"{field} is {theirs} there, expected {ours}",
+            "name others with --demos",
+        )
+
+
+def space_difference(theirs: Spaces, ours: Spaces) -> tuple[str, Any, Any] | None:
+    """Return what differs first between (observation space, action space): what, theirs, ours."""
+    (observations, actions), (our_observations, our_actions) = theirs, ours
+    pairs: tuple[tuple[str, Any, Any], ...] = (
+        ("action space", actions, our_actions),
+        ("observation shape", observations.shape, our_observations.shape),
+        ("observation type", observations.dtype, our_observations.dtype),
+    )
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
+
+
+def recorded_env(info: DemoInfo) -> EnvConfig:
+    """Return the environment that a dataset comes from, as it says itself.
+
+    Foreign data name a Gymnasium environment; a short name that stands for it is taken, so that
+    the reference scores are known.
+
+    Raises:
+        RlfdError: If it does not say so, the environment cannot be made here, or has other spaces.
+    """
+    if info.env is not None:
+        candidates = [check(info.env)]
+    elif info.gym_id is not None:
+        kwargs = dict(info.gym_kwargs)
+        known = [spec(name) for name in names()]
+        alike = [s for s in known if (s.gym_id, dict(s.kwargs)) == (info.gym_id, kwargs)]
+        candidates = [EnvConfig(s.name) for s in alike] or [EnvConfig(info.gym_id, options=kwargs)]
+        candidates = [check(candidate) for candidate in candidates]
+    else:
+        raise RlfdError(
+            f"demonstrations '{info.id}' do not say which environment they come from",
+            "name it with --env",
+        )
+    recorded, found = read_spaces(info.path), None
+    for candidate in candidates:
+        with contextlib.closing(make(candidate)) as made:
+            found = space_difference(recorded, (made.observation_space, made.action_space))
+        if found is None:
+            return candidate
+    assert found is not None
+    field, theirs, ours = found
+    raise RlfdError(
+        f"demonstrations '{info.id}' say that they come from {candidates[-1].name}, but their "
+        f"{field} is {theirs}, not {ours}",
+        "name their environment with --env",
+    )
 
 
 def _refuse_overlap(demos: Demonstrations) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import gymnasium
 import numpy as np
@@ -33,10 +33,12 @@ from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import fsync_folder, new_temporary, write_json
 
 __all__ = [
+    "Spaces",
     "demos_folder",
     "is_dataset",
     "read_demonstrations",
     "read_info",
+    "read_spaces",
     "scan",
     "write_demonstrations",
 ]
@@ -46,6 +48,9 @@ METADATA, ARRAYS = "metadata.json", "main_data.hdf5"
 KEY = "rlfd"
 STALE_SECONDS = 3600.0
 VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
+
+Spaces: TypeAlias = tuple[spaces.Space[Any], spaces.Space[Any]]
+"""Of observations and of actions, of a single environment."""
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -315,8 +320,10 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     )
     ours = metadata.get(KEY)
     if ours is None:
-        env_spec = metadata.get("env_spec")
-        return replace(info, gym_id=json.loads(env_spec)["id"] if env_spec else None)
+        if not metadata.get("env_spec"):
+            return info
+        env_spec = json.loads(metadata["env_spec"])
+        return replace(info, gym_id=env_spec["id"], gym_kwargs=dict(env_spec.get("kwargs") or {}))
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
             f"format {ours['format']} was expected to be {FORMAT_VERSION}; "
@@ -334,6 +341,22 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         return_mean=float(np.mean(ours["returns"])) if ours["returns"] else None,
         success_rate=float(np.mean(success)) if success else None,
     )
+
+
+def read_spaces(path: Path) -> Spaces:
+    """Read the spaces of a dataset, without its arrays.
+
+    Raises:
+        RlfdError: If its metadata cannot be read.
+    """
+    from minari.serialization import deserialize_space
+
+    path = Path(path)
+    try:
+        metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
+        return tuple(deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action"))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
+        raise _damaged(path, error) from error
 
 
 def read_demonstrations(path: Path) -> Demonstrations:

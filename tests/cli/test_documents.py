@@ -10,6 +10,7 @@ import pytest
 
 from .conftest import run_inside
 
+GROUPS = ("demos",)  # commands with commands of their own
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -29,8 +30,9 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_exist(page):
     for command, *words in commands(page):
-        outcome = run_inside(command, "--help")
-        assert outcome.code == 0, f"{page.name}: rlfd {command}"
+        path = [command, words.pop(0)] if command in GROUPS and words else [command]
+        outcome = run_inside(*path, "--help")
+        assert outcome.code == 0, f"{page.name}: rlfd {' '.join(path)}"
         known = set(re.findall(r"--[a-z-]+|(?<= )-[a-z](?= )", outcome.stdout))
         options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         assert options <= known, f"{page.name}: rlfd {command} {options - known}"

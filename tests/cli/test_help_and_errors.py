@@ -18,6 +18,7 @@ from rlfd.errors import Interrupted, RlfdError, RunFailed
 from .conftest import assert_refused, run_inside, run_outside
 
 COMMANDS = ("collect-demos", "train", "evaluate", "plot", "reproduce", "list", "show")
+GROUPS = {"demos": ("mix",)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -31,6 +32,17 @@ def test_help_ends_with_examples(command):
     assert all(line.startswith(f"$ rlfd {command} ") for line in lines)
 
 
+@pytest.mark.parametrize(("group", "command"), [(g, c) for g in GROUPS for c in GROUPS[g]])
+def test_help_of_commands_in_groups(group, command):
+    assert f" {command} " in run_inside(group, "--help").stdout
+    text = run_inside(group, command, "--help").stdout
+    options, _, end = text.rpartition("Examples")
+    lines = [line.strip() for line in end.strip().splitlines()]
+    assert lines
+    assert all(line.startswith(f"$ rlfd {group} {command} ") for line in lines)
+    assert all(option in options for option in re.findall(r"--[a-z-]+", end))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_examples_name_options_that_exist(command):
     text = run_inside(command, "--help").stdout
@@ -41,7 +53,7 @@ def test_examples_name_options_that_exist(command):
 
 def test_help_of_the_program_names_every_command():
     text = run_inside("--help").stdout
-    for command in COMMANDS:
+    for command in (*COMMANDS, *GROUPS):
         assert f" {command} " in text
     assert "$ rlfd train sqil" in text.rpartition("Examples")[2]
 
