@@ -169,6 +169,22 @@ PRESETS: dict[Key, Preset] = {
         },
     ),
     ("ppo", "default", "Ant"): Preset(algorithm={"normalise_rewards": True}),
+    # 16 environments x 5 steps
+    ("a2c", "default", None): Preset(run={"num_envs": 16}),
+    ("a2c", "default", "CartPole"): Preset(run={"steps": 100_000}),
+    ("a2c", "default", "LunarLander"): Preset(
+        # rl-baselines3-zoo, whose squared error is not halved
+        run={"steps": 200_000, "num_envs": 8},
+        algorithm={
+            "batch_steps": 40,
+            "gamma": 0.995,
+            "learning_rate": 8.3e-4,
+            "final_learning_rate": 0.0,
+            "entropy_weight": 1e-5,
+            "value_weight": 1.0,
+            "normalise_observations": False,
+        },
+    ),
     # Five steps of the discriminator for each rollout, as in public code, learn nothing from 40
     # rollouts.
     ("gail", "default", "CartPole"): Preset(
