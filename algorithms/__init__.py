@@ -1,20 +1,23 @@
 """Learning methods: one file each, registered by name."""
 
-from rlfd.algorithms import bc, gail, gmmil, mcpo, pofd, sqil, sqil_sac, sqil_t
+from rlfd.algorithms import awr, bc, gail, gmmil, marwil, mcpo, pofd, rwr, sqil, sqil_sac, sqil_t
 from rlfd.algorithms.registry import get, names
 from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 
 __all__ = [
     "a2c",
+    "awr",
     "bc",
     "dqn",
     "gail",
     "get",
     "gmmil",
+    "marwil",
     "mcpo",
     "names",
     "pofd",
     "ppo",
+    "rwr",
     "sac",
     "soft_q",
     "sqil",

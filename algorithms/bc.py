@@ -16,8 +16,6 @@ smaller minibatch of a pass is left out.
 
 from __future__ import annotations
 
-import logging
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -28,7 +26,6 @@ from torch.func import functional_call
 
 from rlfd.algorithms.base import (
     Algorithm,
-    AlgorithmConfig,
     DemoTensors,
     Metrics,
     Needs,
@@ -39,31 +36,23 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
-from rlfd.algorithms.core.minibatches import shuffled
 from rlfd.algorithms.core.networks import Activation, PolicyNetwork
-from rlfd.algorithms.core.normaliser import usable_std
+from rlfd.algorithms.core.offline import OfflineFields, Passes, fit_statistics
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
-__all__ = ["BC", "BCConfig", "EarlyStopping", "split_trajectories"]
-
-logger = logging.getLogger("rlfd.bc")
+__all__ = ["BC", "BCConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BCConfig(AlgorithmConfig):
+class BCConfig(OfflineFields):
     """Hyperparameters of behavioural cloning."""
 
     learning_rate: float = hyper(1e-3, "Adam's step size", above=0)
-    batch_size: int = hyper(128, "pairs per update", low=1)
     l2: float = hyper(1e-4, "λ_2, weight of the squared parameters", low=0)
     entropy_weight: float = hyper(1e-3, "β_H, weight of the policy's entropy", low=0)
-    max_epochs: int = hyper(500, "passes over the training trajectories, at most", low=1)
-    patience: int = hyper(20, "passes without improvement before stopping", low=1)
-    min_delta: float = hyper(0.0, "validation loss must fall by more than this to count", low=0)
-    validation_fraction: float = hyper(0.1, "share of trajectories held out", above=0, high=0.9)
     loss: Literal["nll", "mse"] = hyper("nll", "negative log-likelihood, or squared error")
     weighting: Literal["transitions", "trajectories"] = hyper(
         "transitions", "what counts equally: every pair, or every trajectory"
@@ -80,56 +69,6 @@ class BCConfig(AlgorithmConfig):
         low=-5,
         high=2,
     )
-
-
-def split_trajectories(
-    demonstrations: DemoTensors, fraction: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, bool]:
-    """Split transitions into training and validation, whole trajectories each.
-
-    With a single trajectory its last steps are held out instead.
-
-    Args:
-        demonstrations: M transitions.
-        fraction: Share of trajectories held out; at least one is.
-        generator: Source of the choice.
-
-    Returns:
-        Indices for training, indices for validation, and whether whole trajectories were split.
-    """
-    ids, count = demonstrations.episode_ids, demonstrations.num_episodes
-    if count == 1:
-        length = demonstrations.num_transitions
-        held_out = max(1, round(fraction * length))
-        return torch.arange(length - held_out), torch.arange(length - held_out, length), False
-    held_out = min(count - 1, max(1, round(fraction * count)))
-    order = torch.randperm(count, generator=generator)
-    is_validation = torch.isin(ids, order[:held_out])
-    return (~is_validation).nonzero()[:, 0], is_validation.nonzero()[:, 0], True
-
-
-class EarlyStopping:
-    """Keeps the parameters of the best validation loss and says when to stop.
-
-    Args:
-        patience: Epochs without improvement before stopping.
-        min_delta: Smaller falls do not count.
-    """
-
-    def __init__(self, patience: int, min_delta: float) -> None:
-        self.patience, self.min_delta = patience, min_delta
-        self.best = math.inf
-        self.waited = 0
-        self.kept: Parameters = {}
-
-    def observe(self, loss: float, parameters: Parameters) -> bool:
-        """Take one epoch's validation loss; return whether to stop now."""
-        if loss < self.best - self.min_delta:
-            self.best, self.waited = loss, 0
-            self.kept = {name: value.clone() for name, value in parameters.items()}
-        else:
-            self.waited += 1
-        return self.waited >= self.patience
 
 
 @register
@@ -156,7 +95,22 @@ class BC(Algorithm):
         "optim/grad_norm": "norm of the gradient",
     }
 
-    def __init__(self, problem: Problem, config: BCConfig) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        config: BCConfig,
+        *,
+        weights: Tensor | None = None,
+        extra: Batch | None = None,
+    ) -> None:
+        """Build it, for `rwr` and `marwil` with more than the demonstrations.
+
+        Args:
+            problem: What to clone.
+            config: Hyperparameters.
+            weights: Of each pair, besides those of the configuration. Shape (M,).
+            extra: More about each pair, to be found in the minibatches. Shapes (M, ...).
+        """
         demos = problem.demonstrations
         assert demos is not None
         if config.loss == "mse" and problem.action.kind != "continuous":
@@ -182,41 +136,25 @@ class BC(Algorithm):
             generator=weight_generator,
             device=problem.device,
         )
-        train, validation, by_trajectory = split_trajectories(
-            demos, config.validation_fraction, self.generator
-        )
-        if not by_trajectory:
-            logger.warning(
-                "only one demonstration: its last %d of %d steps are held out for early stopping, "
-                "and they resemble the others",
-                len(validation),
-                demos.num_transitions,
-            )
-        data = self._data(demos)
-        self._train = {name: value[train] for name, value in data.items()}
-        self._validation = {name: value[validation] for name, value in data.items()}
+        data = self._data(demos, weights) | (extra or {})
+        self.passes = Passes(demos, data, config, self.generator)
         if config.normalise:
-            flat = self._train["observations"].flatten(1)
-            self.network.mean.copy_(flat.mean(0))
-            self.network.std.copy_(usable_std(flat.std(0, correction=0)))
-        self.batch_size = min(config.batch_size, len(train))
-        per_epoch = len(train) // self.batch_size
+            fit_statistics(self.network, self.passes.train["observations"])
         self.engine = UpdateEngine(
             self.network,
             self._loss,
-            Adam(config.learning_rate, planned_updates=per_epoch * config.max_epochs),
+            Adam(config.learning_rate, planned_updates=self.passes.planned_updates),
             compile="on" if problem.compile == "on" else "off",  # the real number is far smaller
         )
-        self.stopping = EarlyStopping(config.patience, config.min_delta)
-        self.epoch = 0
-        self._finished = False
 
-    def _data(self, demos: DemoTensors) -> Batch:
+    def _data(self, demos: DemoTensors, given: Tensor | None = None) -> Batch:
         lengths = torch.bincount(demos.episode_ids).double()
         weights = torch.ones(demos.num_transitions)
         if self.config.weighting == "trajectories":
             mean_length = demos.num_transitions / demos.num_episodes
             weights = (mean_length / lengths[demos.episode_ids]).float()
+        if given is not None:
+            weights = weights * given
         actions = self.distribution.encode(demos.actions)
         data = {"observations": demos.observations, "actions": actions, "weights": weights}
         return {name: value.to(self.device) for name, value in data.items()}
@@ -248,11 +186,11 @@ class BC(Algorithm):
         return loss, {"loss/train": loss, "policy/entropy": entropy}
 
     @torch.no_grad()
-    def _validate(self) -> tuple[Tensor, Tensor]:
-        """Validation loss and accuracy."""
-        data, parameters = self._validation, self.engine.parameters
+    def validate(self, weights: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy on the held-out trajectories, weighted as one goes along."""
+        data, parameters = self.passes.validation, self.engine.parameters
         outputs = self._outputs(parameters, data["observations"])
-        losses = data["weights"] * self._losses(outputs, parameters, data["actions"])
+        losses = weights * data["weights"] * self._losses(outputs, parameters, data["actions"])
         chosen, actions = self.distribution.mode(outputs), data["actions"]
         if isinstance(self.distribution, Gaussian):
             chosen = self.distribution.features(chosen)  # clipped, as the environment does
@@ -266,25 +204,20 @@ class BC(Algorithm):
     @property
     def finished(self) -> bool:
         """Whether training has stopped and the best parameters are back in place."""
-        return self._finished
+        return self.passes.finished
 
     def iteration(self, world: World | None) -> Metrics:
         """Make one pass over the training trajectories, then look at the held-out ones."""
-        for batch in shuffled(self._train, self.batch_size, self.generator):
+        for batch in self.passes.minibatches():
             self.engine.step(batch)
             self.updates += 1
-        self.epoch += 1
-        loss, accuracy = self._validate()
-        stop = self.stopping.observe(float(loss), self.engine.parameters)
-        if stop or self.epoch >= self.config.max_epochs:
-            self.conclude()
+        loss, accuracy = self.validate()
+        self.passes.close(float(loss), self.engine)
         return self.engine.drain() | {"loss/validation": loss, "policy/accuracy": accuracy}
 
     def conclude(self) -> None:
         """Put the best parameters back in place."""
-        if self.stopping.kept:
-            self.engine.load_parameters(self.stopping.kept)
-        self._finished = True
+        self.passes.conclude(self.engine)
 
     @timed("act")
     @torch.no_grad()
@@ -311,23 +244,15 @@ class BC(Algorithm):
         self.network.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next epoch depends on; the split follows from the seed."""
+        """Return everything that the next epoch depends on."""
         return {
             "engine": self.engine.state_dict(),
-            "generator": self.generator.get_state(),
-            "best": self.stopping.best,
-            "waited": self.stopping.waited,
-            "kept": self.stopping.kept,
-            "epoch": self.epoch,
-            "finished": self._finished,
+            "passes": self.passes.state_dict(),
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.engine.load_state_dict(state["engine"])
-        self.generator.set_state(state["generator"])
-        self.stopping.best, self.stopping.waited = state["best"], state["waited"]
-        self.stopping.kept = state["kept"]
-        self.epoch, self._finished = state["epoch"], state["finished"]
+        self.passes.load_state_dict(state["passes"])
         self.updates = state["updates"]

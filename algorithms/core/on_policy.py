@@ -17,22 +17,36 @@ from rlfd.algorithms.core.normaliser import RunningNormaliser
 from rlfd.algorithms.core.rollout import Rollout, collect, gae
 from rlfd.algorithms.core.timing import timed
 
-__all__ = ["Actor", "Estimate", "OnPolicyConfig", "estimate", "explained_variance", "prepare"]
+__all__ = [
+    "Actor",
+    "ActorFields",
+    "Estimate",
+    "OnPolicyConfig",
+    "estimate",
+    "explained_variance",
+    "prepare",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnPolicyConfig(AlgorithmConfig):
-    """Hyperparameters that all on-policy learners share."""
+class ActorFields(AlgorithmConfig):
+    """Hyperparameters of `Actor`."""
 
-    batch_steps: int = hyper(5_000, "env steps per iteration, over all environments", low=1)
-    gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
-    gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
     hidden: tuple[int, ...] = hyper((64, 64), "widths of the hidden layers", low=1)
     activation: Activation = hyper("tanh", "what follows each hidden layer")
     log_std_start: float = hyper(
         0.0, "continuous actions: first log-std, where the bounds are ±1", low=-5, high=2
     )
     normalise_observations: bool = hyper(True, "standardise observations by running statistics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnPolicyConfig(ActorFields):
+    """Hyperparameters that all on-policy learners share."""
+
+    batch_steps: int = hyper(5_000, "env steps per iteration, over all environments", low=1)
+    gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
+    gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
     normalise_rewards: bool = hyper(
         False, "divide rewards by the running std of the discounted return"
     )
@@ -48,7 +62,7 @@ class Actor:
         config: Sizes and first noise.
     """
 
-    def __init__(self, problem: Problem, config: OnPolicyConfig) -> None:
+    def __init__(self, problem: Problem, config: ActorFields) -> None:
         self.device = problem.device
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.distribution = make_distribution(problem.action)

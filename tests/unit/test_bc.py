@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rlfd.algorithms.base import ActionSpec, DemoTensors
-from rlfd.algorithms.bc import EarlyStopping, split_trajectories
 from rlfd.algorithms.core.distributions import make_distribution
+from rlfd.algorithms.core.offline import EarlyStopping, split_trajectories
 from rlfd.errors import RlfdError
 
 CONTINUOUS = ActionSpec("continuous", (3,), (-1.0, -2.0, 0.0), (1.0, 2.0, 10.0))
@@ -141,7 +141,7 @@ def test_early_stopping_keeps_the_best_of_a_crafted_sequence():
 def test_training_ends_with_the_weights_of_the_best_epoch(make_algorithm, monkeypatch):
     bc = make_algorithm("bc", patience=2, batch_size=3)
     losses = iter([3.0, 2.0, 1.0, 1.5, 1.2])
-    monkeypatch.setattr(bc, "_validate", lambda: (torch.tensor(next(losses)), torch.tensor(0.0)))
+    monkeypatch.setattr(bc, "validate", lambda: (torch.tensor(next(losses)), torch.tensor(0.0)))
     after = []
     while not bc.finished:
         bc.iteration(None)
@@ -155,7 +155,7 @@ def test_training_ends_with_the_weights_of_the_best_epoch(make_algorithm, monkey
 def test_training_ends_with_the_best_weights_when_epochs_run_out(make_algorithm, monkeypatch):
     bc = make_algorithm("bc", max_epochs=2)
     losses = iter([1.0, 2.0])
-    monkeypatch.setattr(bc, "_validate", lambda: (torch.tensor(next(losses)), torch.tensor(0.0)))
+    monkeypatch.setattr(bc, "validate", lambda: (torch.tensor(next(losses)), torch.tensor(0.0)))
     bc.iteration(None)
     first = bc.policy_state()
     assert not bc.finished
@@ -187,7 +187,7 @@ def test_a_single_trajectory_loses_its_last_steps_and_that_is_said(
     assert not whole
     assert torch.equal(train, torch.arange(26))
     assert torch.equal(validation, torch.arange(26, 29))
-    with caplog.at_level(logging.WARNING, logger="rlfd.bc"):
+    with caplog.at_level(logging.WARNING, logger="rlfd.offline"):
         make_algorithm("bc", demos=make_demos((3, 5)))
         assert caplog.messages == []
         make_algorithm("bc", demos=make_demos((29,)))

@@ -657,7 +657,7 @@ def test_a_budget_of_updates_ends_with_the_best_validated_policy(train, collect,
     collect()
     losses = iter([0.5, 0.1, 0.9, 0.8])
     monkeypatch.setattr(
-        algorithms.bc.BC, "_validate", lambda self: (torch.tensor(next(losses)), torch.zeros(()))
+        algorithms.bc.BC, "validate", lambda self: (torch.tensor(next(losses)), torch.zeros(()))
     )
     per_epoch = train("bc", settings=["max_epochs=1"]).updates
     losses = iter([0.5, 0.1, 0.9, 0.8])

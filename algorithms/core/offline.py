@@ -1,0 +1,189 @@
+"""Learning from a fixed set of demonstrations: what is held out, passes, and when to stop.
+
+Held out are whole *trajectories*: neighbouring observations in both halves would hide overfitting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, hyper
+from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.minibatches import shuffled
+from rlfd.algorithms.core.networks import PolicyNetwork
+from rlfd.algorithms.core.normaliser import usable_std
+
+__all__ = [
+    "EarlyStopping",
+    "OfflineFields",
+    "Passes",
+    "fit_statistics",
+    "select",
+    "split_trajectories",
+]
+
+logger = logging.getLogger("rlfd.offline")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineFields(AlgorithmConfig):
+    """Hyperparameters of `Passes`."""
+
+    batch_size: int = hyper(128, "pairs per update", low=1)
+    max_epochs: int = hyper(500, "passes over the training trajectories, at most", low=1)
+    patience: int = hyper(20, "passes without improvement before stopping", low=1)
+    min_delta: float = hyper(0.0, "validation loss must fall by more than this to count", low=0)
+    validation_fraction: float = hyper(0.1, "share of trajectories held out", above=0, high=0.9)
+
+
+def split_trajectories(
+    demonstrations: DemoTensors, fraction: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor, bool]:
+    """Split transitions into training and validation, whole trajectories each.
+
+    With a single trajectory its last steps are held out instead.
+
+    Args:
+        demonstrations: M transitions.
+        fraction: Share of trajectories held out; at least one is.
+        generator: Source of the choice.
+
+    Returns:
+        Indices for training, indices for validation, and whether whole trajectories were split.
+    """
+    ids, count = demonstrations.episode_ids, demonstrations.num_episodes
+    if count == 1:
+        length = demonstrations.num_transitions
+        held_out = max(1, round(fraction * length))
+        return torch.arange(length - held_out), torch.arange(length - held_out, length), False
+    held_out = min(count - 1, max(1, round(fraction * count)))
+    order = torch.randperm(count, generator=generator)
+    is_validation = torch.isin(ids, order[:held_out])
+    return (~is_validation).nonzero()[:, 0], is_validation.nonzero()[:, 0], True
+
+
+def select(demonstrations: DemoTensors, rows: Tensor) -> DemoTensors:
+    """Return some transitions of whole trajectories, renumbered. `rows` must be in order."""
+    fields = {
+        field.name: None if value is None else value[rows]
+        for field in dataclasses.fields(DemoTensors)
+        if field.name != "episode_ids"
+        for value in (getattr(demonstrations, field.name),)
+    }
+    _, ids = demonstrations.episode_ids[rows].unique_consecutive(return_inverse=True)
+    return DemoTensors(episode_ids=ids, **fields)
+
+
+class EarlyStopping:
+    """Keeps the parameters of the best validation loss and says when to stop.
+
+    Args:
+        patience: Epochs without improvement before stopping.
+        min_delta: Smaller falls do not count.
+    """
+
+    def __init__(self, patience: int, min_delta: float) -> None:
+        self.patience, self.min_delta = patience, min_delta
+        self.best = math.inf
+        self.waited = 0
+        self.kept: Parameters = {}
+
+    def observe(self, loss: float, parameters: Parameters) -> bool:
+        """Take one epoch's validation loss; return whether to stop now."""
+        if loss < self.best - self.min_delta:
+            self.best, self.waited = loss, 0
+            self.kept = {name: value.clone() for name, value in parameters.items()}
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is kept and for how long nothing was better."""
+        return {"best": self.best, "waited": self.waited, "kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.best, self.waited, self.kept = state["best"], state["waited"], state["kept"]
+
+
+def fit_statistics(network: PolicyNetwork, observations: Tensor) -> None:
+    """Let the policy standardise by these observations (B, *observation_shape)."""
+    flat = observations.flatten(1)
+    network.mean.copy_(flat.mean(0))
+    network.std.copy_(usable_std(flat.std(0, correction=0)))
+
+
+class Passes:
+    """Passes over training trajectories, until held-out ones are not predicted better any more.
+
+    Args:
+        demonstrations: Where `data` comes from, row by row.
+        data: What the loss reads. Shapes (M, ...).
+        config: Sizes and patience.
+        generator: Source of the split and of the order.
+    """
+
+    def __init__(
+        self,
+        demonstrations: DemoTensors,
+        data: Batch,
+        config: OfflineFields,
+        generator: torch.Generator,
+    ) -> None:
+        train, validation, by_trajectory = split_trajectories(
+            demonstrations, config.validation_fraction, generator
+        )
+        if not by_trajectory:
+            logger.warning(
+                "only one demonstration: its last %d of %d steps are held out for early stopping, "
+                "and they resemble the others",
+                len(validation),
+                demonstrations.num_transitions,
+            )
+        self.train = {name: value[train] for name, value in data.items()}
+        self.validation = {name: value[validation] for name, value in data.items()}
+        self.max_epochs, self.generator = config.max_epochs, generator
+        self.batch_size = min(config.batch_size, len(train))
+        self.planned_updates = len(train) // self.batch_size * config.max_epochs
+        self.stopping = EarlyStopping(config.patience, config.min_delta)
+        self.epoch = 0
+        self.finished = False
+
+    def minibatches(self) -> list[Batch]:
+        """Return one pass over the training rows; the last, smaller minibatch is left out."""
+        self.epoch += 1
+        return shuffled(self.train, self.batch_size, self.generator)
+
+    def close(self, validation_loss: float, engine: UpdateEngine) -> None:
+        """End a pass; if it is the last one, go back to the best parameters."""
+        stop = self.stopping.observe(validation_loss, engine.parameters)
+        if stop or self.epoch >= self.max_epochs:
+            self.conclude(engine)
+
+    def conclude(self, engine: UpdateEngine) -> None:
+        """Put the best parameters back in place."""
+        if self.stopping.kept:
+            engine.load_parameters(self.stopping.kept)
+        self.finished = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next pass depends on; the split follows from the seed."""
+        return {
+            "generator": self.generator.get_state(),
+            "stopping": self.stopping.state_dict(),
+            "epoch": self.epoch,
+            "finished": self.finished,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.generator.set_state(state["generator"])
+        self.stopping.load_state_dict(state["stopping"])
+        self.epoch, self.finished = int(state["epoch"]), bool(state["finished"])

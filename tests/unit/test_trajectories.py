@@ -1,0 +1,191 @@
+"""Pieces of trajectories, their memory, and their returns against explicit sums."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from rlfd.algorithms.core.rollout import Rollout
+from rlfd.algorithms.core.trajectories import (
+    FIELDS,
+    EpisodeAssembler,
+    TrajectoryBuffer,
+    demo_pieces,
+    lambda_returns,
+    returns_to_go,
+)
+
+ENVS, SIZE = 3, 5
+GAMMA, LAMBDA = 0.9, 0.7
+
+
+def rollout_of(steps, *, first=0, lengths=(4, 5, 7)):
+    """Return T steps of environments whose episodes have these lengths; observations count."""
+    time = torch.arange(first, first + steps)[:, None] + 1000 * torch.arange(ENVS)
+    clock = torch.arange(first, first + steps)[:, None] % torch.tensor(lengths)
+    ended = clock == torch.tensor(lengths) - 1
+    observations = time[..., None].double() + torch.zeros(SIZE)
+    return Rollout(
+        observations=observations,
+        actions=time,
+        next_observations=observations + 0.5,
+        rewards=time.double(),
+        terminated=ended & (torch.arange(ENVS) != 1),
+        ended=ended,
+    )
+
+
+def pieces_of(lengths, *, terminated=None, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    count = sum(lengths)
+    ended = torch.zeros(count, dtype=torch.bool)
+    ended[torch.tensor(lengths).cumsum(0) - 1] = True
+    ends = torch.tensor(terminated if terminated is not None else [True] * len(lengths))
+    return {
+        "observations": torch.randn(count, SIZE, generator=generator, dtype=torch.float64),
+        "actions": torch.arange(count),
+        "rewards": torch.randn(count, generator=generator, dtype=torch.float64),
+        "next_observations": torch.randn(count, SIZE, generator=generator, dtype=torch.float64),
+        "terminated": ended.clone().masked_scatter(ended, ends),
+        "ended": ended,
+    }
+
+
+# -- returns ------------------------------------------------------------------------------------
+
+
+def explicit_mixture(pieces, values, last_values, gamma, lam):
+    """(1 - λ) Σ λ^(n-1) G^(n), the rest of the weight on the longest, row by row."""
+    ends = [int(i) for i in pieces["ended"].nonzero()]
+    last = dict(zip(ends, last_values.tolist(), strict=True))
+    result = []
+    for t in range(len(values)):
+        end = next(i for i in ends if i >= t)
+        total, estimates = 0.0, []
+        for n, i in enumerate(range(t, end + 1)):
+            total += gamma**n * float(pieces["rewards"][i])
+            alive = not bool(pieces["terminated"][i])
+            after = last[i] if i in last else float(values[i + 1])
+            estimates.append(total + alive * gamma ** (n + 1) * after)
+        weights = [(1 - lam) * lam**n for n in range(len(estimates) - 1)]
+        weights.append(lam ** (len(estimates) - 1))
+        result.append(sum(w * g for w, g in zip(weights, estimates, strict=True)))
+    return torch.tensor(result, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("lam", [0.0, LAMBDA, 1.0])
+@pytest.mark.parametrize("terminated", [[True, False, True, False], [True] * 4, [False] * 4])
+def test_lambda_returns_are_the_mixture_of_all_n_step_returns(terminated, lam):
+    pieces = pieces_of((1, 3, 9, 5), terminated=terminated)
+    generator = torch.Generator().manual_seed(1)
+    values = torch.randn(18, generator=generator, dtype=torch.float64)
+    last_values = torch.randn(4, generator=generator, dtype=torch.float64)
+    found = lambda_returns(pieces, values, last_values, gamma=GAMMA, lam=lam)
+    expected = explicit_mixture(pieces, values, last_values, GAMMA, lam)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_returns_to_go_of_a_hand_made_trajectory():
+    pieces = pieces_of((3, 2), terminated=[True, False])
+    pieces["rewards"] = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    assert returns_to_go(pieces, 0.5).tolist() == [3.0, 4.0, 4.0, 16.0, 16.0]
+    assert returns_to_go(pieces, 1.0).tolist() == [7.0, 6.0, 4.0, 24.0, 16.0]
+
+
+def test_a_truncated_end_is_bootstrapped_and_a_terminated_one_is_not():
+    pieces = pieces_of((2, 2), terminated=[True, False])
+    pieces["rewards"] = torch.zeros(4, dtype=torch.float64)
+    last = torch.tensor([100.0, 100.0], dtype=torch.float64)
+    found = lambda_returns(pieces, torch.zeros(4).double(), last, gamma=0.5, lam=1.0)
+    assert found.tolist() == [0.0, 0.0, 25.0, 50.0]
+
+
+# -- pieces -------------------------------------------------------------------------------------
+
+
+def test_whole_episodes_come_out_once_and_in_order_however_rollouts_cut_them():
+    assembler = EpisodeAssembler(whole=True)
+    complete = [assembler.add(rollout_of(steps, first=first)) for first, steps in
+                ((0, 3), (3, 1), (4, 8), (12, 9))]  # fmt: skip
+    assert complete[0] is None
+    for env, length in enumerate((4, 5, 7)):
+        rows = torch.cat([p["actions"][p["actions"] // 1000 == env] for p in complete if p])
+        finished = 21 // length * length
+        assert (rows - 1000 * env).tolist() == list(range(finished))
+    for pieces in filter(None, complete):
+        assert pieces["ended"][-1]
+        assert set(pieces) == set(FIELDS)
+        env = pieces["actions"] // 1000
+        assert torch.equal(pieces["terminated"], pieces["ended"] & (env != 1))
+        # environment after environment, time in order inside
+        assert torch.equal(pieces["actions"], pieces["actions"].sort().values)
+
+
+def test_an_assembler_goes_on_where_it_was_saved():
+    whole, cut = EpisodeAssembler(whole=True), EpisodeAssembler(whole=True)
+    whole.add(rollout_of(6))
+    cut.load_state_dict(whole.state_dict())
+    ours, theirs = whole.add(rollout_of(9, first=6)), cut.add(rollout_of(9, first=6))
+    for name in FIELDS:
+        assert torch.equal(ours[name], theirs[name])
+
+
+def test_otherwise_a_piece_ends_with_its_rollout():
+    rollout = rollout_of(6)
+    pieces = EpisodeAssembler(whole=False).add(rollout)
+    assert len(pieces["rewards"]) == 18
+    assert pieces["ended"].view(ENVS, 6)[:, -1].all()
+    assert not rollout.ended[-1, 0]  # the rollout itself is left alone
+    assert not pieces["terminated"].view(ENVS, 6)[0, -1]
+    assert torch.equal(pieces["observations"].view(ENVS, 6, SIZE)[2], rollout.observations[:, 2])
+
+
+def test_demonstrations_are_pieces_that_end_with_their_episodes(make_demos):
+    demos = make_demos((3, 9, 5), terminated=[True, False, True])
+    demos = dataclasses.replace(demos, rewards=torch.arange(17.0))
+    pieces = demo_pieces(demos, demos.actions)
+    assert pieces["ended"].nonzero()[:, 0].tolist() == [2, 11, 16]
+    assert pieces["terminated"].nonzero()[:, 0].tolist() == [2, 16]
+
+
+# -- memory -------------------------------------------------------------------------------------
+
+
+def test_the_memory_drops_the_oldest_pieces_as_a_whole():
+    buffer = TrajectoryBuffer(10)
+    buffer.add(pieces_of((3, 4)))
+    buffer.add(pieces_of((2,), seed=1))
+    assert len(buffer) == 9
+    buffer.add(pieces_of((3,), seed=2))  # 12 are too many by 2: the first 3 go
+    assert len(buffer) == 9
+    assert buffer.data["actions"].tolist() == [3, 4, 5, 6, 0, 1, 0, 1, 2]
+    assert buffer.data["ended"].nonzero()[:, 0].tolist() == [3, 5, 8]
+
+
+def test_the_memory_keeps_the_newest_piece_even_if_it_is_too_long():
+    buffer = TrajectoryBuffer(5)
+    buffer.add(pieces_of((2, 7)))
+    assert buffer.data["actions"].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    buffer.add(pieces_of((9,)))
+    assert len(buffer) == 9
+
+
+@pytest.mark.parametrize("lengths", [(5, 5), (4, 6), (1, 9), (10,)])
+def test_what_fits_exactly_stays(lengths):
+    buffer = TrajectoryBuffer(10)
+    buffer.add(pieces_of(lengths))
+    assert len(buffer) == 10
+    buffer.clear()
+    assert len(buffer) == 0
+
+
+def test_a_memory_is_restored():
+    buffer, other = TrajectoryBuffer(10), TrajectoryBuffer(10)
+    other.load_state_dict(buffer.state_dict())
+    assert len(other) == 0
+    buffer.add(pieces_of((3, 4)))
+    other.load_state_dict(buffer.state_dict())
+    buffer.clear()
+    assert len(other) == 7
