@@ -70,6 +70,15 @@ def collect_demos(
             rich_help_panel=_WHO,
         ),
     ] = 0.0,
+    noop: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Probability of doing nothing instead: wrong always in the same way.",
+            rich_help_panel=_WHO,
+        ),
+    ] = 0.0,
     action_noise: Annotated[
         float,
         typer.Option(
@@ -132,7 +141,7 @@ def collect_demos(
     """Record episodes of a demonstrator.
 
     The dataset is in Minari's format, below the data folder. Make a demonstrator imperfect with
-    --noise, --action-noise, --checkpoint, --min-return and --max-return.
+    --noise, --noop, --action-noise, --checkpoint, --min-return and --max-return.
     """
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if episodes is not None and steps is not None:
@@ -178,6 +187,7 @@ def collect_demos(
             steps=steps,
             noise=noise,
             action_noise=action_noise,
+            noop=noop,
             min_return=min_return,
             max_return=max_return,
             seed=seed,

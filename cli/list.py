@@ -94,6 +94,7 @@ def _algos() -> Listing:
                 "summary": algorithm.summary,
                 "paper": algorithm.title,
                 "needs": [want for want, needed in wants.items() if needed],
+                "optional": ["demonstrations"] if needs.optional_demonstrations else [],
                 "actions": sorted(needs.action_kinds),
             }
         )
@@ -171,6 +172,7 @@ def _demos(data_dir: Path) -> Listing:
             "policy": info.demonstrator.get("policy"),
             "noise": info.demonstrator.get("noise"),
             "action_noise": info.demonstrator.get("action_noise"),
+            "noop": info.demonstrator.get("noop"),
             "parts": info.demonstrator.get("parts"),
             "created": info.created,
             "path": info.path,
@@ -189,6 +191,7 @@ def _demos(data_dir: Path) -> Listing:
         "policy": ("policy", _text),
         ">noise": ("noise", number),
         ">action noise": ("action_noise", number),
+        ">no-op": ("noop", number),
     }
     if any(entry["parts"] for entry in entries):
         columns["mixture of"] = ("parts", _mixture)

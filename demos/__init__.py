@@ -6,6 +6,7 @@ from rlfd.demos import catalogue
 from rlfd.demos.collecting import Progress, collect
 from rlfd.demos.controllers import (
     Demonstrator,
+    Idle,
     Noisy,
     Shaky,
     default_demonstrator,
@@ -14,7 +15,7 @@ from rlfd.demos.controllers import (
 )
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
 from rlfd.demos.library import find, list_all, load, read, recorded_env
-from rlfd.demos.mixing import MIXTURE, mix
+from rlfd.demos.mixing import TOLERANCE, mix
 from rlfd.demos.report import (
     DemoReport,
     Distribution,
@@ -32,13 +33,14 @@ from rlfd.demos.shipped import (
 )
 
 __all__ = [
-    "MIXTURE",
+    "TOLERANCE",
     "DemoInfo",
     "DemoReport",
     "Demonstrations",
     "Demonstrator",
     "Distribution",
     "Episode",
+    "Idle",
     "Noisy",
     "PolicyFile",
     "Progress",

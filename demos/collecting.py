@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from rlfd.demos.controllers import Demonstrator, Noisy, Shaky
+from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
 from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
@@ -33,6 +33,7 @@ def collect(
     steps: int | None = None,
     noise: float = 0.0,
     action_noise: float = 0.0,
+    noop: float = 0.0,
     min_return: float | None = None,
     max_return: float | None = None,
     seed: int = 0,
@@ -53,6 +54,7 @@ def collect(
         noise: Probability of a random action in place of the demonstrator's.
         action_noise: Standard deviation of Gaussian noise on continuous actions, in units of half
             their range.
+        noop: Probability of doing nothing in place of all that.
         min_return: Keep only episodes with at least this return.
         max_return: Keep only episodes with at most this return.
         seed: Of the episodes and the noise.
@@ -77,6 +79,8 @@ def collect(
         policy = Shaky(policy, action_noise, action_space, seed)
     if noise:
         policy = Noisy(policy, noise, action_space, seed)
+    if noop:
+        policy = Idle(policy, noop, env, action_space, seed)
     name = name or _default_name(policy.describe())
     prepare(name, env, data_dir)  # before the work, not after it
 
@@ -97,7 +101,8 @@ def collect(
         else:
             raise keep.failure()
 
-    demonstrator: dict[str, Any] = {"noise": 0.0, "action_noise": 0.0, **policy.describe()}
+    pure = {"noise": 0.0, "action_noise": 0.0, "noop": 0.0}
+    demonstrator: dict[str, Any] = {**pure, **policy.describe()}
     demonstrator["seed"] = seed
     demonstrator |= {"min_return": min_return, "max_return": max_return, "played": keep.played}
     return write_demonstrations(
@@ -179,7 +184,7 @@ class _Filter:
 
 def _default_name(description: dict[str, Any]) -> str:
     name = str(description.get("name") or description["policy"])
-    for kind in ("action_noise", "noise"):
+    for kind in ("action_noise", "noise", "noop"):
         if description.get(kind):
             name += f"-{kind.replace('_', '-')}{100 * description[kind]:g}".replace(".", "_")
     return name

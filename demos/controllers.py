@@ -12,11 +12,12 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.demos.shipped import strengths
-from rlfd.envs import EnvConfig, check, make, spec
+from rlfd.envs import EnvConfig, check, make, names, spec
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = [
     "Demonstrator",
+    "Idle",
     "Noisy",
     "Shaky",
     "default_demonstrator",
@@ -28,6 +29,7 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 RANDOM_STREAM, NOISE_STREAM, ACTION_NOISE_STREAM = 0xD1CE, 0x0153, 0xACE5  # uses of one seed
+NOOP_STREAM = 0x1D7E
 
 
 class Demonstrator(Protocol):
@@ -84,6 +86,22 @@ class _Samplers:
 
     def clear(self) -> None:
         self._copies.clear()
+
+
+class _Generators:
+    """One generator for each episode."""
+
+    def __init__(self, stream: int, seed: int) -> None:
+        self._key = (stream, seed)
+        self._made: dict[int, np.random.Generator] = {}
+
+    def __getitem__(self, index: int) -> np.random.Generator:
+        if index not in self._made:
+            self._made[index] = np.random.default_rng([*self._key, index])
+        return self._made[index]
+
+    def clear(self) -> None:
+        self._made.clear()
 
 
 class _Random:
@@ -143,6 +161,69 @@ class Noisy:
         return {**self._inner.describe(), "noise": self._probability}
 
 
+class Idle:
+    """Another demonstrator that does nothing now and then.
+
+    Random actions in its place are wrong in every direction alike; doing nothing is wrong in one,
+    so that no number of demonstrations averages it out.
+
+    Args:
+        inner: Who acts otherwise.
+        probability: Of doing nothing, for each step. In [0, 1].
+        env: The environment, which says what doing nothing is.
+        space: Its action space.
+        seed: Of the draws.
+
+    Raises:
+        RlfdError: If the environment has no such action.
+    """
+
+    def __init__(
+        self,
+        inner: Demonstrator,
+        probability: float,
+        env: EnvConfig,
+        space: spaces.Space[Any],
+        seed: int,
+    ) -> None:
+        if not 0.0 <= probability <= 1.0:
+            raise RlfdError(f"noop must be a probability from 0 to 1, not {probability:g}")
+        self._inner, self._probability = inner, probability
+        self._nothing = _nothing(env, space)
+        self._generators = _Generators(NOOP_STREAM, seed)
+
+    def reset(self, n: int) -> None:
+        """Begin every generator anew."""
+        self._inner.reset(n)
+        self._generators.clear()
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Act as the other one does, and leave some of the actions out."""
+        actions = np.array(self._inner.act(observations, indices))
+        draws = np.array([self._generators[int(index)].random() for index in indices])
+        actions[draws < self._probability] = self._nothing
+        return actions
+
+    def describe(self) -> dict[str, Any]:
+        """Return the other one's description and how often nothing is done."""
+        return {**self._inner.describe(), "noop": self._probability}
+
+
+def _nothing(env: EnvConfig, space: spaces.Space[Any]) -> Array:
+    """Return the action that does nothing."""
+    if isinstance(space, spaces.Box):
+        zeros = np.zeros(space.shape, space.dtype)
+        if space.contains(zeros):
+            return zeros
+    elif (noop := spec(env.name).noop) is not None:
+        return np.array(noop)
+    having = ", ".join(name for name in names() if spec(name).noop is not None)
+    raise RlfdError(
+        f"{env.name} has no action that does nothing",
+        f"use --noise; --noop is for {having}, and for continuous actions that can be 0",
+    )
+
+
 class Shaky:
     """Another demonstrator, with Gaussian noise on its continuous actions, clipped to the bounds.
 
@@ -163,8 +244,8 @@ class Shaky:
                 f"action noise is for continuous actions with bounds, these are {space}",
                 "take random actions now and then with --noise instead",
             )
-        self._inner, self._std, self._space, self._seed = inner, std, space, seed
-        self._generators: dict[int, np.random.Generator] = {}
+        self._inner, self._std, self._space = inner, std, space
+        self._generators = _Generators(ACTION_NOISE_STREAM, seed)
 
     def reset(self, n: int) -> None:
         """Begin every generator anew."""
@@ -176,15 +257,9 @@ class Shaky:
         space = self._space
         actions = np.asarray(self._inner.act(observations, indices), np.float64)
         half_range = 0.5 * (space.high.astype(np.float64) - space.low)
-        noise = [self._generator(int(index)).standard_normal(space.shape) for index in indices]
+        noise = [self._generators[int(index)].standard_normal(space.shape) for index in indices]
         disturbed = actions + self._std * half_range * np.array(noise)
         return np.clip(disturbed, space.low, space.high).astype(space.dtype)
-
-    def _generator(self, index: int) -> np.random.Generator:
-        if index not in self._generators:
-            key = [ACTION_NOISE_STREAM, self._seed, index]
-            self._generators[index] = np.random.default_rng(key)
-        return self._generators[index]
 
     def describe(self) -> dict[str, Any]:
         """Return the other one's description and the noise."""
@@ -200,8 +275,8 @@ def default_demonstrator(env: str) -> str | None:
 def policies(env: EnvConfig) -> list[str]:
     """Return the names of the demonstrators that exist for `env`, the default one first."""
     own = spec(env.name).default_demonstrator
-    names = {"strong": "shipped", "weak": "shipped:weak"}
-    shipped = [names[strength] for strength in strengths(env.name)]
+    called = {"strong": "shipped", "weak": "shipped:weak"}
+    shipped = [called[strength] for strength in strengths(env.name)]
     return [*([own] if own else []), *shipped, "random"]
 
 

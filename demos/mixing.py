@@ -15,15 +15,13 @@ from rlfd.demos.storage import Spaces, prepare, write_demonstrations
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 
-__all__ = ["MIXTURE", "mix"]
+__all__ = ["TOLERANCE", "mix"]
 
 logger = logging.getLogger("rlfd.demos")
 
-MIXTURE = "mixture"
-"""The `policy` that a mixture notes as its demonstrator."""
-
 MIX_STREAM = 0x313C5  # keeps the choice of episodes apart from every other use of a seed
-TOLERANCE = 1e-6  # of the sum of the shares
+TOLERANCE = 1e-6
+"""By how much the sum of the shares may miss 1."""
 
 
 def mix(
@@ -87,7 +85,7 @@ def mix(
         env=env,
         observation_space=first.observation_space,
         action_space=first.action_space,
-        demonstrator={"policy": MIXTURE, "parts": notes, "seed": seed},
+        demonstrator={"policy": "mixture", "parts": notes, "seed": seed},
         name=name,
         data_dir=data_dir,
     )

@@ -157,6 +157,7 @@ class EnvSpec:
         option_rules: The options that can be set.
         sparse: The rule of its sparse reward, if it has one.
         has_success: Whether episodes end with a success flag.
+        noop: The discrete action that does nothing, if there is one.
         default_demonstrator: Policy that `collect-demos` uses when none is named.
         references: Measured scores with the dense reward, by start.
         description: One line for people.
@@ -172,6 +173,7 @@ class EnvSpec:
     option_rules: Mapping[str, Option] = field(default_factory=dict)
     sparse: type[OtherReward] | None = None
     has_success: bool = False
+    noop: int | None = None
     default_demonstrator: str | None = None
     references: Mapping[str, Reference] = field(default_factory=dict)
     description: str = ""
@@ -397,6 +399,7 @@ SPECS: dict[str, EnvSpec] = {
             demo_start="demo",
             option_rules=_LANDER_OPTIONS,
             has_success=True,
+            noop=0,
             default_demonstrator="controller",
             references={
                 "standard": Reference(-187.0, 0.0, 243.3, 0.828),
@@ -418,6 +421,7 @@ SPECS: dict[str, EnvSpec] = {
             demo_start="demo",
             option_rules=_LANDER_OPTIONS,
             has_success=True,
+            noop=1,
             default_demonstrator="controller",
             references={
                 "standard": Reference(-261.7, 0.0, 269.8, 0.941),
@@ -465,6 +469,7 @@ SPECS: dict[str, EnvSpec] = {
         EnvSpec(
             name="Acrobot",
             gym_id="Acrobot-v1",
+            noop=1,
             references={
                 "standard": Reference(-498.9, None, None, None),
             },
@@ -474,6 +479,7 @@ SPECS: dict[str, EnvSpec] = {
             name="MountainCar",
             gym_id="MountainCar-v0",
             sparse=Goal,
+            noop=1,
             default_demonstrator="controller",
             references={
                 "standard": Reference(-200.0, None, -119.2, None),

@@ -25,6 +25,7 @@ from rlfd.experiments.results import Metric, RunResult, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import (
     DEMONSTRATIONS,
+    DemoPlan,
     Row,
     Section,
     Suite,
@@ -32,6 +33,7 @@ from rlfd.experiments.suite import (
     demo_env,
     demo_id,
     exp_name,
+    parts_of,
     plan,
     rows_of,
     run_folder,
@@ -188,33 +190,68 @@ def _datasets(
     """Return the demonstrations of the sections by id; collect those that are missing."""
     found: dict[str, Demonstrations] = {}
     for section in sections:
-        task, wanted = section.task, section.demos
-        if wanted is None or demo_id(suite, task, wanted) in found:
+        if section.demos is None or demo_id(suite, section.task, section.demos) in found:
             continue
-        name, env = demo_id(suite, task, wanted), demo_env(task, wanted)
-        if name in [info.id for info in demos.find(env, data_dir)]:
-            found[name] = demos.load(name, env=env, data_dir=data_dir)
-            if len(found[name].episodes) != wanted.episodes:
-                raise RlfdError(
-                    f"demonstrations '{name}' have {len(found[name].episodes)} episodes, "
-                    f"this suite wants {wanted.episodes}",
-                    "give another --data-dir",
-                )
-        elif collect:
-            reporter.message(
-                f"collecting {wanted.episodes} demonstrations of {env_title(env)} by "
-                f"{wanted.policy} as '{name}'"
-            )
-            found[name] = demos.collect(
-                env,
-                make_demonstrator(wanted.policy, env, seed=wanted.seed, runs_dir=runs_dir),
-                episodes=wanted.episodes,
-                noise=wanted.noise,
-                seed=wanted.seed,
-                name=name.rpartition("/")[2],
-                data_dir=data_dir,
-            )
+        dataset = _dataset(
+            suite, section.task, section.demos, runs_dir, data_dir, reporter, collect=collect
+        )
+        if dataset is not None:
+            found[demo_id(suite, section.task, section.demos)] = dataset
     return found
+
+
+def _dataset(
+    suite: Suite,
+    task: Task,
+    wanted: DemoPlan,
+    runs_dir: Path,
+    data_dir: Path,
+    reporter: Reporter,
+    *,
+    collect: bool,
+) -> Demonstrations | None:
+    """Return a task's set of demonstrations: read, collected or mixed; None if it is not there."""
+    identity, env = demo_id(suite, task, wanted), demo_env(task, wanted)
+    if identity in [info.id for info in demos.find(env, data_dir)]:
+        dataset = demos.load(identity, env=env, data_dir=data_dir)
+        if len(dataset.episodes) != wanted.episodes:
+            raise RlfdError(
+                f"demonstrations '{identity}' have {len(dataset.episodes)} episodes, "
+                f"this suite wants {wanted.episodes}",
+                "give another --data-dir",
+            )
+        return dataset
+    if not collect:
+        return None
+    name = identity.rpartition("/")[2]
+    parts = []
+    for part, share in parts_of(suite, task, wanted):
+        made = _dataset(suite, task, part, runs_dir, data_dir, reporter, collect=True)
+        assert made is not None
+        parts.append((made, share))
+    if parts:
+        reporter.message(f"mixing {_mixture(parts)} as '{identity}'")
+        return demos.mix(
+            parts, name=name, episodes=wanted.episodes, seed=wanted.seed, data_dir=data_dir
+        )
+    reporter.message(
+        f"collecting {wanted.episodes} demonstrations of {env_title(env)} by {wanted.policy} "
+        f"as '{identity}'"
+    )
+    return demos.collect(
+        env,
+        make_demonstrator(wanted.policy, env, seed=wanted.seed, runs_dir=runs_dir),
+        episodes=wanted.episodes,
+        noise=wanted.noise,
+        noop=wanted.noop,
+        seed=wanted.seed,
+        name=name,
+        data_dir=data_dir,
+    )
+
+
+def _mixture(parts: Sequence[tuple[Demonstrations, float]]) -> str:
+    return " + ".join(f"{share:g} {dataset.info.name}" for dataset, share in parts)
 
 
 def _describe(name: str, dataset: Demonstrations) -> dict[str, Any]:
@@ -223,6 +260,10 @@ def _describe(name: str, dataset: Demonstrations) -> dict[str, Any]:
         "hash": dataset.info.content_hash,
         "episodes": len(dataset.episodes),
         "return_mean": float(dataset.returns.mean()),
+        "mixture": [
+            {"share": part["share"], "name": part["name"]}
+            for part in dataset.info.demonstrator.get("parts", ())
+        ],
     }
 
 
@@ -481,7 +522,9 @@ def _save(
     bullets = [f"* {line}" for line in about["protocol"]]
     bullets += [
         f"* Demonstrations '{found['name']}': {found['episodes']} episodes, mean return "
-        f"{found['return_mean']:.1f} ({found['hash']})."
+        f"{found['return_mean']:.1f}"
+        + "".join(f", {part['share']:g} of '{part['name']}'" for part in found["mixture"])
+        + f" ({found['hash']})."
         for found in about["demonstrations"]
     ]
     success = (table["metric"] == "success").all()

@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 from rlfd import algorithms
+from rlfd.demos import TOLERANCE
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
 from rlfd.experiments.config import setting_text
@@ -44,6 +45,7 @@ __all__ = [
     "list_suites",
     "load_suite",
     "parse_suite",
+    "parts_of",
     "plan",
     "rows_of",
     "run_folder",
@@ -65,21 +67,25 @@ class DemoPlan:
     Attributes:
         name: Tells the suite's sets apart; then part of the names of datasets and runs.
         policy: Who demonstrates, as for `rlfd collect-demos --policy`.
+        mix: Instead of a policy: other sets of the suite by name and their shares of the episodes.
         title: What tables call it.
         start: From where; the task's own start if empty.
         episodes: How many there are.
         num: How many of them a run learns from, chosen by its seed; 0 = all.
         noise: Probability of a random action in place of the demonstrator's.
-        seed: Of collecting.
+        noop: Probability of doing nothing in its place.
+        seed: Of collecting, or mixing.
     """
 
     name: str
-    policy: str
+    policy: str = ""
+    mix: Mapping[str, float] = field(default_factory=dict)
     title: str = ""
     start: str = ""
     episodes: int = 10
     num: int = 0
     noise: float = 0.0
+    noop: float = 0.0
     seed: int = 0
 
 
@@ -265,6 +271,8 @@ def parse_suite(name: str, text: str) -> Suite:
         _all_known(f"task '{task.name}'", task.demos, sets)
         for changes in task.demos.values():
             _all_known(f"task '{task.name}'", changes, [item.name for item in fields(DemoPlan)])
+        for entry in suite.demos:
+            _check_mixture(suite, task, _at(task, entry))
     for group in suite.groups:
         _all_known(f"group '{group.name}'", group.tasks, tasks)
         _all_known(f"group '{group.name}'", group.demos, sets)
@@ -298,6 +306,21 @@ def _all_known(where: str, names: Any, known: Sequence[str]) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"{where} of the suite names '{name}', expected {near or known}")
+
+
+def _check_mixture(suite: Suite, task: Task, demos: DemoPlan) -> None:
+    """Refuse a set that is not either collected or mixed from collected ones of the same start."""
+    where = f"demonstrations '{demos.name}'"
+    if bool(demos.policy) == bool(demos.mix):
+        raise ValueError(f"{where} need either a policy or a mix")
+    _all_known(where, demos.mix, [other.name for other in suite.demos])
+    for part, _ in parts_of(suite, task, demos):
+        if part.mix:
+            raise ValueError(f"{where} cannot be mixed from '{part.name}', a mixture itself")
+        if demo_env(task, part) != demo_env(task, demos):
+            raise ValueError(f"{where} and '{part.name}' have different starts")
+    if demos.mix and abs(sum(demos.mix.values()) - 1.0) > TOLERANCE:
+        raise ValueError(f"{where}: the shares add up to {sum(demos.mix.values()):g}, expected 1")
 
 
 def _refuse_shared_folders(suite: Suite) -> None:
@@ -363,7 +386,7 @@ def sections_of(
     """
     chosen = chosen_tasks(suite, tasks)
     return [
-        Section(group, task, _at(task, demos))
+        Section(group, task, None if demos is None else _at(task, demos))
         for group in chosen_groups(suite, groups)
         for task in chosen
         if task.name in (group.tasks or [task.name])
@@ -372,9 +395,9 @@ def sections_of(
     ]
 
 
-def _at(task: Task, demos: DemoPlan | None) -> DemoPlan | None:
+def _at(task: Task, demos: DemoPlan) -> DemoPlan:
     """Return a set of demonstrations as it is for a task."""
-    return None if demos is None else replace(demos, **task.demos.get(demos.name, {}))
+    return replace(demos, **task.demos.get(demos.name, {}))
 
 
 def chosen_groups(suite: Suite, names: Sequence[str]) -> list[Group]:
@@ -419,6 +442,12 @@ def uses_demos(suite: Suite, row: Row) -> bool:
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
     """Return where a task's demonstrations are collected."""
     return EnvConfig(task.env, demos.start or task.start, task.options, task.reward)
+
+
+def parts_of(suite: Suite, task: Task, demos: DemoPlan) -> list[tuple[DemoPlan, float]]:
+    """Return what a set is mixed from on a task, with the shares; nothing for a collected one."""
+    by_name = {part.name: part for part in suite.demos}
+    return [(_at(task, by_name[name]), share) for name, share in demos.mix.items()]
 
 
 def demo_id(suite: Suite, task: Task, demos: DemoPlan) -> str:

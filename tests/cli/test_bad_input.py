@@ -87,6 +87,10 @@ SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
         ),
         (("collect-demos", "--env", "Acrobot"), ("--policy", "random")),
         (("collect-demos", "--env", "Acrobot", "--policy", "controller"), ("no controller",)),
+        (
+            ("collect-demos", "--env", "CartPole", "--noop", 0.5),
+            ("CartPole has no action that does nothing", "--noise", "LunarLander"),
+        ),
         (("collect-demos", "--env", "CartPole", "--name", "a/b"), ("'a/b'", "letters")),
         (("collect-demos", "--env", "CartPole", "--episodes", 1, "--steps", 1), ("not both",)),
         (("collect-demos", "--env", "CartPole", "--checkpoint", "best"), ("--checkpoint", "run")),

@@ -29,6 +29,18 @@ def test_collect_demos(folder):
     assert f"rlfd train sqil --env CartPole --demos {result['name']}" in outcome.stderr
 
 
+def test_collect_demos_that_do_nothing_now_and_then(folder):
+    outcome = run_inside(
+        "collect-demos", "--env", "MountainCar", "--episodes", 2, "--noop", 0.5, "--json"
+    )
+    assert outcome.code == 0
+    assert outcome.json["name"] == "controller-noop50-v0"
+    assert outcome.json["demonstrator"]["noop"] == 0.5
+    assert "noop 0.5" in run_inside("show", "controller-noop50").stdout
+    (entry,) = run_inside("list", "demos", "--json").json["demos"]
+    assert entry["noop"] == 0.5
+
+
 def test_collect_demos_takes_the_start_for_demonstrations(folder):
     command = ("collect-demos", "--env", "LunarLander", "--steps", 100, "--json", "-q")
     outcome = run_inside(*command)

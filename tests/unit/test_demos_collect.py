@@ -42,6 +42,20 @@ def test_the_same_whatever_the_number_of_environments(tmp_path, kwargs):
     assert collect(tmp_path, seed=1, **kwargs).info.content_hash not in hashes
 
 
+def test_doing_nothing_is_recorded_and_comes_last(tmp_path):
+    lander = EnvConfig("LunarLander", "demo")
+    idle = collect(tmp_path, lander, "controller", episodes=2, noop=1.0, noise=0.3)
+    assert idle.info.id == "LunarLander-demo/controller-noise30-noop100-v0"
+    assert (idle.info.demonstrator["noop"], idle.info.demonstrator["noise"]) == (1.0, 0.3)
+    assert all((episode.actions == 0).all() for episode in idle.episodes)
+    hashes = {
+        collect(tmp_path, lander, "controller", noop=0.4, num_envs=num).info.content_hash
+        for num in (1, 3)
+    }
+    assert len(hashes) == 1
+    assert collect(tmp_path, lander, "controller").info.demonstrator["noop"] == 0.0
+
+
 def test_steps_are_whole_episodes(tmp_path):
     collected = collect(tmp_path, steps=101)
     assert collected.num_transitions >= 101

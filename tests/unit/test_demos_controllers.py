@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlfd import demos
-from rlfd.demos import Noisy, Shaky, make_demonstrator, policies
+from rlfd import demos, envs
+from rlfd.demos import Idle, Noisy, Shaky, make_demonstrator, policies
 from rlfd.envs import EnvConfig, play_episodes
 from rlfd.errors import RlfdError
 
@@ -102,6 +102,72 @@ def test_random_serves_every_action_space(name, tmp_path):
     loaded = demos.load("random", env=env, data_dir=tmp_path)
     assert loaded.info.content_hash == collected.info.content_hash
     assert loaded.action_space.contains(loaded.episodes[0].actions[0])
+
+
+LANDER = EnvConfig("LunarLander")
+
+
+def test_doing_nothing_takes_the_share_it_says():
+    actor = Idle(Constant(), 0.3, LANDER, spaces.Discrete(4), seed=0)
+    actor.reset(1)
+    actions = answers(actor, [[0]] * 5000)
+    assert set(actions) == {0, 3}  # 0: no engine
+    assert np.mean(actions == 0) == pytest.approx(0.3, abs=0.02)
+    assert actor.describe() == {"policy": "constant", "noop": 0.3}
+    always = Idle(Constant(), 1.0, EnvConfig("MountainCar"), spaces.Discrete(3), seed=0)
+    assert (answers(always, [[0]] * 50) == 1).all()
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(RlfdError, match="noop must be a probability"):
+            Idle(Constant(), wrong, LANDER, spaces.Discrete(4), 0)
+
+
+def test_doing_nothing_belongs_to_the_episode_not_to_the_batch():
+    actor = Idle(Constant(), 0.5, LANDER, spaces.Discrete(4), seed=3)
+    together = answers(actor, [[0, 1, 2]] * 31).reshape(31, 3)
+    actor.reset(3)
+    apart = np.stack([answers(actor, [[index]] * 31) for index in (2, 0, 1)], axis=1)
+    np.testing.assert_array_equal(together, apart[:, [1, 2, 0]])
+    assert (together[:, 0] != together[:, 1]).any()
+    # nor is it drawn like the noise of the same seed
+    noisy = answers(Noisy(Constant(), 0.5, spaces.Discrete(999), seed=3), [[0]] * 31)
+    assert ((together[:, 0] == 0) != (noisy != 3)).any()
+
+
+def test_continuous_actions_are_zero_where_that_is_allowed():
+    actor = Idle(Middle(), 0.4, EnvConfig("Pendulum"), ARM, seed=0)
+    actor.reset(1)
+    actions = answers(actor, [[0]] * 500)
+    assert actions.dtype == np.float32
+    idle = (actions == 0).all(axis=1)
+    assert idle.mean() == pytest.approx(0.4, abs=0.06)
+    np.testing.assert_array_equal(actions[~idle], np.tile(np.float32([0, 2, 1]), (sum(~idle), 1)))
+    positive = spaces.Box(0.5, 1.0, (2,), np.float32)
+    with pytest.raises(RlfdError, match="no action that does nothing"):
+        Idle(Middle(), 0.4, EnvConfig("Pendulum"), positive, seed=0)
+
+
+def test_there_may_be_no_way_to_do_nothing():
+    with pytest.raises(RlfdError, match="CartPole has no action that does nothing") as error:
+        Idle(Constant(), 0.4, EnvConfig("CartPole"), spaces.Discrete(2), seed=0)
+    assert "--noise" in error.value.hint
+    assert "LunarLander, LunarLander6, Acrobot, MountainCar" in error.value.hint
+
+
+def test_the_registry_names_what_does_nothing():
+    """Lander: falls as with continuous throttles of 0. Car and arm: no force of their own."""
+    for name, known in (("LunarLander", 0), ("LunarLander6", 1)):
+        assert envs.spec(name).noop == known
+        one, other = envs.make(EnvConfig(name)), envs.make(EnvConfig("LunarLanderContinuous"))
+        for env in (one, other):
+            env.reset(seed=3)
+        for _ in range(30):
+            ours = one.step(known)[0]
+            theirs = other.step(np.zeros(2, np.float32))[0]
+        np.testing.assert_array_equal(ours[:8], theirs)
+    car = envs.make(EnvConfig("MountainCar"))
+    assert (envs.spec("MountainCar").noop - 1) * car.unwrapped.force == 0
+    arm = envs.make(EnvConfig("Acrobot"))
+    assert arm.unwrapped.AVAIL_TORQUE[envs.spec("Acrobot").noop] == 0
 
 
 ARM = spaces.Box(np.array([-1, 0, -3], np.float32), np.array([1, 4, 5], np.float32))

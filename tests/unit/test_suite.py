@@ -1,6 +1,7 @@
 """Suites of several tasks and sets of demonstrations, with rows that start from others."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -11,6 +12,7 @@ from rlfd.cli.main import app
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, reproduce, tables
+from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import parse_suite, plan, sections_of
 
@@ -207,6 +209,74 @@ def test_a_grid_that_contradicts_itself(old, new, message):
         return
     with pytest.raises(ValueError, match=message):
         parse_suite("grid", GRID.replace(old, new))
+
+
+MIXED = (
+    GRID.replace('policy = "random", noise = 0.0', "noop = 0.25, noise = 0.0")
+    .replace("episodes = 3\nnum = 1", "episodes = 3")
+    .replace(
+        '[[groups]]\nname = "good"',
+        """[[demos]]
+name = "half"
+mix = { good = 0.5, weak = 0.5 }
+episodes = 4
+[[groups]]
+name = "half"
+title = "Half"
+demos = ["half"]
+[[groups]]
+name = "good\"""",
+    )
+    .replace('groups = ["weak"]', 'groups = ["weak", "half"]')
+)
+
+
+def test_sets_are_mixed_from_others(folders):
+    suite = parse_suite("mixed", MIXED)
+    section = next(s for s in sections_of(suite, ["half"]) if s.task.name == "car")
+    collected = reproduce._datasets(
+        suite, [section], folders["runs_dir"], folders["data_dir"], NullReporter(), collect=True
+    )
+    assert list(collected) == ["MountainCar-sparse/mixed-half-v0"]
+    (mixture,) = collected.values()
+    noted = mixture.info.demonstrator
+    assert [(part["id"], part["episodes"]) for part in noted["parts"]] == [
+        ("MountainCar-sparse/mixed-good-v0", 2),
+        ("MountainCar-sparse/mixed-weak-v0", 2),
+    ]
+    weak = noted["parts"][1]["demonstrator"]
+    assert (weak["policy"], weak["noise"], weak["noop"]) == ("controller", 0.0, 0.25)
+    described = reproduce._describe("half", mixture)
+    assert described["mixture"] == [
+        {"share": 0.5, "name": "mixed-good-v0"},
+        {"share": 0.5, "name": "mixed-weak-v0"},
+    ]
+    jobs = plan(suite, **folders, seeds=[0], groups=["half"], tasks=["car"])
+    assert "--demos MountainCar-sparse/mixed-half-v0 " in jobs[0].command
+    # once it is there, nobody asks for its parts
+    for name in ("good", "weak"):
+        shutil.rmtree(folders["data_dir"] / f"demos/MountainCar-sparse/mixed-{name}-v0")
+    again = reproduce._datasets(
+        suite, [section], folders["runs_dir"], folders["data_dir"], NullReporter(), collect=False
+    )
+    assert again[mixture.info.id].info == mixture.info
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("good = 0.5, weak = 0.5", "good = 0.5, weak = 0.4", "'half': .* add up to 0.9, expected"),
+        ("good = 0.5, weak = 0.5", "good = 0.5, bad = 0.5", "'half' of the suite names 'bad'"),
+        ("good = 0.5, weak = 0.5", "half = 0.5, good = 0.5", "'half', a mixture itself"),
+        ("mix = {", 'policy = "random"\nmix = {', "'half' need either a policy or a mix"),
+        ("mix = { good = 0.5, weak = 0.5 }", "", "'half' need either a policy or a mix"),
+        ("mix = {", 'start = "demo"\nmix = {', "'half' and 'good' have different starts"),
+    ],
+)
+def test_a_mixture_that_contradicts_itself(old, new, message):
+    assert MIXED.count(old) == 1
+    with pytest.raises(ValueError, match=message):
+        parse_suite("mixed", MIXED.replace(old, new))
 
 
 # What is reported
