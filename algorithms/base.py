@@ -249,6 +249,12 @@ class Algorithm(ABC):
     def __init__(self, problem: Problem, config: Any) -> None: ...
 
     @property
+    def epochs(self) -> int | None:
+        """Passes over the demonstrations so far; None for a method that does not count them."""
+        epoch: int | None = getattr(getattr(self, "passes", None), "epoch", None)
+        return epoch
+
+    @property
     def finished(self) -> bool:
         """Whether the method has nothing more to learn (offline methods stop by themselves)."""
         return False

@@ -115,7 +115,8 @@ def train(
         int | None, typer.Option(min=1, help="Episodes of each.", rich_help_panel=_EVAL)
     ] = None,
     final_episodes: Annotated[
-        int | None, typer.Option(min=1, help="Episodes at the end.", rich_help_panel=_EVAL)
+        int | None,
+        typer.Option(min=0, help="Episodes at the end; 0: no evaluation.", rich_help_panel=_EVAL),
     ] = None,
     checkpoint_every: Annotated[
         int | None,
@@ -275,6 +276,7 @@ def _print_result(output: Output, run: RunDir) -> None:
                 "state": status["state"],
                 "env_steps": status["env_steps"],
                 "updates": status["updates"],
+                "epochs": status.get("epochs"),
                 "wall_seconds": status["wall_seconds"],
                 "policy": headline,
                 "return_mean": final.get("return_mean"),
@@ -283,14 +285,18 @@ def _print_result(output: Output, run: RunDir) -> None:
             }
         )
         return
+    epochs = {} if status.get("epochs") is None else {"epochs": number(status["epochs"])}
     output.fields(
         {
             "run": str(run.path),
             "env steps": number(status["env_steps"]),
+            **epochs,
             "updates": number(status["updates"]),
             "time": duration(status["wall_seconds"]),
         }
     )
+    if not evaluations:  # nobody asked for one
+        return
     dense = ["dense_return_mean"] if status.get("reward", "dense") != "dense" else []
     rows = [
         [

@@ -49,7 +49,7 @@ class RunConfig:
         log_every: Budget units between rows of train.csv.
         eval_every: Budget units between evaluations; 0 = only at the end.
         eval_episodes: Episodes of each of those evaluations, per policy.
-        final_episodes: Episodes of the evaluations at the end, per policy.
+        final_episodes: Episodes of the evaluations at the end, per policy; 0 = none.
         checkpoint_every: Budget units between checkpoints.
         device: Where learning happens: ``cpu`` or ``cuda``; ``auto`` is resolved to ``cpu``, where
             the small networks of vector observations learn faster.
@@ -134,7 +134,7 @@ MINIMUM = {
     "log_every": 1,
     "eval_every": 0,
     "eval_episodes": 1,
-    "final_episodes": 1,
+    "final_episodes": 0,
     "checkpoint_every": 1,
     "threads": 1,
 }

@@ -321,6 +321,8 @@ class _Measuring:
     def _run(self, section: Section, result: RunResult) -> dict[str, float]:
         values = tables.measure(result, self.metric)
         headline = f"final, {result.policies[0]}"
+        if headline not in values:  # trained without an evaluation at the end
+            return values
         if not len(result.run.episodes()):  # no training episodes: the evaluation, as in the paper
             values[tables.BEST_TRAINING] = values[headline]
         if self.metric == "return":
@@ -362,7 +364,7 @@ class _Measuring:
 
     def _play(self, env: EnvConfig, policy: str) -> _Measured:
         usual = {**environment_defaults(env.name), **self.suite.run}
-        episodes = min(EPISODES, usual.get("final_episodes", EPISODES))
+        episodes = min(EPISODES, usual.get("final_episodes") or EPISODES)
         values, dense = [], []
         for seed in self.seeds:
             root = EVAL_SEED_OFFSET + seed  # the start states of the runs' final evaluations

@@ -136,7 +136,8 @@ def common_metric(results: Sequence[RunResult], metric: Metric | None) -> Metric
     Raises:
         RlfdError: If success is asked for and a run's environment has no success test.
     """
-    without = [result for result in results if not result.has_success]
+    evaluated = [result for result in results if len(result.evaluations)]
+    without = [result for result in evaluated or results if not result.has_success]
     if metric == "success" and without:
         raise RlfdError(
             f"{without[0].env.label} has no success test (run '{without[0].run.path}')",

@@ -70,7 +70,7 @@ class Runner:
         self.reporter, self.writer = reporter, writer
         self.resume_command = resume_command
         self.init = init  # the policy that the run started from, for run.json
-        self.train_log = run.open_train_log(list(self.algorithm.metric_definitions))
+        self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
         self.pending: dict[str, list[float]] = {}
@@ -93,6 +93,11 @@ class Runner:
     def progress(self) -> int:
         """Units of the budget used: env steps, or updates for methods that do not interact."""
         return self.env_steps if self.world is not None else self.algorithm.updates
+
+    def _epochs(self) -> dict[str, int]:
+        """Passes over the demonstrations, as a column; nothing where they are not counted."""
+        epochs = self.algorithm.epochs
+        return {} if epochs is None else {"epochs": epochs}
 
     @property
     def wall_seconds(self) -> float:
@@ -203,6 +208,7 @@ class Runner:
         self.pending.clear()
         row = {name: means.get(name) for name in self.algorithm.metric_definitions}
         position = {"env_steps": self.env_steps, "updates": self.algorithm.updates}
+        position |= self._epochs()
         self.train_log.write(
             [{**position, "wall_seconds": round(self.wall_seconds, 3), **self._shares(), **row}]
         )
@@ -230,7 +236,7 @@ class Runner:
         if now - self.last_report < REPORT_SECONDS:
             return
         self.last_report = now
-        self.reporter.advance(self.progress, self.newest)
+        self.reporter.advance(self.progress, {**self._epochs(), **self.newest})
 
     # -- evaluation -------------------------------------------------------------------------------
 
@@ -276,9 +282,24 @@ class Runner:
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
         self.algorithm.conclude()
-        folder = self.run.checkpoints
-        checkpoint.save_policy(folder, self.progress, self.algorithm.policy_state())
+        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
         self._checkpoint()
+        summary = self._evaluate_finally() if self.config.final_episodes else None
+        for log in (self.train_log, self.episode_log, self.eval_log):
+            log.sync()
+        self._write_status("finished", final=summary)
+        headline = summary["final"][self.algorithm.policies[0]] if summary else {}
+        return TrainResult(
+            run_dir=self.run,
+            env_steps=self.env_steps,
+            updates=self.algorithm.updates,
+            wall_seconds=self.wall_seconds,
+            return_mean=headline.get("return_mean"),
+            success_rate=headline.get("success_rate"),
+        )
+
+    def _evaluate_finally(self) -> dict[str, dict[str, Any]]:
+        """Play final weights and best checkpoint; return what run.json says about it."""
         final_step = self.progress
         step = best_step(self.run)
         best = final_step if step is None else step
@@ -288,7 +309,7 @@ class Runner:
         rows = [row for p, played in final.items() for row in self._rows(played, "final", p)]
         at_best = final
         if best != final_step:
-            path = checkpoint.list_policies(folder)[best]
+            path = checkpoint.list_policies(self.run.checkpoints)[best]
             self.algorithm.load_policy_state(checkpoint.load_policy(path))
             at_best = self._play_finally(done=len(final))
         for policy, played in at_best.items():
@@ -300,18 +321,7 @@ class Runner:
             for phase, evaluation in (("final", final), ("best", at_best))
         }
         summary["best"]["step"] = best
-        for log in (self.train_log, self.episode_log, self.eval_log):
-            log.sync()
-        self._write_status("finished", final=summary)
-        headline = summary["final"][self.algorithm.policies[0]]
-        return TrainResult(
-            run_dir=self.run,
-            env_steps=self.env_steps,
-            updates=self.algorithm.updates,
-            wall_seconds=self.wall_seconds,
-            return_mean=headline["return_mean"],
-            success_rate=headline["success_rate"],
-        )
+        return summary
 
     def _play_finally(self, done: int) -> dict[str, list[PlayedEpisode]]:
         """Play every policy from the same fresh start states, after `done` such evaluations."""
@@ -405,6 +415,7 @@ class Runner:
             "exp_name": config.exp_name,
             "env_steps": self.env_steps,
             "updates": self.algorithm.updates,
+            **self._epochs(),
             "steps": config.steps,
             "wall_seconds": round(self.wall_seconds, 3),
             "error": error,

@@ -92,9 +92,27 @@ def test_train_makes_what_it_needs(folder):
     assert result["success_rate"] is None
     assert result["env_steps"] == 0
     assert result["updates"] > 0
+    assert result["epochs"] == 2
     assert "collecting 100 episodes of its controller" in outcome.stderr
     assert f"rlfd evaluate {result['run']}" in outcome.stderr
     assert "rlfd plot" in outcome.stderr
+
+
+def test_train_without_an_evaluation(full_folder):
+    command = ("train", "bc", "--env", "CartPole", "--set", "max_epochs=2", "--final-episodes", 0)
+    outcome = run_inside(*command, "--json")
+    assert outcome.code == 0, outcome.stderr
+    result = outcome.json
+    assert result["return_mean"] is result["success_rate"] is None
+    assert result["evaluations"] == {}
+    text = run_inside(*command, "--seed", 1).stdout
+    assert re.search(r"^epochs +2$", text, re.MULTILINE)
+    assert "return" not in text
+    assert run_inside("list", "runs").code == 0
+    assert re.search(r"last evaluation +none", run_inside("show", result["run"]).stdout)
+    assert run_inside("plot", "runs", "--table", "--metric", "return").code == 0
+    assert run_inside("plot", "runs/default/dqn", "runs/default/bc", "--out", "f.png").code == 0
+    assert run_inside("evaluate", result["run"], "--episodes", 2, "--json").json["episodes"] == 2
 
 
 def test_train_prints_results_on_stdout_only(folder):

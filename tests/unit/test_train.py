@@ -24,8 +24,10 @@ from rlfd.errors import RlfdError, RunFailed
 from rlfd.experiments import checkpoint, run_dir, runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
+from rlfd.experiments.evaluate import evaluate_run
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
+from rlfd.experiments.tables import display_table, results_table
 
 CARTPOLE = EnvConfig("CartPole")
 OPTIONS = {
@@ -193,14 +195,38 @@ def test_only_a_final_evaluation(train):
     assert final["best"] == final["final"]
 
 
+@pytest.mark.parametrize("eval_every", [0, 100])
+def test_no_final_evaluation(train, eval_every):
+    """The weights are the same as with one, and can be evaluated later."""
+    with_one = learned(train(runs="other", eval_every=eval_every).run_dir)
+    result = train(eval_every=eval_every, final_episodes=0)
+    run = result.run_dir
+    assert (result.return_mean, result.success_rate) == (None, None)
+    assert (run.status()["state"], run.status()["final"]) == ("finished", None)
+    assert set(run.evaluations()["phase"]) == ({"periodic"} if eval_every else set())
+    assert learned(run) == with_one
+    assert max(checkpoint.list_policies(run.checkpoints)) == 300
+    table = results_table([run]).set_index("measure")
+    assert table.loc["final, greedy", "n"] == 0
+    shown = display_table(results_table([run]))
+    assert (shown[["final, greedy", "best, greedy"]] == "–").all().all()
+    assert evaluate_run(run, episodes=2).episodes == 2
+
+
+def test_runs_with_and_without_evaluations_stand_in_one_table(train):
+    lander = EnvConfig("LunarLander")
+    runs = [train(env=lander, steps=60, final_episodes=n, seed=n).run_dir for n in (0, 1)]
+    table = results_table(runs).set_index("measure")
+    assert set(table["metric"]) == {"success"}  # of which the one without says nothing
+    assert table.loc["final, greedy", "n"] == 1
+
+
 def test_the_best_checkpoint_is_evaluated_again(train, monkeypatch):
     """Its numbers are those of its weights, not of the last ones."""
     monkeypatch.setattr(runner, "best_step", lambda _: 102)
     run = train(final_episodes=20).run_dir
     final = run.status()["final"]
     assert final["best"]["step"] == 102
-    from rlfd.experiments.evaluate import evaluate_run
-
     again = evaluate_run(run, episodes=20, checkpoint="102")
     assert again.return_mean == final["best"]["greedy"]["return_mean"]
     assert set(run.evaluations().query("phase == 'best'")["env_steps"]) == {102}
@@ -214,11 +240,19 @@ def test_the_budget_of_methods_that_do_not_interact(train, collect):
     assert result.updates > 0
     assert run.train()["updates"].is_monotonic_increasing
     assert len(run.train()) == 3  # one row for each epoch
+    assert run.train()["epochs"].tolist() == [1, 2, 3]
+    assert run.status()["epochs"] == 3
     assert len(run.episodes()) == 0
     assert run.evaluations().query("phase == 'final'")["env_steps"].unique() == [result.updates]
     status = run.status()
     assert status["demos"]["name"] == "CartPole/good-v0"
     assert status["demos"]["episodes"] == 3
+
+
+def test_methods_without_epochs_have_no_such_column(train):
+    run = train().run_dir
+    assert "epochs" not in run.train()
+    assert "epochs" not in run.status()
 
 
 def test_a_run_is_deterministic_and_seeds_matter(train):
