@@ -22,8 +22,8 @@ __all__ = [
     "Quiet",
     "Reward",
     "RunsDir",
-    "Start",
     "Verbose",
+    "complete_env",
     "examples",
     "given",
     "parse_checkpoint",
@@ -134,14 +134,6 @@ Env = Annotated[
         rich_help_panel="Environment",
         autocompletion=complete_env,
         show_default=False,
-    ),
-]
-Start = Annotated[
-    str,
-    typer.Option(
-        "--start",
-        help="Where episodes start: standard, demo, shifted.",
-        rich_help_panel="Environment",
     ),
 ]
 Reward = Annotated[

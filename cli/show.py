@@ -87,6 +87,7 @@ def _is_run(name: str, runs_dir: Path) -> bool:
 
 def _show_run(output: Output, run: RunDir) -> None:
     from rlfd.cli.list import last_evaluation
+    from rlfd.envs import is_playable
 
     config, status = run.config(), run.status()
     newest = last_evaluation(run)
@@ -108,7 +109,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "error": str(status.get("error") or ""),
         "algorithm": f"{config.algo}, preset {config.preset}",
         "environment": config.env.title,
-        "options": _pairs(config.env.options),
+        "options": _pairs(config.env.options) if is_playable(config.env.name) else "",
         "seed": str(config.seed),
         "env steps": f"{status.get('env_steps', 0):,}{budget}",
         "updates": f"{status.get('updates', 0):,}",

@@ -13,15 +13,13 @@ from rlfd.cli.console import Output, command_line, duration, number, share
 from rlfd.cli.options import (
     DataDir,
     Debug,
-    Env,
     EnvOptions,
     Json,
     NoProgress,
     Quiet,
-    Reward,
     RunsDir,
-    Start,
     Verbose,
+    complete_env,
     given,
     parse_count,
     parse_env_options,
@@ -41,9 +39,31 @@ _LEARN, _EVAL, _RUN, _SPEED = "Learning", "Evaluation and checkpoints", "Run", "
 
 def train(
     algo: Annotated[str, typer.Argument(help="Algorithm ('rlfd list algos').")],
-    env: Env,
-    start: Start = "standard",
-    reward: Reward = "dense",
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="Short name ('rlfd list envs') or any Gymnasium id. Left out: where --demos come "
+            "from.",
+            rich_help_panel="Environment",
+            autocompletion=complete_env,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Where episodes start: standard, demo, shifted.",
+            rich_help_panel="Environment",
+            show_default="standard, or that of --demos",
+        ),
+    ] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(
+            help="What is paid: dense, sparse, beyond, delay-K ('rlfd list envs').",
+            rich_help_panel="Environment",
+            show_default="dense, or that of --demos",
+        ),
+    ] = None,
     env_option: EnvOptions = None,
     demos: Annotated[
         str | None,
@@ -186,14 +206,29 @@ def train(
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if resume + overwrite + resume_if_exists > 1:
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
-    from rlfd.envs import EnvConfig
+    from rlfd.envs import EnvConfig, is_playable
     from rlfd.experiments.config import resolve
-    from rlfd.experiments.problem import variant_for
+    from rlfd.experiments.problem import env_of_demos, variant_for
 
-    env_config = EnvConfig(env, start, parse_env_options(env_option or []), reward)
+    options = parse_env_options(env_option or [])
+    if env is not None:
+        env_config = EnvConfig(env, start or "standard", options, reward or "dense")
+    elif demos is not None:
+        env_config, problem = env_of_demos(
+            demos, algo, start=start, reward=reward, options=options, data_dir=data_dir
+        )
+        if problem:
+            output.message(f"learning from the demonstrations alone, no evaluation: {problem}")
+        else:
+            output.message(f"environment of the demonstrations: {env_config.title}")
+    else:
+        raise RlfdError(
+            "--env is missing, see 'rlfd train --help'",
+            "give --env, or --demos to learn in the environment that they come from",
+        )
     variant = variant_for(algo, env_config)
     if variant != algo:
-        output.message(f"for the actions of '{env}', '{algo}' is '{variant}'")
+        output.message(f"for the actions of '{env_config.name}', '{algo}' is '{variant}'")
     resolved = resolve(
         variant,
         env_config,
@@ -244,10 +279,12 @@ def train(
         track=track,
     )
     _print_result(output, run)
-    output.next_commands(
-        command_line("rlfd", "evaluate", run.path),
-        command_line("rlfd", "plot", run.path.parent, "--out", "figure.png"),
-    )
+    following = []
+    if is_playable(env_config.name):
+        following.append(command_line("rlfd", "evaluate", run.path))
+    if resolved.config.final_episodes or resolved.config.eval_every:
+        following.append(command_line("rlfd", "plot", run.path.parent, "--out", "figure.png"))
+    output.next_commands(*(following or [command_line("rlfd", "show", run.path)]))
 
 
 def _confirm(run: RunDir) -> None:

@@ -14,7 +14,16 @@ from rlfd.demos.controllers import (
     policies,
 )
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.demos.library import find, list_all, load, read, recorded_env
+from rlfd.demos.library import (
+    absent_env,
+    describe,
+    find,
+    list_all,
+    load,
+    read,
+    recorded_env,
+    reference,
+)
 from rlfd.demos.mixing import TOLERANCE, mix
 from rlfd.demos.report import (
     DemoReport,
@@ -47,10 +56,12 @@ __all__ = [
     "Score",
     "Shaky",
     "StartOverlap",
+    "absent_env",
     "catalogue",
     "collect",
     "content_hash",
     "default_demonstrator",
+    "describe",
     "find",
     "find_shipped",
     "inspect",
@@ -64,5 +75,6 @@ __all__ = [
     "read",
     "read_policy_file",
     "recorded_env",
+    "reference",
     "shifted_start_overlap",
 ]

@@ -23,9 +23,21 @@ from rlfd.demos.storage import (
     scan,
 )
 from rlfd.envs import EnvConfig, Option, check, make, names, spec
+from rlfd.envs.absent import PREFIX, spaces_as_options
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["difference", "find", "list_all", "load", "read", "recorded_env", "space_difference"]
+__all__ = [
+    "absent_env",
+    "describe",
+    "difference",
+    "find",
+    "list_all",
+    "load",
+    "read",
+    "recorded_env",
+    "reference",
+    "space_difference",
+]
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -121,6 +133,25 @@ def read(name_or_path: str | Path, *, data_dir: Path) -> Demonstrations:
     return read_demonstrations(_locate(str(name_or_path), Path(data_dir), None))
 
 
+def describe(name_or_path: str | Path, *, data_dir: Path) -> DemoInfo:
+    """Return what a dataset says about itself, without reading its arrays.
+
+    Raises:
+        RlfdError: If it is unknown or damaged.
+    """
+    return read_info(_locate(str(name_or_path), Path(data_dir), None))
+
+
+def reference(info: DemoInfo, data_dir: Path) -> str:
+    """Return how a run names a dataset: by its id, or by its folder if that lies elsewhere."""
+    try:
+        found = _locate(info.id, Path(data_dir), None)
+    except RlfdError:
+        return str(info.path.resolve())
+    same = found.resolve() in (info.path.resolve(), info.path.resolve().parent)
+    return info.id if same else str(info.path.resolve())
+
+
 def _locate(text: str, data_dir: Path, env: EnvConfig | None, same_reward: bool = False) -> Path:
     """Return the folder that `text` means; a name that suits `env` is meant before others."""
     if is_dataset(Path(text)):
@@ -159,6 +190,8 @@ def _minari_root() -> Path:
 
 def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, Any, Any] | None:
     """Return the first field that differs as (field, demonstrations' value, run's value)."""
+    if env.name == PREFIX + info.id:
+        return None
     known = spec(env.name)
     if info.gym_id is not None and info.gym_id != known.gym_id:
         return "environment", info.env.name if info.env else info.gym_id, env.name
@@ -264,6 +297,11 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
         f"{field} is {theirs}, not {ours}",
         "name their environment with --env",
     )
+
+
+def absent_env(info: DemoInfo) -> EnvConfig:
+    """Return an environment for learning from a dataset whose own cannot be made here."""
+    return EnvConfig(PREFIX + info.id, options=spaces_as_options(*read_spaces(info.path)))
 
 
 def _refuse_overlap(demos: Demonstrations) -> None:

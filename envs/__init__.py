@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from rlfd.envs.absent import is_playable
 from rlfd.envs.play import PlayedEpisode, play_episodes
-from rlfd.envs.registry import EnvConfig, EnvSpec, Option, Reference, check, make, names, spec
+from rlfd.envs.registry import (
+    EnvConfig,
+    EnvSpec,
+    Option,
+    Reference,
+    check,
+    elsewhere,
+    make,
+    names,
+    spec,
+)
 from rlfd.envs.world import EpisodeRecord, Transitions, World
 
 __all__ = [
@@ -16,6 +27,8 @@ __all__ = [
     "Transitions",
     "World",
     "check",
+    "elsewhere",
+    "is_playable",
     "make",
     "names",
     "play_episodes",

@@ -25,6 +25,7 @@ import gymnasium
 from gymnasium import spaces
 
 from rlfd.envs import headless, lean
+from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.rewards import (
     Balanced,
     Beyond,
@@ -37,7 +38,18 @@ from rlfd.envs.rewards import (
 )
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["EnvConfig", "EnvSpec", "Json", "Option", "Reference", "check", "make", "names", "spec"]
+__all__ = [
+    "EnvConfig",
+    "EnvSpec",
+    "Json",
+    "Option",
+    "Reference",
+    "check",
+    "elsewhere",
+    "make",
+    "names",
+    "spec",
+]
 
 Json: TypeAlias = Any  # what json.dumps accepts
 Environment: TypeAlias = gymnasium.Env[Any, Any]
@@ -219,6 +231,8 @@ def spec(name: str) -> EnvSpec:
     """
     if name in SPECS:
         return SPECS[name]
+    if not is_playable(name):
+        return EnvSpec(name=name, gym_id=name, description="known from demonstrations alone")
     if name not in gymnasium.registry:
         _import_namespace(name)
     if name not in gymnasium.registry:
@@ -286,6 +300,18 @@ def _check_reward(reward: str, known: EnvSpec) -> None:
         raise RlfdError("reward 'delay-1' is the dense one, expected a delay of at least 2 steps")
 
 
+def elsewhere(env: EnvConfig, start: str | None, reward: str | None) -> EnvConfig:
+    """Return `env` with another start or reward; options that only the old one has are left out."""
+    rules = spec(env.name).option_rules
+    other = dataclasses.replace(env, start=start or env.start, reward=reward or env.reward)
+    options = {
+        name: value
+        for name, value in env.options.items()
+        if name not in rules or rules[name].belongs_to(other)
+    }
+    return check(dataclasses.replace(other, options=options))
+
+
 def _in_range(what: str, value: Json, rule: Option) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RlfdError(f"{what} must be a number, not {value!r}")
@@ -312,6 +338,8 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         RlfdError: If the config is wrong, a package is missing, or the spaces do not suit.
     """
     config = check(config)
+    if not is_playable(config.name):
+        return Absent(config.name, config.options)
     known = spec(config.name)
     kwargs = dict(known.kwargs)
     if config.name not in SPECS:

@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rlfd import algorithms
 from rlfd.algorithms.base import AlgorithmConfig
 from rlfd.algorithms.presets import environment_defaults, preset_layers
-from rlfd.envs import EnvConfig, check
+from rlfd.envs import EnvConfig, check, is_playable
 from rlfd.errors import RlfdError, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -196,9 +196,24 @@ def resolve(
         typed["device"] = "cpu"
     if not cls.needs.interaction:
         typed = OFFLINE | typed
+    if not is_playable(env.name):
+        _no_evaluation(typed, provenance)
     config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
     _check_run(config, cls.needs.interaction)
     return Resolved(config, provenance)
+
+
+def _no_evaluation(run: dict[str, Any], provenance: dict[str, str]) -> None:
+    """Switch evaluations off; refuse those that were asked for."""
+    for name in ("eval_every", "final_episodes"):
+        given = provenance[name] == "command line" or provenance[name].startswith("file ")
+        if given and run[name]:
+            raise RlfdError(
+                f"'{name}' is {run[name]}, but the environment of the demonstrations cannot be "
+                "made here, so nothing can be evaluated",
+                "leave it out, or install the simulator",
+            )
+        run[name], provenance[name] = 0, "environment"
 
 
 def _check_run(config: RunConfig, interaction: bool) -> None:

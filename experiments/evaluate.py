@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
 from rlfd.demos import PolicyFile
-from rlfd.envs import EnvConfig, PlayedEpisode, check, play_episodes, spec
+from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere, play_episodes
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
@@ -261,7 +261,7 @@ def evaluate_policy(
     """Play a trained policy and summarise it; the arguments are those of `evaluate_run`."""
     reporter = reporter or NullReporter()
     config, step, mode = policy.config, policy.checkpoint, policy.mode
-    env = _elsewhere(config.env, start, reward)
+    env = elsewhere(config.env, start, reward)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
     played = []
     for episode in play_policy(
@@ -293,18 +293,6 @@ def evaluate_policy(
         videos=videos,
         **summarise(played),
     )
-
-
-def _elsewhere(env: EnvConfig, start: str | None, reward: str | None) -> EnvConfig:
-    """Return `env` with another start or reward; options that only the old one has are left out."""
-    rules = spec(env.name).option_rules
-    other = replace(env, start=start or env.start, reward=reward or env.reward)
-    options = {
-        name: value
-        for name, value in env.options.items()
-        if name not in rules or rules[name].belongs_to(other)
-    }
-    return check(replace(other, options=options))
 
 
 def check_policy(algorithm: Algorithm, policy: str | None) -> PolicyMode:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -11,10 +13,10 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from rlfd import algorithms
+from rlfd import algorithms, demos
 from rlfd.algorithms.base import ActionSpec, Algorithm, DemoTensors, Needs, Problem
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, make
+from rlfd.envs import EnvConfig, check, elsewhere, make
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
 from rlfd.seeding import derive
@@ -24,6 +26,7 @@ __all__ = [
     "build_for_acting",
     "check_support",
     "demo_tensors",
+    "env_of_demos",
     "space_differences",
     "variant_for",
 ]
@@ -40,6 +43,44 @@ def variant_for(algo: str, env: EnvConfig) -> str:
         return algo
     _, action = _env_spaces(env)
     return cls.variants.get(action.kind, algo)
+
+
+def env_of_demos(
+    text: str,
+    algo: str,
+    *,
+    start: str | None = None,
+    reward: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    data_dir: Path,
+) -> tuple[EnvConfig, str]:
+    """Return the environment that demonstrations come from.
+
+    Args:
+        text: Name, id or folder of the demonstrations.
+        algo: What is to learn from them.
+        start: Start instead of theirs.
+        reward: Reward instead of theirs.
+        options: Options that differ from theirs.
+        data_dir: Where demonstrations are.
+
+    Returns:
+        The environment, and why it cannot be made here; a method that does not interact learns
+        without it then, and nothing is evaluated. Empty where it can.
+
+    Raises:
+        RlfdError: If there are no such demonstrations, or the method must interact with an
+            environment that cannot be made.
+    """
+    info = demos.describe(text, data_dir=data_dir)
+    try:
+        recorded = demos.recorded_env(info)
+    except RlfdError as error:
+        if algorithms.get(algo).needs.interaction:
+            raise
+        return demos.absent_env(info), error.message
+    env = elsewhere(recorded, start, reward)
+    return check(dataclasses.replace(env, options={**env.options, **(options or {})})), ""
 
 
 def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
@@ -100,9 +141,9 @@ def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
     return ActionSpec("continuous", (len(low),), low, high)
 
 
-def demo_tensors(demos: Demonstrations, needs: Needs) -> DemoTensors:
+def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
     """Return demonstrations as one algorithm may see them, without what it did not declare."""
-    episodes = demos.episodes
+    episodes = demonstrations.episodes
 
     def join(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype)
@@ -111,7 +152,7 @@ def demo_tensors(demos: Demonstrations, needs: Needs) -> DemoTensors:
         rows = [np.arange(episode.length) == episode.length - 1 for episode in episodes]
         return join([row & flag for row, flag in zip(rows, flags, strict=True)], torch.bool)
 
-    whole = not isinstance(demos.action_space, spaces.Box)
+    whole = not isinstance(demonstrations.action_space, spaces.Box)
     fields: dict[str, torch.Tensor] = {}
     if "next_observations" in needs.demo_fields:
         fields["next_observations"] = join([e.observations[1:] for e in episodes], torch.float32)
@@ -129,10 +170,12 @@ def demo_tensors(demos: Demonstrations, needs: Needs) -> DemoTensors:
     )
 
 
-def build_algorithm(config: RunConfig, demos: Demonstrations | None) -> Algorithm:
+def build_algorithm(config: RunConfig, demonstrations: Demonstrations | None) -> Algorithm:
     """Build a run's algorithm."""
+    if demonstrations is None:
+        return _build(config, None)
     needs = algorithms.get(config.algo).needs
-    return _build(config, demo_tensors(demos, needs) if demos is not None else None)
+    return _build(config, demo_tensors(demonstrations, needs))
 
 
 def build_for_acting(config: RunConfig) -> Algorithm:
@@ -156,12 +199,12 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     return _build(config, placeholder)
 
 
-def _build(config: RunConfig, demos: DemoTensors | None) -> Algorithm:
+def _build(config: RunConfig, demonstrations: DemoTensors | None) -> Algorithm:
     shape, action = check_support(config.algo, config.env)
     problem = Problem(
         observation_shape=shape,
         action=action,
-        demonstrations=demos,
+        demonstrations=demonstrations,
         env_steps=config.steps,
         num_envs=config.num_envs,
         seed=derive(config.seed, "algorithm"),

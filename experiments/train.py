@@ -15,7 +15,7 @@ import torch
 
 from rlfd import demos
 from rlfd.algorithms.base import Algorithm
-from rlfd.envs import EnvConfig, World, check
+from rlfd.envs import EnvConfig, World, check, is_playable
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
@@ -68,7 +68,9 @@ def train(
         check_demos_unchanged(run, demonstrations)
     else:
         demonstrations = prepare_demos(resolved.config, data_dir, reporter)
-        name = demonstrations.info.id if demonstrations is not None else None
+        name = None
+        if demonstrations is not None:
+            name = demos.reference(demonstrations.info, data_dir)
         config = dataclasses.replace(resolved.config, demos=name)
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
@@ -165,7 +167,9 @@ def _check_same(
     for name in sorted(explicit):
         if name == "demos" and None not in (given[name], stored[name]):
             named = demos.load(given[name], env=config.env, data_dir=data_dir)
-            given[name] = named.info.id  # there are several ways to spell it
+            given[name] = demos.reference(
+                named.info, data_dir
+            )  # there are several ways to spell it
         if name == "init" and same_init(given[name], stored[name], runs_dir):
             continue
         if given[name] != stored[name]:
@@ -178,13 +182,15 @@ def _check_same(
 
 def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
     env = config.env
-    words = ["rlfd", "train", config.algo, "--env", env.name]
+    words = ["rlfd", "train", config.algo]
+    playable = is_playable(env.name)
+    words += ["--env", env.name] if playable else ["--demos", str(config.demos)]
     if env.start != "standard":
         words += ["--start", env.start]
     if env.reward != "dense":
         words += ["--reward", env.reward]
     usual = check(EnvConfig(env.name, env.start, reward=env.reward)).options
-    for name, value in env.options.items():
+    for name, value in env.options.items() if playable else ():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
     if config.seed:

@@ -182,7 +182,7 @@ def test_settings_of_wrong_type_or_range(setting, expected):
         ("log_every", 0, "at least 1"),
         ("eval_every", -5, "at least 0"),
         ("eval_episodes", 0, "at least 1"),
-        ("final_episodes", 0, "at least 1"),
+        ("final_episodes", -1, "at least 0"),
         ("checkpoint_every", 0, "at least 1"),
         ("demos", 3, "text"),
         ("compile", "maybe", "one of auto, on, off"),

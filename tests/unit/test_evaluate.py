@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlfd import algorithms
-from rlfd.envs import EnvConfig, PlayedEpisode
+from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, evaluate
 from rlfd.experiments.config import resolve
@@ -178,10 +178,10 @@ def test_an_evaluation_writes_nothing(trained):
 
 def test_another_start_leaves_out_the_options_of_the_old_one():
     env = EnvConfig("LunarLander", "demo", {"push_scale": 0.5})
-    assert evaluate._elsewhere(env, "demo", None).options == {"push_scale": 0.5}
-    assert evaluate._elsewhere(env, "shifted", None) == EnvConfig("LunarLander", "shifted")
+    assert elsewhere(env, "demo", None).options == {"push_scale": 0.5}
+    assert elsewhere(env, "shifted", None) == EnvConfig("LunarLander", "shifted")
     sparse = EnvConfig("Hopper", "standard", {"unit": 2.0}, "sparse")
-    assert evaluate._elsewhere(sparse, None, "dense") == EnvConfig("Hopper")
+    assert elsewhere(sparse, None, "dense") == EnvConfig("Hopper")
 
 
 # Seeds and the run's own evaluations
