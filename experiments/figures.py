@@ -7,15 +7,11 @@ is used through its objects, so that no window system and no global state is inv
 from __future__ import annotations
 
 import math
-import os
-import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,6 +25,22 @@ from rlfd import envs
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import statistics
+from rlfd.experiments.drawing import (
+    COLUMN,
+    FIGURE_SUFFIXES,
+    MARGIN,
+    REFERENCE_DASHES,
+    Y_LABELS,
+    FigureFiles,
+    ReferenceLine,
+    assign_styles,
+    check_suffix,
+    maths,
+    save,
+    short_number,
+    style_context,
+)
+from rlfd.experiments.drawing import references as default_references
 from rlfd.experiments.results import (
     METRIC_COLUMNS,
     Metric,
@@ -39,92 +51,12 @@ from rlfd.experiments.results import (
     load_results,
 )
 from rlfd.experiments.run_dir import RunDir
-from rlfd.files import new_temporary, write_text
 
 __all__ = ["FIGURE_SUFFIXES", "X_AXES", "FigureFiles", "ReferenceLine", "plot_learning_curves"]
 
 Array = NDArray[np.float64]
 XAxis = Literal["env-steps", "frames", "wall-time"]
 X_AXES: tuple[XAxis, ...] = ("env-steps", "frames", "wall-time")
-FIGURE_SUFFIXES = (".png", ".svg", ".pdf")
-
-# Okabe and Ito's colours, told apart with every kind of colour blindness. One per algorithm, the
-# same in every figure, each with its own dashes for print without colour.
-_BLUE, _VERMILLION, _ORANGE, _GREEN, _PURPLE, _SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-)
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1)))
-_STYLES: dict[str, tuple[str, Any]] = {
-    "sqil": (_BLUE, _DASHES[0]),
-    "sqil-t": (_VERMILLION, _DASHES[1]),
-    "bc": (_ORANGE, _DASHES[2]),
-    "gail": (_GREEN, _DASHES[3]),
-    "dqn": (_PURPLE, _DASHES[0]),
-    "soft-q": (_SKY, _DASHES[1]),
-    "sqil-sac": (_BLUE, _DASHES[1]),
-    "mcpo": (_VERMILLION, _DASHES[0]),
-    "trpo": (_PURPLE, _DASHES[1]),
-    "pofd": (_GREEN, _DASHES[1]),
-    "gmmil": (_SKY, _DASHES[2]),
-    "ppo": (_PURPLE, _DASHES[2]),
-    "sac": (_PURPLE, _DASHES[3]),
-    "td3": (_SKY, _DASHES[3]),
-}
-# Further variants (--exp-name) of one algorithm in one figure: from Tol's "muted", so that a
-# colour above never stands for anything but its algorithm.
-_VARIANTS: tuple[tuple[str, Any], ...] = (
-    ("#882255", _DASHES[1]),
-    ("#44AA99", _DASHES[2]),
-    ("#999933", _DASHES[3]),
-    ("#332288", (0, (8, 2))),
-    ("#CC6677", (0, (3, 1, 1, 1, 1, 1))),
-    ("#117733", (0, (1, 1))),
-)
-_REFERENCE_DASHES = ((0, (1, 1.6)), (0, (4, 2, 1, 2)))
-_RC: Any = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
-    "legend.title_fontsize": 7,
-    "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "pdf.fonttype": 42,  # TrueType: publishers refuse type 3
-    "svg.fonttype": "none",
-    "svg.hashsalt": "rlfd",
-}
-_Y_LABELS: dict[Metric, str] = {
-    "return": "episode return",
-    "dense-return": "dense episode return",
-    "success": "success rate",
-}
-_COLUMN = 3.3  # inches: one column of a two-column paper
-_MARGIN = 0.03
-
-
-@dataclass(frozen=True)
-class ReferenceLine:
-    """A horizontal line to compare with."""
-
-    label: str
-    value: float
-
-
-@dataclass(frozen=True)
-class FigureFiles:
-    """A figure, the numbers it was drawn from, and what a reader of it must know."""
-
-    figure: Path
-    data: Path
-    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -176,12 +108,7 @@ def plot_learning_curves(
     Raises:
         RlfdError: For a format or axis that is not known, or if nothing has been evaluated yet.
     """
-    if out.suffix.lower() not in FIGURE_SUFFIXES:
-        raise RlfdError(
-            f"cannot write a figure as '{out.name}', known formats are "
-            f"{', '.join(FIGURE_SUFFIXES)}",
-            "end the file name with one of them",
-        )
+    check_suffix(out)
     if x not in X_AXES:
         raise unknown_name("horizontal axis", x, X_AXES)
     results = load_results(runs)
@@ -192,20 +119,16 @@ def plot_learning_curves(
     lines = {
         panel: references.get(panel, ())
         if references is not None
-        else _references([result for result in results if result.env.label == panel], metric)
+        else default_references([result for result in results if result.env.label == panel], metric)
         for panel in panels
     }
     names = _legend_names(curves, labels or {})
     caption = _caption(curves, use_iqm)
     data = _data(curves, names, lines, x, metric, use_iqm)
-    with matplotlib.rc_context(_RC):
+    with style_context():
         figure = _draw(curves, panels, lines, names, caption, x, metric)
-        data_path = out.with_suffix(".csv")
-        header = [f"# command: {command}"] if command else []
-        header += [f"# {caption}; no smoothing", *(f"# {note}" for note in notes)]
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_text(data_path, "\n".join(header) + "\n" + data.to_csv(index=False))
-        _save(figure, out)
+        header = [f"command: {command}"] if command else []
+        data_path = save(figure, out, data, [*header, f"{caption}; no smoothing", *notes])
     return FigureFiles(out, data_path, tuple(notes))
 
 
@@ -339,27 +262,6 @@ def _on_common_grid(
     return grid, np.stack([np.interp(grid, x, y) for x, y in zip(xs, ys, strict=True)])
 
 
-def _references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLine]:
-    """Return the means of the demonstrations used, and of the random policy where it is known."""
-    key = "success_rate" if metric == "success" else "return_mean"
-    found: dict[str, float] = {}
-    for result in results:
-        demos = result.status.get("demos") or {}
-        reward = result.env.reward if metric == "return" else "dense"
-        paid_alike = demos.get("reward", "dense") == reward
-        if demos.get(key) is not None and (paid_alike or metric == "success"):
-            found[str(demos["name"]).split("/")[-1]] = float(demos[key])
-    several = len(set(found.values())) > 1
-    lines = {f"demonstrations ({n})" if several else "demonstrations": v for n, v in found.items()}
-    env = results[0].env
-    known = envs.spec(env.name).references.get(env.start)
-    if known is not None and (env.reward == "dense" or metric != "return"):
-        value = known.random_success if metric == "success" else known.random_return
-        if value is not None:
-            lines["random policy"] = value
-    return [ReferenceLine(label, value) for label, value in lines.items()]
-
-
 def _legend_names(
     curves: Sequence[_Curve], labels: Mapping[tuple[str, str], str]
 ) -> dict[tuple[str, str, str], str]:
@@ -456,8 +358,8 @@ def _draw(
 ) -> Figure:
     columns = min(len(panels), 3)
     rows = math.ceil(len(panels) / columns)
-    width = _COLUMN if columns == 1 else 7.0
-    styles = _assign_styles(curves)
+    width = COLUMN if columns == 1 else 7.0
+    styles = assign_styles(curve.variant for curve in curves)
     reference_names = list(dict.fromkeys(r.label for panel in panels for r in lines[panel]))
     entries = len(names) + len(reference_names)
     legend_rows = math.ceil(entries / (2 if columns == 1 else 4))
@@ -478,7 +380,7 @@ def _draw(
         own = [curve for curve in curves if curve.env.label == panel]
         _draw_panel(axis, own, styles, names, scale, handles)
         for line in lines[panel]:
-            dashes = _REFERENCE_DASHES[reference_names.index(line.label) % 2]
+            dashes = REFERENCE_DASHES[reference_names.index(line.label) % 2]
             shade = "0.25" if reference_names.index(line.label) == 0 else "0.55"
             drawn = axis.axhline(line.value, color=shade, linestyle=dashes, linewidth=1.0, zorder=1)
             handles.setdefault(line.label, drawn)
@@ -486,15 +388,15 @@ def _draw(
         if index + columns >= len(panels):
             axis.set_xlabel(x_label)
         if index % columns == 0:
-            axis.set_ylabel(_Y_LABELS[metric])
+            axis.set_ylabel(Y_LABELS[metric])
     for axis in axes.flat:
         axis.margins(y=0.05)
         if metric == "success":
-            axis.set_ylim(-_MARGIN, 1 + _MARGIN)
+            axis.set_ylim(-MARGIN, 1 + MARGIN)
     ordered = [name for name in [*names.values(), *reference_names] if name in handles]
     figure.legend(
         [handles[name] for name in ordered],
-        [_math(name) for name in ordered],
+        [maths(name) for name in ordered],
         loc="outside lower center",
         ncols=legend_columns,
         title=caption,
@@ -545,38 +447,12 @@ def _draw_panel(
     axis.set_xlim(0, end)
     if ends:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
-        axis.xaxis.set_major_formatter(FuncFormatter(_short_number))
+        axis.xaxis.set_major_formatter(FuncFormatter(short_number))
     else:
         axis.set_xticks([])
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="0.9", linewidth=0.5)
     axis.set_axisbelow(True)
-
-
-def _assign_styles(curves: Sequence[_Curve]) -> dict[tuple[str, str], tuple[str, Any]]:
-    """Return colour and dashes by variant; an algorithm's first variant has the algorithm's own."""
-    styles: dict[tuple[str, str], tuple[str, Any]] = {}
-    seen: set[str] = set()
-    further = 0
-    for curve in curves:
-        if curve.variant in styles:
-            continue
-        if curve.algo in seen:
-            styles[curve.variant] = _VARIANTS[further % len(_VARIANTS)]
-            further += 1
-        else:
-            styles[curve.variant] = _algorithm_style(curve.algo)
-            seen.add(curve.algo)
-    return styles
-
-
-def _algorithm_style(algo: str) -> tuple[str, Any]:
-    """Return an algorithm's own colour and dashes, from its name alone."""
-    if algo in _STYLES:
-        return _STYLES[algo]
-    number = zlib.crc32(algo.encode())
-    colours = (_BLUE, _VERMILLION, _ORANGE, _GREEN, _PURPLE, _SKY)
-    return colours[number % len(colours)], _DASHES[number // 8 % len(_DASHES)]
 
 
 def _x_scale(curves: Sequence[_Curve], x: XAxis) -> tuple[float, str]:
@@ -592,32 +468,3 @@ def _x_scale(curves: Sequence[_Curve], x: XAxis) -> tuple[float, str]:
         if max(ends) >= 3 * seconds:
             return seconds, f"wall-clock time ({unit})"
     return 1.0, "wall-clock time (s)"
-
-
-def _short_number(value: float, _position: int) -> str:
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{suffix}"
-    return f"{value:g}"
-
-
-def _math(label: str) -> str:
-    """Return a label as matplotlib takes it: λ_samp with a real subscript, no accidental maths."""
-    escaped = label.replace("$", r"\$")
-    return re.sub(r"([α-ω])_(\w+)", r"\1$_{\\mathrm{\2}}$", escaped)
-
-
-def _save(figure: Figure, out: Path) -> None:
-    """Write the figure in one step, the same bytes for the same data."""
-    kind = out.suffix.lower()[1:]
-    metadata = {
-        "png": {"Software": None},
-        "svg": {"Date": None},
-        "pdf": {"CreationDate": None},
-    }[kind]
-    temporary = new_temporary(out)
-    try:
-        figure.savefig(temporary, format=kind, dpi=300, metadata=metadata)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)

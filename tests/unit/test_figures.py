@@ -7,7 +7,7 @@ import pytest
 from rlfd import envs
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
-from rlfd.experiments import figures, statistics
+from rlfd.experiments import drawing, figures, statistics
 from rlfd.experiments.figures import ReferenceLine, plot_learning_curves
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
@@ -227,7 +227,7 @@ def test_an_algorithm_keeps_its_colour(make_run, tmp_path):
     def styles(*runs):
         results = figures.load_results(runs)
         curves = figures._curves(results, "env-steps", "success", False, None, [])
-        return figures._assign_styles(curves)
+        return drawing.assign_styles(curve.variant for curve in curves)
 
     sqil, sqil_t, dqn = make_run(), make_run(algo="sqil-t"), make_run(algo="dqn")
     alone = styles(sqil)["default", "sqil"]
@@ -237,7 +237,7 @@ def test_an_algorithm_keeps_its_colour(make_run, tmp_path):
     assert len({str(style) for style in together.values()}) == 3
     variants = styles(sqil, *(make_run(exp_name=name) for name in "abcdef"))
     assert variants["default", "sqil"] == alone
-    own = {colour for colour, _ in figures._STYLES.values()}
+    own = {colour for colour, _ in drawing._STYLES.values()}
     others = [style for key, style in variants.items() if key != ("default", "sqil")]
     assert len({colour for colour, _ in others}) == 6
     assert not {colour for colour, _ in others} & own
