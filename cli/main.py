@@ -113,6 +113,7 @@ app.command(
         "rlfd plot runs --out figure.png",
         "rlfd plot runs/default/sqil runs/default/bc --out figure.pdf",
         "rlfd plot runs --table --iqm",
+        "rlfd plot runs --x quality --out quality.png",
     ),
 )(plot)
 app.command(

@@ -1,15 +1,21 @@
-"""`rlfd plot`: learning curves with intervals over seeds, or the table behind them."""
+"""`rlfd plot`: figures with intervals over seeds, or the table behind them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rlfd.cli.console import Output, command_line
 from rlfd.cli.options import Debug, Json, Quiet, RunsDir, Verbose
+from rlfd.errors import RlfdError
+
+if TYPE_CHECKING:
+    from rlfd.experiments.drawing import FigureFiles
+    from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["plot"]
 
@@ -29,14 +35,20 @@ def plot(
         ),
     ] = None,
     x: Annotated[
-        Literal["env-steps", "frames", "wall-time"],
-        typer.Option("--x", help="Horizontal axis.", rich_help_panel=_FIGURE),
+        Literal["env-steps", "frames", "wall-time", "quality", "num-demos"],
+        typer.Option(
+            "--x",
+            help="Horizontal axis. quality, num-demos: final performance against the mean return "
+            "or the number of the demonstrations.",
+            rich_help_panel=_FIGURE,
+        ),
     ] = "env-steps",
     metric: Annotated[
         Literal["return", "dense-return", "success"] | None,
         typer.Option(
-            help="Vertical axis. Left out: success where there is a success test. dense-return: "
-            "with the environment's own reward, whatever was learned from.",
+            help="Vertical axis. Left out: success where there is a success test, return with "
+            "quality and num-demos. dense-return: with the environment's own reward, whatever was "
+            "learned from.",
             rich_help_panel=_FIGURE,
         ),
     ] = None,
@@ -69,6 +81,8 @@ def plot(
 ) -> None:
     """Draw learning curves: one line per algorithm, 95 % bootstrap intervals over seeds.
 
+    Or, with --x quality and --x num-demos, what is made of better and of more demonstrations.
+
     With --table, print the results at the end of training, as numbers over seeds; with --table and
     --out, do both.
     """
@@ -86,17 +100,7 @@ def plot(
             shown = display_table(numbers)
             output.table([str(name) for name in shown.columns], shown.to_numpy().tolist())
     if out is not None or not table:
-        from rlfd.experiments.figures import plot_learning_curves
-
-        files = plot_learning_curves(
-            found,
-            out or Path("figure.png"),
-            x=x,
-            metric=metric,
-            use_iqm=iqm,
-            policy=policy,
-            command=command_line("rlfd", *sys.argv[1:]),
-        )
+        files = _draw(found, out or Path("figure.png"), x, metric, iqm, policy)
         for note in files.notes:
             output.reporter.warning(note)
         result |= {"figure": str(files.figure), "data": str(files.data), "notes": list(files.notes)}
@@ -104,3 +108,21 @@ def plot(
             output.fields({"figure": str(files.figure), "data": str(files.data)})
     if json:
         output.result(result)
+
+
+def _draw(
+    runs: Sequence[RunDir], out: Path, x: Any, metric: Any, iqm: bool, policy: Any
+) -> FigureFiles:
+    from rlfd.experiments.figures import plot_learning_curves
+    from rlfd.experiments.quality_figure import DEMO_AXES, plot_demonstrations
+
+    command = command_line("rlfd", *sys.argv[1:])
+    common = {"x": x, "metric": metric, "use_iqm": iqm, "policy": policy, "command": command}
+    if x not in DEMO_AXES:
+        return plot_learning_curves(runs, out, **common)
+    if policy == "both":
+        raise RlfdError(
+            f"--policy both belongs to learning curves, not to --x {x}",
+            "draw one figure with --policy sampled and one with --policy greedy",
+        )
+    return plot_demonstrations(runs, out, **common)

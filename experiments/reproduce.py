@@ -20,12 +20,14 @@ from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
 from rlfd.experiments.initial_policy import same_init
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
+from rlfd.experiments.quality_figure import plot_demonstrations
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.results import Metric, RunResult, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import (
     DEMONSTRATIONS,
     DemoPlan,
+    FigurePlan,
     Row,
     Section,
     Suite,
@@ -38,6 +40,7 @@ from rlfd.experiments.suite import (
     rows_of,
     run_folder,
     sections_of,
+    uses_demos,
 )
 from rlfd.files import write_json, write_text
 from rlfd.seeding import derive_many
@@ -458,21 +461,21 @@ def _figures(
     table: pd.DataFrame,
     command: str,
 ) -> list[figures.FigureFiles]:
-    """Draw the suite's figures, for each set of demonstrations one, from the rows with runs."""
+    """Draw the suite's figures from the rows with runs.
+
+    Learning curves are drawn for each set of demonstrations, the others over all of them.
+    """
     suite = measuring.suite
     drawn = []
     for entry in suite.figures:
         rows = [suite.row(label) for label in entry.rows]
         panels = [section for section in sections if section.group.name == entry.group]
+        if entry.x:
+            drawn += _over_demonstrations(measuring, entry, panels, folder, command)
+            continue
         for name in dict.fromkeys(section.demos_name for section in panels):
             own = [section for section in panels if section.demos_name == name]
-            runs = [
-                run
-                for section in own
-                for row in rows
-                if row in rows_of(suite, section)
-                for run in measuring.finished(section, row)
-            ]
+            runs = _shown_runs(measuring, own, rows)
             if not runs:
                 continue
             stem = f"{entry.name}-{name}" if len(suite.demos) > 1 else entry.name
@@ -489,6 +492,46 @@ def _figures(
                 )
             )
     return drawn
+
+
+def _shown_runs(
+    measuring: _Measuring, sections: Sequence[Section], rows: Sequence[Row]
+) -> list[RunDir]:
+    return [
+        run
+        for section in sections
+        for row in rows
+        if row in rows_of(measuring.suite, section)
+        for run in measuring.finished(section, row)
+    ]
+
+
+def _over_demonstrations(
+    measuring: _Measuring,
+    entry: FigurePlan,
+    sections: Sequence[Section],
+    folder: Path,
+    command: str,
+) -> list[figures.FigureFiles]:
+    """Draw final performance against quality or number of the demonstrations of all sections."""
+    suite = measuring.suite
+    rows = [row for row in map(suite.row, entry.rows) if row.algo and uses_demos(suite, row)]
+    runs = _shown_runs(measuring, sections, rows)
+    if not runs:
+        return []
+    labels = {
+        (exp_name(suite, row, section.demos), row.algo): row.label
+        for section in sections
+        for row in rows
+    }
+    files = plot_demonstrations(
+        runs,
+        folder / f"{entry.name}.png",
+        x="quality" if entry.x == "quality" else "num-demos",
+        command=command,
+        labels=labels,
+    )
+    return [files]
 
 
 def _reference_lines(

@@ -56,6 +56,9 @@ __all__ = [
 DEMONSTRATIONS = "demonstrations"
 """The `policy` of a row that shows the demonstrations that the runs of the same seed learn from."""
 
+FIGURE_AXES = ("quality", "num-demos")
+"""The `x` of figures that are no learning curves."""
+
 RUN_SETTINGS = ("num_envs", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every")
 OFFLINE_SETTINGS = ("eval_episodes", "final_episodes")  # those that are no matter of the budget
 
@@ -169,11 +172,20 @@ class Group:
 
 @dataclass(frozen=True)
 class FigurePlan:
-    """A learning-curve figure: which rows it shows, if its group is worked off."""
+    """A figure: which rows it shows, if its group is worked off.
+
+    Attributes:
+        name: Of its file.
+        group: Whose tasks and demonstrations it shows.
+        rows: Labels of its lines.
+        x: ``quality`` or ``num-demos``: final performance over all sets of demonstrations; learning
+            curves if empty.
+    """
 
     name: str
     group: str
     rows: Sequence[str]
+    x: str = ""
 
 
 @dataclass(frozen=True)
@@ -191,7 +203,7 @@ class Suite:
         groups: Its parts; the first one is made where none is asked for.
         rows: Rows of the tables, in their order.
         demos: Sets of demonstrations.
-        figures: Learning curves.
+        figures: Its figures.
         run: Further settings of every run (`RUN_SETTINGS`).
     """
 
@@ -289,6 +301,7 @@ def parse_suite(name: str, text: str) -> Suite:
     for figure in suite.figures:
         _all_known(f"figure '{figure.name}'", [figure.group], groups)
         _all_known(f"figure '{figure.name}'", figure.rows, labels)
+        _all_known(f"figure '{figure.name}'", [figure.x] if figure.x else [], FIGURE_AXES)
     for entries in (groups, tasks, sets, labels):
         if len(set(entries)) < len(entries):
             raise ValueError(f"suite '{name}' has one name twice in {entries}")

@@ -76,6 +76,7 @@ SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
         (("show", "dqn/CartPole/sead0"), ("'dqn/CartPole/sead0'", "seed0")),
         (("plot", "rns"), ("run 'rns'", "list runs")),
         (("plot", "runs", "--metric", "success"), ("no success test", "return")),
+        (("plot", "runs", "--x", "quality"), ("learned from demonstrations",)),
         (("plot", "runs", "--out", "figure.gif"), ("figure.gif", ".png")),
         (("reproduce", "sqil-lunarlandr"), ("'sqil-lunarlandr'", "'sqil-lunarlander'")),
         (("reproduce", "sqil-lunarlander", "--seeds", "a-b"), ("'a-b'", "0-4")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
 import pytest
 
 from rlfd import demos as library
@@ -79,6 +80,27 @@ def test_a_mixture_is_learned_from(data):
     status = run_inside("show", outcome.json["run"], "--json").json["status"]
     assert status["demos"]["name"] == "CartPole/half-v0"
     assert status["demos"]["episodes"] == 4
+
+
+def test_performance_over_quality(data):
+    """From datasets to the figure with the commands alone."""
+    assert run_inside(*MIX, "--name", "half").code == 0
+    for name in ("CartPole/random", "half"):
+        outcome = run_inside(
+            "train", "bc", "--demos", name, "--exp-name", name.rpartition("/")[2], "--set",
+            "max_epochs=1", "--final-episodes", 2,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.stderr
+    for axis in ("quality", "num-demos"):
+        outcome = run_inside("plot", "runs", "--x", axis, "--out", f"{axis}.png", "--json")
+        assert outcome.code == 0, outcome.stderr
+        assert (data / f"{axis}.png").read_bytes().startswith(b"\x89PNG")
+    points = pd.read_csv("quality.csv", comment="#").query("kind == 'point'")
+    assert points["label"].tolist() == ["BC", "BC"]
+    assert points["num_demos"].tolist() == [3, 6]
+    assert points["x"].iloc[0] < 60 < points["x"].iloc[1]
+    refused = run_inside("plot", "runs", "--x", "quality", "--policy", "both")
+    assert_refused(refused, "--policy both", "--policy sampled")
 
 
 @pytest.mark.parametrize(

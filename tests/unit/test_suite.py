@@ -279,6 +279,30 @@ def test_a_mixture_that_contradicts_itself(old, new, message):
         parse_suite("mixed", MIXED.replace(old, new))
 
 
+def test_a_figure_over_all_sets_of_demonstrations(folders, make_run, quick):
+    figure = '[[figures]]\nname = "q"\ngroup = "all"\nrows = ["BC", "DQN"]\nx = "quality"\n'
+    group = '[[groups]]\nname = "all"\ntitle = "All"\ntasks = ["pole"]\n'
+    text = GRID.replace("[[figures]]", group + figure + "[[figures]]", 1)
+    text = text.replace('groups = ["weak"]', 'groups = ["weak", "all"]')
+    with pytest.raises(ValueError, match="figure 'q' of the suite names 'qualty', expected"):
+        parse_suite("grid", text.replace('"quality"', '"qualty"'))
+    suite = parse_suite("grid", text)
+    for seed in suite.seeds:
+        for name, quality in (("good", 500.0), ("weak", 50.0)):
+            make_run(
+                algo="bc", seed=seed, exp_name=f"grid-{name}", env=EnvConfig("CartPole"), steps=(),
+                has_success=False, demos={"name": name, "return_mean": quality, "episodes": 3},
+            )  # fmt: skip
+    sections = [s for s in sections_of(suite, ["all"]) if s.group.name == "all"]
+    measuring = reproduce._Measuring(suite, suite.seeds, folders["runs_dir"], {}, NullReporter())
+    (files,) = reproduce._figures(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
+    assert files.figure.name == "q.png"
+    data = pd.read_csv(files.data, comment="#").query("kind == 'point'")
+    assert data["x"].tolist() == [50, 500]
+    assert set(data["label"]) == {"BC"}
+    assert set(data["n"]) == {2}
+
+
 # What is reported
 
 

@@ -1,0 +1,543 @@
+"""What a method makes of demonstrations: its final performance against their quality or number.
+
+A point is the mean over seeds of the evaluation at the end, a line what one method with one set of
+hyperparameters reaches from all the demonstrations that it was given. Experiment names do not tell
+lines apart, since runs on other demonstrations must have other ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from rlfd import envs
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError, unknown_name
+from rlfd.experiments import statistics
+from rlfd.experiments.drawing import (
+    COLUMN,
+    MARGIN,
+    REFERENCE_DASHES,
+    Y_LABELS,
+    FigureFiles,
+    ReferenceLine,
+    assign_styles,
+    check_suffix,
+    maths,
+    random_line,
+    save,
+    short_number,
+    style_context,
+)
+from rlfd.experiments.results import (
+    Metric,
+    RunResult,
+    common_metric,
+    display_name,
+    env_title,
+    load_results,
+)
+from rlfd.experiments.run_dir import RunDir
+
+__all__ = ["DEMO_AXES", "DemoAxis", "plot_demonstrations"]
+
+Array = NDArray[np.float64]
+DemoAxis = Literal["quality", "num-demos"]
+DEMO_AXES: tuple[DemoAxis, ...] = ("quality", "num-demos")
+
+_X_LABELS: dict[DemoAxis, str] = {
+    "quality": "mean return of the demonstrations",
+    "num-demos": "number of demonstrations",
+}
+_DEMONSTRATIONS = "demonstrations"
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# Fields of a run's configuration that do not tell one line from another.
+_IRRELEVANT = (
+    "algo", "env", "seed", "exp_name", "demos", "num_demos", "init", "preset", "log_every",
+    "eval_every", "eval_episodes", "final_episodes", "checkpoint_every", "device", "threads",
+    "compile",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One run as a point's part."""
+
+    result: RunResult
+    settings: str
+    dataset: str
+    number: int
+    quality: float
+    success: float | None
+    paid_alike: bool
+    value: float
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Mean over the seeds that learned from the same demonstrations."""
+
+    x: float
+    y: float
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    datasets: tuple[str, ...]
+    number: int
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One method with one set of hyperparameters, in one environment."""
+
+    env: EnvConfig
+    algo: str
+    label: str
+    exp_names: tuple[str, ...]
+    policy: str
+    points: tuple[_Point, ...]
+
+    @property
+    def variant(self) -> tuple[str, str]:
+        return self.label, self.algo
+
+
+def plot_demonstrations(
+    runs: Iterable[RunDir],
+    out: Path,
+    *,
+    x: DemoAxis,
+    metric: Metric | None = None,
+    use_iqm: bool = False,
+    policy: Literal["sampled", "greedy"] | None = None,
+    command: str = "",
+    labels: Mapping[tuple[str, str], str] | None = None,
+) -> FigureFiles:
+    """Draw final performance against the demonstrations' mean return or number.
+
+    Runs of one algorithm with the same hyperparameters make one line, whatever their experiment
+    names. Where the other quantity differs too (number or dataset), each value of it has a line.
+
+    Args:
+        runs: Runs of any number of algorithms, environments and seeds.
+        out: The figure; its suffix says the format. The data go beside it as CSV.
+        x: The horizontal axis.
+        metric: What is drawn; by default the return, in which the demonstrations are measured too.
+        use_iqm: Draw the interquartile mean over seeds instead of the mean.
+        policy: Which policy's evaluations; by default the one each algorithm is judged by.
+        command: What the user typed, for the CSV.
+        labels: Names of lines by (exp_name, algo); they tell lines apart instead of the
+            hyperparameters.
+
+    Raises:
+        RlfdError: For a format or axis that is not known, or if no run was evaluated.
+    """
+    check_suffix(out)
+    if x not in DEMO_AXES:
+        raise unknown_name("horizontal axis", x, DEMO_AXES)
+    results = load_results(runs)
+    metric = common_metric(results, metric or "return")
+    notes: list[str] = []
+    measured = _measure(results, metric, policy, notes)
+    lines = _lines(measured, x, use_iqm, policy, labels or {}, notes)
+    panels = list(dict.fromkeys(line.env.label for line in lines))
+    given = {
+        panel: _given([run for run in measured if run.result.env.label == panel], x, metric)
+        for panel in panels
+    }
+    levels = {
+        panel: _levels(next(line.env for line in lines if line.env.label == panel), metric)
+        for panel in panels
+    }
+    caption = _caption(lines, use_iqm)
+    header = [f"command: {command}"] if command else []
+    with style_context():
+        figure = _draw(lines, panels, given, levels, caption, x, metric)
+        data = _data(lines, given, levels, x, metric, use_iqm)
+        place = save(figure, out, data, [*header, caption, *notes])
+    return FigureFiles(out, place, tuple(notes))
+
+
+# From runs to lines
+
+
+def _measure(
+    results: Sequence[RunResult], metric: Metric, policy: str | None, notes: list[str]
+) -> list[_Run]:
+    """Return the runs that have a place in the figure; say why of the others."""
+    measured = []
+    left_out: dict[str, int] = {}
+    for result in results:
+        demos = result.status.get("demos")
+        value = None
+        if demos:
+            value = result.evaluation_mean("final", policy or result.policies[0], metric)
+        if demos is None:
+            why = "learned without demonstrations"
+        elif value is None or not envs.is_playable(result.env.name):
+            why = "not evaluated at the end"
+        else:
+            config = result.run.config()
+            paid = result.env.reward if metric == "return" else "dense"
+            settings = dataclasses.asdict(config)
+            measured.append(
+                _Run(
+                    result=result,
+                    settings=json.dumps(
+                        {k: v for k, v in settings.items() if k not in _IRRELEVANT}
+                        | {"init": config.init is not None}
+                    ),
+                    dataset=str(demos["name"]),
+                    number=int(demos["episodes"]),
+                    quality=float(demos["return_mean"]),
+                    success=demos.get("success_rate"),
+                    paid_alike=demos.get("reward", "dense") == paid,
+                    value=value,
+                )
+            )
+            continue
+        left_out[why] = left_out.get(why, 0) + 1
+    notes += [f"{n} of {len(results)} runs left out: {why}" for why, n in left_out.items()]
+    if not measured:
+        raise RlfdError(
+            "none of these runs learned from demonstrations and was evaluated at the end",
+            "name others, or wait",
+        )
+    return measured
+
+
+def _lines(
+    measured: Sequence[_Run],
+    x: DemoAxis,
+    use_iqm: bool,
+    policy: str | None,
+    labels: Mapping[tuple[str, str], str],
+    notes: list[str],
+) -> list[_Line]:
+    def name(run: _Run) -> str:
+        return labels.get((run.result.exp_name, run.result.algo), "")
+
+    groups = _grouped(
+        measured, lambda run: (run.result.env.label, run.result.algo, name(run) or run.settings)
+    )
+    parts: list[tuple[list[_Run], str]] = []  # runs of a line, with what it is called
+    for group in groups.values():
+        called = name(group[0]) or display_name(group[0].result.algo)
+        points = _grouped(group, lambda run: _place(run, x)).values()
+        if all(len({_other(run, x) for run in runs}) == 1 for runs in points):
+            parts.append((group, called))
+        else:
+            apart = _grouped(group, lambda run: _other(run, x))
+            parts += [(runs, f"{called}, {other}") for other, runs in apart.items()]
+    lines = []
+    for runs, called in parts:
+        result = runs[0].result
+        alike = [
+            own for own, other in parts
+            if other == called and own[0].result.env.label == result.env.label
+        ]  # fmt: skip
+        exp_names = tuple(sorted({run.result.exp_name for run in runs}))
+        label = called if len(alike) == 1 else f"{called} ({_common(exp_names)})"
+        made = [
+            _point(own, x, use_iqm, label, notes)
+            for own in _grouped(runs, lambda run: _place(run, x)).values()
+        ]
+        lines.append(
+            _Line(
+                env=result.env,
+                algo=result.algo,
+                label=label,
+                exp_names=exp_names,
+                policy=policy or result.policies[0],
+                points=tuple(sorted(made, key=lambda point: point.x)),
+            )
+        )
+    return lines
+
+
+def _place(run: _Run, x: DemoAxis) -> str | int:
+    """Return what the runs of one point have in common."""
+    return run.dataset if x == "quality" else run.number
+
+
+def _other(run: _Run, x: DemoAxis) -> str:
+    """Return the quantity that is not on the axis, in words."""
+    if x == "quality":
+        return f"{run.number} demonstrations"
+    return run.dataset.rpartition("/")[2]
+
+
+def _grouped(runs: Sequence[_Run], key: Callable[[_Run], Any]) -> dict[Any, list[_Run]]:
+    groups: dict[Any, list[_Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups
+
+
+def _common(names: Sequence[str]) -> str:
+    """Return what all experiment names begin with, or all of them."""
+    pairs = zip(min(names), max(names), strict=False)
+    begin = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return begin.rstrip("-_.=,+") or ", ".join(names)
+
+
+def _point(
+    runs: Sequence[_Run], x: DemoAxis, use_iqm: bool, label: str, notes: list[str]
+) -> _Point:
+    by_seed: dict[int, _Run] = {}
+    for run in sorted(runs, key=lambda run: run.result.exp_name):
+        first = by_seed.setdefault(run.result.seed, run)
+        if first is not run:
+            notes.append(
+                f"{label}: seed {run.result.seed} on '{run.dataset}' is there twice, "
+                f"'{run.result.run.path}' left out"
+            )
+    chosen = [by_seed[seed] for seed in sorted(by_seed)]
+    values = np.array([run.value for run in chosen])
+    interval = statistics.bootstrap_interval(
+        values, rng=np.random.default_rng(statistics.BOOTSTRAP_SEED), use_iqm=use_iqm
+    )
+    xs = [run.quality if x == "quality" else run.number for run in chosen]
+    return _Point(
+        x=float(np.mean(xs)),
+        y=statistics.iqm(values) if use_iqm else float(values.mean()),
+        low=interval.low,
+        high=interval.high,
+        seeds=tuple(sorted(by_seed)),
+        datasets=tuple(sorted({run.dataset for run in chosen})),
+        number=chosen[0].number,
+    )
+
+
+# What the lines are compared with
+
+
+def _given(measured: Sequence[_Run], x: DemoAxis, metric: Metric) -> list[tuple[float, float]]:
+    """Return the demonstrations' own performance as (x, y), sorted by x; nothing if unknown."""
+    own: dict[str | int, list[tuple[float, float]]] = {}
+    for run in measured:
+        y = run.success if metric == "success" else run.quality if run.paid_alike else None
+        if y is None:
+            return []
+        place = run.quality if x == "quality" else float(run.number)
+        own.setdefault(_place(run, x), []).append((place, y))
+    return sorted((float(a), float(b)) for a, b in (np.mean(v, axis=0) for v in own.values()))
+
+
+def _levels(env: EnvConfig, metric: Metric) -> list[ReferenceLine]:
+    """Return what the registry's demonstrator and its random policy reach."""
+    known = envs.spec(env.name).references.get(env.start)
+    levels = []
+    if known is not None and (env.reward == "dense" or metric != "return"):
+        is_success = metric == "success"
+        value = known.demonstrator_success if is_success else known.demonstrator_return
+        if value is not None:
+            levels.append(ReferenceLine("controller", value))
+    return levels + random_line(env, metric)
+
+
+def _caption(lines: Sequence[_Line], use_iqm: bool) -> str:
+    counts = {len(point.seeds) for line in lines for point in line.points}
+    if counts == {1}:
+        return "a single seed, no interval"
+    low, high = min(counts), max(counts)
+    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    statistic = "interquartile mean" if use_iqm else "mean"
+    if high < statistics.FEWEST_SEEDS:
+        return f"{statistic} over {seeds}, no interval (it needs {statistics.FEWEST_SEEDS})"
+    return f"{statistic} and 95% bootstrap interval over {seeds}"
+
+
+# On paper
+
+
+def _draw(
+    lines: Sequence[_Line],
+    panels: Sequence[str],
+    given: Mapping[str, Sequence[tuple[float, float]]],
+    levels: Mapping[str, Sequence[ReferenceLine]],
+    caption: str,
+    x: DemoAxis,
+    metric: Metric,
+) -> Figure:
+    columns = min(len(panels), 3)
+    rows = math.ceil(len(panels) / columns)
+    names = list(dict.fromkeys(line.label for line in lines))
+    level_names = list(dict.fromkeys(r.label for panel in panels for r in levels[panel]))
+    entries = len(names) + len(level_names) + any(given.values())
+    legend_rows = math.ceil(entries / (2 if columns == 1 else 4))
+    height = rows * (2.1 if columns == 1 else 1.8) + 0.4 + 0.15 * legend_rows
+    figure = Figure(figsize=(COLUMN if columns == 1 else 7.0, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    styles = assign_styles(line.variant for line in lines)
+    handles: dict[str, Line2D] = {}
+    for index, axis in enumerate(axes.flat):
+        if index >= len(panels):
+            axis.set_visible(False)
+            continue
+        panel = panels[index]
+        own = [line for line in lines if line.env.label == panel]
+        for order, line in enumerate(own):
+            marker = _MARKERS[names.index(line.label) % len(_MARKERS)]
+            drawn = _draw_line(axis, line, styles[line.variant], marker, 4 - order / len(own))
+            handles.setdefault(line.label, drawn)
+        _scale_x(axis, own, x)
+        if given[panel]:
+            handles.setdefault(_DEMONSTRATIONS, _draw_given(axis, given[panel], x, metric))
+        for level in levels[panel]:
+            dashes = REFERENCE_DASHES[level_names.index(level.label) % 2]
+            drawn = axis.axhline(
+                level.value, color="0.6", linestyle=dashes, linewidth=0.9, zorder=1
+            )
+            handles.setdefault(level.label, drawn)
+        axis.set_title(env_title(own[0].env))
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(axis="y", color="0.9", linewidth=0.5)
+        axis.set_axisbelow(True)
+        axis.margins(y=0.05)
+        if metric == "success":
+            axis.set_ylim(-MARGIN, 1 + MARGIN)
+        if index + columns >= len(panels):
+            axis.set_xlabel(_X_LABELS[x])
+        if index % columns == 0:
+            axis.set_ylabel(f"final {Y_LABELS[metric]}")
+    ordered = [name for name in [*names, _DEMONSTRATIONS, *level_names] if name in handles]
+    figure.legend(
+        [handles[name] for name in ordered],
+        [maths(name) for name in ordered],
+        loc="outside lower center",
+        ncols=math.ceil(entries / legend_rows),
+        title=caption,
+        frameon=False,
+        handlelength=2.6,
+        columnspacing=1.2,
+        borderaxespad=0.0,
+    )
+    return figure
+
+
+def _draw_line(
+    axis: Axes, line: _Line, style: tuple[str, Any], marker: str, zorder: float
+) -> Line2D:
+    colour, dashes = style
+    place = [point.x for point in line.points]
+    (drawn,) = axis.plot(
+        place,
+        [point.y for point in line.points],
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.2,
+        marker=marker,
+        markersize=3.2,
+        markeredgewidth=0,
+        zorder=zorder,
+    )
+    bounded = [
+        (p.x, p.low, p.high) for p in line.points if p.low is not None and p.high is not None
+    ]
+    if bounded:
+        xs, lows, highs = map(list, zip(*bounded, strict=True))
+        axis.vlines(xs, lows, highs, color=colour, linewidth=0.9, alpha=0.8, zorder=zorder)
+        if len(bounded) == len(line.points) > 1:
+            axis.fill_between(
+                xs, lows, highs, color=colour, alpha=0.12, linewidth=0, zorder=zorder - 2
+            )
+    return drawn
+
+
+def _draw_given(
+    axis: Axes, given: Sequence[tuple[float, float]], x: DemoAxis, metric: Metric
+) -> Line2D:
+    """Draw the demonstrations' own performance: y = x where both are returns."""
+    xs, ys = (list(values) for values in zip(*given, strict=True))
+    if x == "quality" and metric != "success":
+        xs = ys = list(axis.get_xlim())
+    elif len(xs) == 1:
+        xs, ys = list(axis.get_xlim()), [ys[0], ys[0]]
+    limits = axis.get_xlim()
+    (drawn,) = axis.plot(xs, ys, color="0.25", linestyle=(0, (4, 2)), linewidth=1.0, zorder=2)
+    axis.set_xlim(limits)
+    return drawn
+
+
+def _scale_x(axis: Axes, lines: Sequence[_Line], x: DemoAxis) -> None:
+    places = sorted({point.x for line in lines for point in line.points})
+    if x == "num-demos" and places[-1] >= 8 * places[0]:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(FixedLocator(places))
+        axis.xaxis.set_minor_locator(NullLocator())
+    elif x == "num-demos":
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
+    axis.xaxis.set_major_formatter(FuncFormatter(_tick))
+
+
+def _tick(value: float, _: int) -> str:
+    return short_number(value).replace("-", "−")  # as on the other axis
+
+
+def _data(
+    lines: Sequence[_Line],
+    given: Mapping[str, Sequence[tuple[float, float]]],
+    levels: Mapping[str, Sequence[ReferenceLine]],
+    x: DemoAxis,
+    metric: Metric,
+    use_iqm: bool,
+) -> pd.DataFrame:
+    """Return every number in the figure: one row per point, one per horizontal line."""
+    columns = ["env", "label", "kind", "algo", "exp_names", "policy", "metric", "statistic"]
+    columns += ["n", "seeds", "demos", "num_demos", "x_axis", "x", "y", "low", "high"]
+    rows: list[dict[str, Any]] = []
+    common = {"metric": metric, "x_axis": x}
+    for line in lines:
+        for point in line.points:
+            rows.append(
+                common
+                | {
+                    "env": line.env.label,
+                    "label": line.label,
+                    "kind": "point",
+                    "algo": line.algo,
+                    "exp_names": " ".join(line.exp_names),
+                    "policy": line.policy,
+                    "statistic": "iqm" if use_iqm else "mean",
+                    "n": len(point.seeds),
+                    "seeds": " ".join(map(str, point.seeds)),
+                    "demos": " ".join(point.datasets),
+                    "num_demos": point.number,
+                    "x": point.x,
+                    "y": point.y,
+                    "low": point.low,
+                    "high": point.high,
+                }
+            )
+    for panel, points in given.items():
+        rows += [
+            common
+            | {"env": panel, "label": _DEMONSTRATIONS, "kind": _DEMONSTRATIONS}
+            | {"x": place, "y": value}
+            for place, value in points
+        ]
+    for panel, references in levels.items():
+        rows += [
+            common | {"env": panel, "label": line.label, "kind": "reference", "y": line.value}
+            for line in references
+        ]
+    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64", "num_demos": "Int64"})
