@@ -120,24 +120,30 @@ class AdvantageRegression:
             scale=1.0 / (1.0 - config.gamma) if config.gamma < 1.0 else 1.0,
         )
         self.audit = WeightAudit("a larger --set beta, or --set standardise_advantages=true")
+        self._values = torch.zeros(0, device=problem.device)  # V_{k-1} of what D held then
 
     @property
     def updates(self) -> int:
         """Gradient steps so far, of both."""
         return self.learner.engine.count + self.critic.engine.count
 
-    def returns(self, pieces: Batch, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return R and V(s) with the value function as it is, both (M,)."""
+    def values(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
+        """Return V(s), or 0 without a baseline; `known` begin it. Shape (M, D) -> (M,)."""
+        if self.config.baseline == "none":
+            return inputs.new_zeros(len(inputs))
+        if known is None:
+            return self.critic.values(inputs)
+        return torch.cat([known, self.critic.values(inputs[len(known) :])])
+
+    def returns(self, pieces: Batch, values: Tensor) -> Tensor:
+        """Return R from the values of all rows. Shape (M,)."""
         config, network = self.config, self.learner.actor.network
         if config.baseline == "none":
-            returns = returns_to_go(pieces, config.gamma)
-            return returns, torch.zeros_like(returns)
-        values = self.critic.values(inputs)
+            return returns_to_go(pieces, config.gamma)
         after = network.standardise(pieces["next_observations"][pieces["ended"]])
-        returns = lambda_returns(
+        return lambda_returns(
             pieces, values, self.critic.values(after), gamma=config.gamma, lam=config.td_lambda
         )
-        return returns, values
 
     def weights(self, advantages: Tensor) -> Tensor:
         """Return ω of advantages (M,)."""
@@ -146,23 +152,26 @@ class AdvantageRegression:
             advantages = standardised(advantages)
         return exponential_weights(advantages, config.beta, config.max_weight)
 
-    def iteration(self) -> Metrics:
-        """Fit V, then the policy, to the memory."""
+    def iteration(self, added: int) -> Metrics:
+        """Fit V, then the policy, to the memory, of which the last `added` rows are new."""
         config, pieces = self.config, self.learner.buffer.data
         inputs = self.learner.inputs()
         metrics: Metrics = {}
         if config.baseline == "value":
-            returns, _ = self.returns(pieces, inputs)  # R with V_{k-1}
+            # as V was at the end of the last iteration: only new rows need it now
+            old = self._values[len(self._values) - (len(inputs) - added) :]
+            returns = self.returns(pieces, self.values(inputs, old))  # R with V_{k-1}
             data = {"inputs": inputs, "returns": returns}
             generator = self.learner.generator
             for batch in draw(data, config.critic_steps, config.batch_size, generator):
                 self.critic.step(batch["inputs"], batch["returns"])
             metrics = self.critic.drain()
-        returns, values = self.returns(pieces, inputs)  # R with V_k
-        advantages = returns - values
+        self._values = self.values(inputs)
+        returns = self.returns(pieces, self._values)  # R with V_k
+        advantages = returns - self._values
         weights = self.weights(advantages)
         metrics |= self.audit(weights, advantages, config.max_weight)
-        metrics["value/explained_variance"] = explained(returns, values)
+        metrics["value/explained_variance"] = explained(returns, self._values)
         return metrics | self.learner.improve(inputs, weights)
 
     def policy_state(self) -> dict[str, Tensor]:
@@ -175,12 +184,17 @@ class AdvantageRegression:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return {"policy": self.learner.state_dict(), "critic": self.critic.state_dict()}
+        return {
+            "policy": self.learner.state_dict(),
+            "critic": self.critic.state_dict(),
+            "values": self._values.clone(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.learner.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
+        self._values = state["values"].to(self._values.device)
 
 
 @register
@@ -217,10 +231,12 @@ class AWR(Algorithm):
 
     def iteration(self, world: World) -> Metrics:
         """Act, remember, regress."""
-        self.learner.learner.collect(world, self.config)
-        if len(self.learner.learner.buffer) == 0:  # no episode is over yet
+        policy = self.learner.learner
+        first = len(policy.buffer) if policy.engine.count == 0 else 0  # demonstrations
+        added = first + policy.collect(world, self.config)
+        if len(policy.buffer) == 0:  # no episode is over yet
             return {}
-        metrics = self.learner.iteration()
+        metrics = self.learner.iteration(added)
         self.updates = self.learner.updates
         return metrics
 
@@ -268,6 +284,7 @@ class AWROffline(Algorithm):
         validation = select(demos, held_out)
         pieces = demo_pieces(validation, policy.actor.distribution.encode(validation.actions))
         self._validation = {name: value.to(problem.device) for name, value in pieces.items()}
+        self._rows = len(train)
         self.stopping = EarlyStopping(config.patience, 0.0)
         self.passed = 0
         self._finished = False
@@ -277,8 +294,8 @@ class AWROffline(Algorithm):
         """Return -Σ w log π(a|s) / Σ w on the held-out trajectories."""
         actor, pieces = self.learner.learner.actor, self._validation
         inputs = actor.network.standardise(pieces["observations"])
-        returns, values = self.learner.returns(pieces, inputs)
-        weights = self.learner.weights(returns - values)
+        values = self.learner.values(inputs)
+        weights = self.learner.weights(self.learner.returns(pieces, values) - values)
         outputs = actor.network.body(inputs)
         log_probs = actor.distribution.log_prob(outputs, actor.network.log_std, pieces["actions"])
         return -(weights * log_probs).sum() / weights.sum()
@@ -290,7 +307,7 @@ class AWROffline(Algorithm):
 
     def iteration(self, world: World | None) -> Metrics:
         """Regress both once more, then look at the held-out trajectories."""
-        metrics = self.learner.iteration()
+        metrics = self.learner.iteration(0 if self.passed else self._rows)
         self.updates = self.learner.updates
         self.passed += 1
         loss = self._validate()

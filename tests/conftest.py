@@ -106,6 +106,7 @@ def noise_demos(lengths=(3, 9, 5), *, shape=(SIZE,), actions=None, terminated=No
         actions=actions,
         episode_ids=ids,
         next_observations=torch.cat([path[1:] for path in paths]),
+        rewards=torch.randn(len(ids), generator=generator),
         terminated=last & ends,
     )
 

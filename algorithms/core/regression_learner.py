@@ -158,18 +158,22 @@ class RegressionLearner:
             loss = loss + config.bound_weight * 0.5 * beyond.square().sum(-1).mean()
         return loss, {"loss/policy": loss, "policy/entropy": entropy}
 
-    def collect(self, world: World, config: CollectFields) -> None:
-        """Act for one iteration's worth of env steps and remember what is complete."""
+    def collect(self, world: World, config: CollectFields) -> int:
+        """Act for one iteration's worth of env steps; return how many rows are new in the memory.
+
+        They are its last ones: all there are, if the memory is smaller.
+        """
         first = world.env_steps == 0 and len(self.buffer) == 0
         steps = config.first_steps if first else config.batch_steps
         rollout = self.actor.collect(world, steps)
         self.actor.normaliser.update(rollout.observations.flatten(0, 1))
         pieces = self.assembler.add(rollout)
         if pieces is None:
-            return
+            return 0
         if config.memory == "replace":
             self.buffer.clear()
         self.buffer.add(pieces)
+        return min(len(pieces["ended"]), len(self.buffer))
 
     def inputs(self) -> Tensor:
         """Return the memory's observations, standardised. Shape (M, D)."""

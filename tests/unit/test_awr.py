@@ -67,7 +67,8 @@ def test_at_infinite_temperature_it_is_behavioural_cloning(float64, offline):
     awr = offline(beta=1e8)
     policy = awr.learner.learner
     data = policy.buffer.data
-    returns, values = awr.learner.returns(data, policy.inputs())
+    values = awr.learner.values(policy.inputs())
+    returns = awr.learner.returns(data, values)
     weights = awr.learner.weights(returns - values)
     torch.testing.assert_close(weights, torch.ones_like(weights), rtol=1e-7, atol=0.0)
 
@@ -100,7 +101,8 @@ def test_one_iteration_is_marwil_with_the_same_value(float64, make_algorithm, pa
     policy = awr.learner.learner
     policy.engine.load_parameters(marwil.policy.engine.parameters)
     everything = demo_pieces(demos, demos.actions)
-    returns, values = awr.learner.returns(everything, demos.observations.double())
+    values = awr.learner.values(demos.observations.double())
+    returns = awr.learner.returns(everything, values)
     weights = awr.learner.weights(returns - values)
     torch.testing.assert_close(returns, marwil.returns)
     expected = marwil._weigh(marwil.returns - marwil._values(marwil.inputs, marwil.judge))
@@ -120,13 +122,14 @@ def test_one_iteration_is_marwil_with_the_same_value(float64, make_algorithm, pa
 def test_without_a_baseline_its_weights_are_those_of_rwr(float64, offline):
     awr = offline(baseline="none", beta=0.4, max_weight=1e9)
     policy = awr.learner.learner
-    returns, values = awr.learner.returns(policy.buffer.data, policy.inputs())
+    values = awr.learner.values(policy.inputs())
+    returns = awr.learner.returns(policy.buffer.data, values)
     assert not values.any()
     torch.testing.assert_close(returns, returns_to_go(policy.buffer.data, 0.99))
     ours = awr.learner.weights(returns)
     theirs = return_weights(returns, "exp", beta=0.4, max_weight=1e9)
     torch.testing.assert_close(ours / ours.mean(), theirs, rtol=1e-3, atol=1e-6)
-    assert "loss/value" not in awr.learner.iteration()
+    assert "loss/value" not in awr.learner.iteration(24)
 
 
 def test_a_constant_reward_more_changes_no_weight_once_v_follows(float64, offline):
@@ -146,7 +149,8 @@ def test_a_constant_reward_more_changes_no_weight_once_v_follows(float64, offlin
         paid = pieces | {"rewards": pieces["rewards"] + bonus}
         table = returns_to_go(paid, 0.99).view(count, length).mean(0)
         awr.learner.critic.values = lambda inputs: inputs[:, :length] @ table
-        returns, values = awr.learner.returns(paid, pieces["observations"])
+        values = awr.learner.values(pieces["observations"])
+        returns = awr.learner.returns(paid, values)
         return awr.learner.weights(returns - values)
 
     torch.testing.assert_close(weights(0.0), weights(3.7))
@@ -225,10 +229,11 @@ def test_v_is_learned_from_returns_with_the_old_v(float64, offline):
     policy, seen = awr.learner.learner, []
     step = awr.learner.critic.step
     awr.learner.critic.step = lambda inputs, returns: (seen.append(returns), step(inputs, returns))
-    awr.learner.iteration()
+    awr.learner.iteration(24)
     rewards = policy.buffer.data["rewards"]
     assert torch.isin(torch.cat(seen), rewards).all()
-    returns, values = awr.learner.returns(policy.buffer.data, policy.inputs())
+    values = awr.learner.values(policy.inputs())
+    returns = awr.learner.returns(policy.buffer.data, values)
     assert (rewards - values).var() < 0.1 * rewards.var()
     assert not torch.isin(returns, rewards).all()  # the policy's use the new one
 
@@ -241,6 +246,25 @@ def test_new_experience_joins_the_old_or_replaces_it(make_algorithm, noise_world
         metrics = awr.iteration(world)
     assert metrics["buffer/size"] == expected
     assert awr.updates == 3 * (4 + 3)
+
+
+@pytest.mark.parametrize("capacity", [40, 1000])
+def test_old_rows_keep_the_values_that_v_had_for_them(make_algorithm, noise_world, capacity):
+    """R for the critic uses V_{k-1}: as it is for new rows, and as it was for old ones."""
+    awr = make_algorithm("awr", buffer_size=capacity, **SETTINGS | COLLECTING)
+    world, regression, seen = noise_world(), awr.learner, []
+    policy, returns = regression.learner, regression.returns
+    regression.returns = lambda pieces, v: (seen.append(v.clone()), returns(pieces, v))[1]
+    for _ in range(6):
+        before = {n: p.clone() for n, p in regression.critic.engine.parameters.items()}
+        awr.iteration(world)
+        now = {n: p.clone() for n, p in regression.critic.engine.parameters.items()}
+        with torch.no_grad():
+            regression.critic.engine.load_parameters(before)
+            expected = regression.critic.values(policy.inputs())
+            regression.critic.engine.load_parameters(now)
+        torch.testing.assert_close(seen[-2], expected)
+        assert not torch.equal(seen[-1], seen[-2])
 
 
 def test_the_first_iteration_acts_longer(make_algorithm, noise_world):
