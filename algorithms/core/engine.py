@@ -9,6 +9,7 @@ arguments. Acting uses the module itself: its parameters are views of the flat v
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import warnings
@@ -105,6 +106,24 @@ class UpdateEngine:
         planned = optimiser.planned_updates >= COMPILE_FROM_UPDATES
         self._compile = compile == "on" or (compile == "auto" and planned)
         self._call: Callable[..., list[Tensor]] | None = None
+        self._family = [self]  # all that step these parameters, their owner first
+
+    def sibling(self, loss: LossFunction, *, norm_name: str) -> UpdateEngine:
+        """Return an engine that takes steps of another loss, to be mixed with this one's.
+
+        Both share parameters and moments, and Adam's corrections count the steps of both. The
+        learning rate follows this engine's own steps: the other's do not shorten the schedule.
+
+        Args:
+            loss: Pure loss function of the same module.
+            norm_name: What its metric of the gradient's norm is called.
+        """
+        other = copy.copy(self)
+        other._loss, other._norm_name = loss, norm_name
+        other._names, other._outputs, other._totals = [], [], torch.zeros(0)
+        other._count, other._pending, other._call = 0, 0, None
+        self._family.append(other)
+        return other
 
     def views(self, flat: Tensor) -> Parameters:
         """Return a flat vector's parts by name."""
@@ -130,7 +149,7 @@ class UpdateEngine:
 
     @property
     def count(self) -> int:
-        """Steps taken so far."""
+        """Steps taken so far, siblings' left out."""
         return self._count
 
     @property
@@ -182,14 +201,16 @@ class UpdateEngine:
 
     def _next_coefficients(self) -> Tensor:
         """Return step size, root of the bias correction, and what the target takes over."""
-        steps = self._count + 1
-        divisor, root = self._optimiser.corrections(self._count)
+        before = sum(engine.count for engine in self._family)
+        steps = before + 1
+        divisor, root = self._optimiser.corrections(before)
         take_over = 0.0
         if (rule := self._rule) is not None and rule.copy_every > 0:
             take_over = float(steps % rule.copy_every == 0)
         elif rule is not None:
             take_over = rule.polyak_tau * (steps % rule.polyak_every == 0)
-        values = (self._optimiser.rate(self._count) / divisor, root, take_over)
+        rate = self._optimiser.rate(self._family[0].count)
+        values = (rate / divisor, root, take_over)
         return torch.tensor(values, dtype=self._flat.dtype)
 
     def _prepare(self, batch: Batch) -> Callable[..., list[Tensor]]:
@@ -257,23 +278,31 @@ class UpdateEngine:
         return dict(zip([*self._names, self._norm_name], means, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return parameters, target parameters, moments and step count. Call after `drain`."""
+        """Return parameters, target parameters, moments and step count. Call after `drain`.
+
+        A sibling's state is its step count, the rest being its owner's.
+        """
+        count = torch.tensor([self._count], dtype=torch.float64)
+        if self._family[0] is not self:
+            return {"count": count}
         return {
             "parameters": _clone(self.parameters),
             "target": _clone(self.target_parameters) if self._rule is not None else {},
             "first_moment": _clone(self.views(self._first_moment)),
             "second_moment": _clone(self.views(self._second_moment)),
-            "count": torch.tensor([self._count], dtype=torch.float64),
+            "count": count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned, in place."""
+        self._count = int(state["count"])
+        if self._family[0] is not self:
+            return
         _copy(self.parameters, state["parameters"])
         if self._rule is not None:
             _copy(self.target_parameters, state["target"])
         _copy(self.views(self._first_moment), state["first_moment"])
         _copy(self.views(self._second_moment), state["second_moment"])
-        self._count = int(state["count"])
 
     def load_parameters(self, parameters: Parameters) -> None:
         """Replace the online parameters, and with them the target's."""

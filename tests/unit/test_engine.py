@@ -320,3 +320,77 @@ def test_compiled_steps_equal_eager_ones(rule):
     for of in (lambda e: e.parameters, lambda e: e.target_parameters, UpdateEngine.drain):
         torch.testing.assert_close(of(engine), of(eager), rtol=1e-4, atol=1e-5)
     assert engine.count == eager.count == 11
+
+
+# -- two losses, one set of moments ---------------------------------------------------------------
+
+
+def pulled_to_zero(module):
+    def loss(parameters, _, batch):
+        value = functional_call(module, parameters, (batch["z"],)).square().mean()
+        return value, {"pulled": value}
+
+    return loss
+
+
+@pytest.mark.parametrize("compile", ["off", pytest.param("on", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Adam(0.02, 0.1, 9, 0.3), lambda p: torch.optim.Adam(p, lr=0.02)),
+        (RMSProp(0.02, 0.1, 9, 0.3), lambda p: torch.optim.RMSprop(p, lr=0.02, eps=1e-5)),
+    ],
+    ids=["adam", "rmsprop"],
+)
+def test_siblings_step_as_one_optimiser_with_two_losses(float64, ours, theirs, compile):
+    """And the schedule follows the owner's steps alone."""
+    engine, module = make_engine(ours, compile=compile)
+    sibling = engine.sibling(pulled_to_zero(module), norm_name="other")
+    reference = network()
+    optimiser = theirs(reference.parameters())
+    losses = {engine: squared_errors(reference), sibling: pulled_to_zero(reference)}
+    own, norms = 0, []
+    for turn, batch in enumerate(batches(17)):
+        one = engine if turn % 3 == 1 else sibling
+        batch = batch if one is engine else {"z": batch["x"][:7]}
+        for group in optimiser.param_groups:
+            group["lr"] = 0.02 * (1.0 - 0.9 * min(own / 9, 1.0))
+        parameters = dict(reference.named_parameters())
+        optimiser.zero_grad()
+        losses[one](parameters, parameters, batch)[0].backward()
+        norm = nn.utils.clip_grad_norm_(reference.parameters(), 0.3)
+        norms += [norm.item()] if one is sibling else []
+        optimiser.step()
+        one.step(batch)
+        own += one is engine
+        for name, value in reference.named_parameters():
+            torch.testing.assert_close(engine.parameters[name], value.detach())
+    assert (engine.count, sibling.count) == (6, 11)
+    assert set(engine.drain()) == {"loss", "pull", "optim/grad_norm"}
+    found = sibling.drain()
+    assert set(found) == {"pulled", "other"}
+    assert found["other"].item() == pytest.approx(sum(norms) / 11)
+
+
+def test_siblings_go_on_from_both_states(float64):
+    def begin():
+        engine, module = make_engine(Adam(0.02, 0.1, 9))
+        return engine, engine.sibling(pulled_to_zero(module), norm_name="other")
+
+    def go_on(engine, sibling, seed):
+        for batch in batches(5 + seed)[seed:]:
+            engine.step(batch)
+            for _ in range(2):
+                sibling.step({"z": batch["x"]})
+
+    first, again = begin(), begin()
+    go_on(*first, 0)
+    states = [engine.state_dict() for engine in first]
+    assert set(states[1]) == {"count"}
+    go_on(*again, 3)
+    for engine, state in zip(again, states, strict=True):
+        engine.load_state_dict(state)
+    go_on(*first, 2)
+    go_on(*again, 2)
+    assert_equal(first[0].parameters, again[0].parameters)
+    assert [engine.count for engine in first] == [engine.count for engine in again] == [10, 20]
