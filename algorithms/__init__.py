@@ -1,6 +1,19 @@
 """Learning methods: one file each, registered by name."""
 
-from rlfd.algorithms import awr, bc, gail, gmmil, marwil, mcpo, pofd, rwr, sqil, sqil_sac, sqil_t
+from rlfd.algorithms import (
+    awr,
+    bc,
+    gail,
+    gmmil,
+    marwil,
+    mcpo,
+    pofd,
+    rwr,
+    sil,
+    sqil,
+    sqil_sac,
+    sqil_t,
+)
 from rlfd.algorithms.registry import get, names
 from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 
@@ -19,6 +32,7 @@ __all__ = [
     "ppo",
     "rwr",
     "sac",
+    "sil",
     "soft_q",
     "sqil",
     "sqil_sac",

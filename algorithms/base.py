@@ -122,13 +122,17 @@ class DemoTensors:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a method needs to learn, checked before anything is built."""
+    """What a method needs to learn, checked before anything is built.
+
+    With `optional_demonstrations` it needs none but learns from those that it is given.
+    """
 
     demonstrations: bool
     reward: bool
     interaction: bool
     demo_fields: frozenset[DemoField] = frozenset()
     action_kinds: frozenset[ActionKind] = frozenset({"discrete"})
+    optional_demonstrations: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +142,7 @@ class Problem:
     Attributes:
         observation_shape: Shape of one observation.
         action: The action space.
-        demonstrations: None unless the method needs them.
+        demonstrations: None unless the method needs them, or was given some it may use.
         env_steps: Planned agent decisions, for schedules. 0 for methods that do not interact.
         num_envs: Environments in the world.
         seed: Seed of every random draw inside the method.

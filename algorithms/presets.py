@@ -92,6 +92,20 @@ _PENDULUM = Preset(
 _PPO_MUJOCO: dict[str, Any] = {"batch_steps": 512, "normalise_rewards": True}
 _PPO_WIDE: dict[str, Any] = {"hidden": (256, 256), "activation": "relu", "log_std_start": -2.0}
 
+# A2C of rl-baselines3-zoo, whose squared error is not halved
+_A2C_LANDER = Preset(
+    run={"steps": 200_000, "num_envs": 8},
+    algorithm={
+        "batch_steps": 40,
+        "gamma": 0.995,
+        "learning_rate": 8.3e-4,
+        "final_learning_rate": 0.0,
+        "entropy_weight": 1e-5,
+        "value_weight": 1.0,
+        "normalise_observations": False,
+    },
+)
+
 # Behavioural cloning that trpo and its kin can go on from (--init): their network, and a noise that
 # cloning does not shrink; log-std -1 is what MCPO's pilot explored with.
 _WARM_START: dict[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
@@ -172,19 +186,7 @@ PRESETS: dict[Key, Preset] = {
     # 16 environments x 5 steps
     ("a2c", "default", None): Preset(run={"num_envs": 16}),
     ("a2c", "default", "CartPole"): Preset(run={"steps": 100_000}),
-    ("a2c", "default", "LunarLander"): Preset(
-        # rl-baselines3-zoo, whose squared error is not halved
-        run={"steps": 200_000, "num_envs": 8},
-        algorithm={
-            "batch_steps": 40,
-            "gamma": 0.995,
-            "learning_rate": 8.3e-4,
-            "final_learning_rate": 0.0,
-            "entropy_weight": 1e-5,
-            "value_weight": 1.0,
-            "normalise_observations": False,
-        },
-    ),
+    ("a2c", "default", "LunarLander"): _A2C_LANDER,
     # Five steps of the discriminator for each rollout, as in public code, learn nothing from 40
     # rollouts.
     ("gail", "default", "CartPole"): Preset(
@@ -249,6 +251,34 @@ PRESETS: dict[Key, Preset] = {
     ("td3", "default", "Ant"): Preset(algorithm=_SMALL),
     ("td3", "default", "Humanoid"): Preset(algorithm={**_SMALL, "buffer_size": 300_000}),
     ("td3", "default", "Pendulum"): _PENDULUM,
+    ("sil", "default", None): Preset(run={"num_envs": 16}),
+    ("sil", "default", "CartPole"): Preset(run={"steps": 100_000}),
+    ("sil", "default", "LunarLander"): Preset(
+        # a2c's; its dense rewards need another filter, and a unit that suits the clip at 1
+        run=_A2C_LANDER.run,
+        algorithm={
+            **_A2C_LANDER.algorithm,
+            "normalise_rewards": True,
+            "episode_filter": "above-median",
+        },
+    ),
+    # the released code's PPO+SIL on MuJoCo, its one environment replaced by eight
+    ("sil", "ppo", None): Preset(
+        run={"num_envs": 8},
+        algorithm={
+            "learner": "ppo",
+            "batch_steps": 2_048,
+            "gae_lambda": 0.95,
+            "learning_rate": 3e-4,
+            "normalise_rewards": True,
+            "standardise_advantages": True,
+            "entropy_weight": 0.0,
+            "sil_updates": 10,
+            "sil_weight": 0.1,
+            "sil_entropy_weight": 0.0,
+            "buffer_size": 50_000,
+        },
+    ),
     ("sqil", "default", "LunarLander"): Preset(run={"steps": 200_000, "num_envs": 16}),
     ("sqil", "default", "LunarLander6"): Preset(run={"steps": 200_000, "num_envs": 16}),
     ("sqil-t", "default", "LunarLander"): Preset(run={"steps": 200_000, "num_envs": 16}),

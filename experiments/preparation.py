@@ -19,11 +19,21 @@ __all__ = ["check_demos_unchanged", "describe_demos", "load_demos", "prepare_dem
 
 
 def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demonstrations | None:
-    """Load the demonstrations a run needs; collect them first where nothing was named or found."""
-    if not algorithms.get(config.algo).needs.demonstrations:
-        if config.demos is not None:
+    """Load the demonstrations a run needs; collect them first where nothing was named or found.
+
+    A method that can do without gets those that were named, or none.
+    """
+    needs = algorithms.get(config.algo).needs
+    if not needs.demonstrations:
+        if config.demos is not None and not needs.optional_demonstrations:
             raise RlfdError(f"'{config.algo}' does not learn from demonstrations", "drop --demos")
-        return None
+        if config.demos is None and config.num_demos is not None and needs.optional_demonstrations:
+            raise RlfdError(
+                f"--num-demos was given, but '{config.algo}' learns from demonstrations only where "
+                "some are named",
+                "name them with --demos ('rlfd list demos' shows what there is)",
+            )
+        return load_demos(config, data_dir)
     if config.demos is None:
         found = demos.find(config.env, data_dir, same_reward=_reads_rewards(config))
         if found:

@@ -31,11 +31,15 @@ ROOT = Path(__file__).parents[2]
 CART_POLE, PENDULUM = EnvConfig("CartPole"), EnvConfig("Pendulum")
 NAMES = algorithms.names()
 WITH_DEMONSTRATIONS = [name for name in NAMES if algorithms.get(name).needs.demonstrations]
+OPTIONALLY = [name for name in NAMES if algorithms.get(name).needs.optional_demonstrations]
 
 SMALL = {
     "batch_size": 9,
     "hidden": (11,),
     "batch_steps": 12,
+    "first_steps": 12,
+    "actor_steps": 3,
+    "critic_steps": 2,
     "value_batch_size": 5,
     "value_epochs": 2,
     "minibatch_size": 5,
@@ -43,6 +47,8 @@ SMALL = {
     "d_batch_size": 9,
     "d_steps": 3,
     "d_hidden": (11,),
+    "sil_updates": 2,
+    "min_stored": 5,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))
@@ -86,7 +92,8 @@ def draw_actions(action, count, seed=0):
 def build(name, make_algorithm, make_demos):
     def build(**options):
         options = settings(name) | {"action": native_action(name)} | options
-        if "demos" not in options and name in WITH_DEMONSTRATIONS:
+        wanted = options.pop("optional_demos", False) or name in WITH_DEMONSTRATIONS
+        if "demos" not in options and wanted:
             shape, action = options.get("shape", (5,)), options["action"]
             options["demos"] = make_demos(shape=shape, actions=draw_actions(action, 17))
         return make_algorithm(name, **options)
@@ -280,12 +287,15 @@ def unchanged(now, before):
     return {key for key, value in now.items() if torch.equal(value, before[key])}
 
 
-def test_what_needs_no_reward_does_not_read_it(name, build, noise_world):
+def test_what_needs_no_reward_does_not_read_it(name, build, make_demos, noise_world):
     needs = algorithms.get(name).needs
     after = []
     # without it, far from the demonstrations mcpo does nothing but approach them
     options = {"d0": 9.0} if name == "mcpo" else {}
-    for reward in (1.0, np.nan) if not needs.reward else (1.0, 2.0):
+    for reward in (1.0, np.nan) if not needs.reward else (1.0, -1.0):
+        if needs.reward and not needs.interaction:
+            demos = make_demos((3, 9, 5), actions=draw_actions(native_action(name), 17))
+            options["demos"] = dataclasses.replace(demos, rewards=reward * demos.rewards)
         algorithm = build(**options)
         run(algorithm, noise_world(reward=reward), 20)
         after.append(algorithm.policy_state())
@@ -295,11 +305,13 @@ def test_what_needs_no_reward_does_not_read_it(name, build, noise_world):
 
 @pytest.mark.parametrize(
     "name",
-    # imitation of discrete actions; on-policy methods learn from episodes, not from pairs
+    # imitation of discrete actions, whatever they brought; on-policy methods learn from episodes
     [
         n
         for n in WITH_DEMONSTRATIONS
-        if native_action(n) == DISCRETE and not hasattr(algorithms.get(n).Config, "batch_steps")
+        if native_action(n) == DISCRETE
+        and not algorithms.get(n).needs.reward
+        and not hasattr(algorithms.get(n).Config, "batch_steps")
     ],
     indirect=True,
 )
@@ -308,12 +320,14 @@ def test_it_overfits_a_few_demonstrated_pairs(name, make_algorithm, make_demos, 
     actions = torch.tensor([3, 0, 6, 1, 3])
     repeated = {  # three trajectories, so that none is held out alone
         field: torch.cat([getattr(one, field)] * 3)
-        for field in ("observations", "next_observations", "terminated")
+        for field in ("observations", "next_observations", "rewards", "terminated")
     }
     data = DemoTensors(
         actions=actions.repeat(3), episode_ids=torch.arange(3).repeat_interleave(5), **repeated
     )
-    options = settings(name, gamma=0.5, learning_rate=0.01, updates_per_env_step=1.0)
+    options = settings(
+        name, gamma=0.5, learning_rate=0.01, actor_learning_rate=0.01, updates_per_env_step=1.0
+    )
     algorithm = make_algorithm(name, demos=data, **options)
     run(algorithm, noise_world(), 120)
     seen = one.observations.numpy()
@@ -346,7 +360,8 @@ SUPPORTED = [
 
 @pytest.mark.parametrize(("name", "action"), SUPPORTED, indirect=["name"])
 def test_actions_of_every_kind_fit_their_space(name, build, noise_world, action):
-    algorithm, space = build(action=action), SPACES[action]
+    options = settings(name, learn_std=True)
+    algorithm, space = build(action=action, **options), SPACES[action]
     policy = algorithm.policy_state()
     run(algorithm, noise_world(), 20)
     for greedy in (True, False):
@@ -397,7 +412,9 @@ def test_a_policy_can_be_taken_over(build, noise_world):
 
 
 def flatten(state, prefix=""):
-    """Return a nested state as one dict, names joined by dots."""
+    """Return a nested state as one dict, names and list positions joined by dots."""
+    if isinstance(state, list):
+        state = dict(enumerate(state))
     if not isinstance(state, dict):
         return {prefix: state}
     return {
@@ -435,9 +452,12 @@ def assert_it_goes_on_the_same(algorithm, world, restored, restored_world):
 def variants(name):
     """Return settings whose state differs in kind."""
     return {
+        "awr": [{}, {"baseline": "none", "memory": "replace", "optimiser": "momentum"}],
         "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],
         "gmmil": [{}, {"inner_steps": 2, "absorbing": "indicator"}],
+        "marwil": [{}, {"mode": "awr"}, {"crossfit": True}],
         "mcpo": [{}, {"d0": 9.0}, {"recovery": "gmmil", "absorbing": "indicator"}],
+        "sil": [{}, {"learner": "ppo"}, {"optional_demos": True, "keep_demos": True}],
         "soft-q": [{}, {"n_step": 3}],
         "sqil": [{}, {"mode": "full"}],
     }.get(name, [{}])
@@ -514,7 +534,7 @@ def test_state_round_trip_in_a_real_environment(name, few_demos):
 # -- what it is given ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", WITH_DEMONSTRATIONS, indirect=True)
+@pytest.mark.parametrize("name", WITH_DEMONSTRATIONS + OPTIONALLY, indirect=True)
 def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world):
     """And they suffice: undeclared ones hold nonsense in the file."""
     needs, action = algorithms.get(name).needs, native_action(name)
@@ -523,7 +543,7 @@ def test_only_declared_fields_of_demonstrations_arrive(name, build, noise_world)
         Episode(
             observations=rng.normal(size=(length + 1, 5)).astype(np.float32),
             actions=draw_actions(action, length, seed=length).numpy(),
-            rewards=np.full(length, np.nan),
+            rewards=np.full(length, 1.0 if "rewards" in needs.demo_fields else np.nan),
             terminated=length != 9,
             truncated=length == 9,
         )
@@ -579,7 +599,8 @@ def test_actions_of_the_wrong_kind_are_refused(name):
 def test_compiled_updates_equal_eager_ones(
     compiled, make_algorithm, make_demos, noise_world, monkeypatch
 ):
-    options = settings(compiled) | {"action": native_action(compiled)}
+    # without going back to the best weights, which the parallel engines would not hear of
+    options = settings(compiled, patience=30) | {"action": native_action(compiled)}
     if compiled in WITH_DEMONSTRATIONS:
         options["demos"] = make_demos(actions=draw_actions(options["action"], 17))
     eager, other = (make_algorithm(compiled, compile=switch, **options) for switch in ("off", "on"))

@@ -43,6 +43,12 @@ TINY = {
     "value_epochs": "2",
     "d_batch_size": "7",
     "d_hidden": "5",
+    "first_steps": "70",
+    "actor_steps": "7",
+    "critic_steps": "5",
+    "max_iterations": "25",
+    "sil_updates": "2",
+    "min_stored": "30",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 
@@ -56,6 +62,7 @@ class Case:
     num_envs: int = 3
     steps: int = 700
     kills: int = 3
+    demos: str | None = None  # of a method that can do without
     settings: dict[str, str] = field(default_factory=dict)
     compile: str = "off"
 
@@ -69,7 +76,9 @@ class Case:
         words += ["--eval-episodes", 2, "--final-episodes", 3, "--seed", 5]
         for name, value in settings.items():
             words += ["--set", f"{name}={value}"]
-        if cls.needs.demonstrations:
+        if self.demos is not None:
+            words += ["--demos", self.demos]
+        if cls.needs.demonstrations or self.demos is not None:
             words += ["--num-demos", 3]
         if cls.needs.interaction:
             words += ["--steps", self.steps, "--num-envs", self.num_envs]
@@ -87,6 +96,7 @@ PRIORITISED = {
     "target_update": "copy",
 }
 ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
+SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
 
@@ -104,6 +114,10 @@ CASES = {
     "sqil-rollouts": Case("sqil", num_envs=5, settings=ROLLOUTS),
     "dqn-lander": Case("dqn", env="LunarLander", num_envs=5, kills=4),
     "mcpo-hopper": Case("mcpo", env="Hopper", num_envs=5, settings={"normalise_rewards": "true"}),
+    "sil-ppo": Case("sil", num_envs=5, demos="controller", settings=SIL_PPO),
+    "awr-offline": Case("awr-offline", settings={"patience": "25"}),
+    "awr-whole": Case("awr", num_envs=5, settings={"baseline": "none", "memory": "replace"}),
+    "marwil-awr": Case("marwil", settings={"mode": "awr", "crossfit": "true"}),
     "gail-ppo": Case("gail", num_envs=5, settings=ADVERSARIAL),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
