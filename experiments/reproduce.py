@@ -524,9 +524,10 @@ def _over_demonstrations(
         for section in sections
         for row in rows
     }
+    alone = [figure.name for figure in suite.figures].count(entry.name) == 1
     files = plot_demonstrations(
         runs,
-        folder / f"{entry.name}.png",
+        folder / f"{entry.name if alone else f'{entry.name}-{entry.group}'}.png",
         x="quality" if entry.x == "quality" else "num-demos",
         command=command,
         labels=labels,

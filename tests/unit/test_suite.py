@@ -297,6 +297,10 @@ def test_a_figure_over_all_sets_of_demonstrations(folders, make_run, quick):
     measuring = reproduce._Measuring(suite, suite.seeds, folders["runs_dir"], {}, NullReporter())
     (files,) = reproduce._figures(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
     assert files.figure.name == "q.png"
+    twice = parse_suite("grid", text.replace('name = "curves"', 'name = "q"'))
+    measuring = reproduce._Measuring(twice, twice.seeds, folders["runs_dir"], {}, NullReporter())
+    drawn = reproduce._figures(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
+    assert [other.figure.name for other in drawn] == ["q-all.png"]
     data = pd.read_csv(files.data, comment="#").query("kind == 'point'")
     assert data["x"].tolist() == [50, 500]
     assert set(data["label"]) == {"BC"}
