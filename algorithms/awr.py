@@ -44,7 +44,12 @@ from rlfd.algorithms.core.regression_learner import (
     draw,
     make_optimiser,
 )
-from rlfd.algorithms.core.trajectories import demo_pieces, lambda_returns, returns_to_go
+from rlfd.algorithms.core.trajectories import (
+    DEMO_FIELDS,
+    demo_pieces,
+    lambda_returns,
+    returns_to_go,
+)
 from rlfd.algorithms.core.weighting import (
     WEIGHT_METRICS,
     WeightAudit,
@@ -54,8 +59,6 @@ from rlfd.algorithms.core.weighting import (
 from rlfd.algorithms.registry import register
 
 __all__ = ["AWR", "AWRConfig", "AWROffline", "AWROfflineConfig", "AdvantageRegression"]
-
-DEMO_FIELDS = frozenset({"next_observations", "rewards", "terminated"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +210,7 @@ class AWR(Algorithm):
     Config = AWRConfig
     needs = Needs(
         demonstrations=False,
+        optional_demonstrations=True,
         reward=True,
         interaction=True,
         demo_fields=DEMO_FIELDS,

@@ -255,8 +255,7 @@ class Algorithm(ABC):
     @property
     def epochs(self) -> int | None:
         """Passes over the demonstrations so far; None for a method that does not count them."""
-        epoch: int | None = getattr(getattr(self, "passes", None), "epoch", None)
-        return epoch
+        return None
 
     @property
     def finished(self) -> bool:

@@ -202,6 +202,11 @@ class BC(Algorithm):
         return losses.mean(), accuracy
 
     @property
+    def epochs(self) -> int:
+        """Passes over the training trajectories so far."""
+        return self.passes.epoch
+
+    @property
     def finished(self) -> bool:
         """Whether training has stopped and the best parameters are back in place."""
         return self.passes.finished

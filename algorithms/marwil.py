@@ -34,7 +34,12 @@ from rlfd.algorithms.bc import BC, BCConfig
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
 from rlfd.algorithms.core.offline import EarlyStopping
 from rlfd.algorithms.core.optimisers import Adam
-from rlfd.algorithms.core.trajectories import demo_pieces, lambda_returns, returns_to_go
+from rlfd.algorithms.core.trajectories import (
+    DEMO_FIELDS,
+    demo_pieces,
+    lambda_returns,
+    returns_to_go,
+)
 from rlfd.algorithms.core.weighting import WEIGHT_METRICS, WeightAudit, exponential_weights
 from rlfd.algorithms.registry import register
 
@@ -78,7 +83,7 @@ class MARWIL(Algorithm):
         demonstrations=True,
         reward=True,
         interaction=False,
-        demo_fields=frozenset({"next_observations", "rewards", "terminated"}),
+        demo_fields=DEMO_FIELDS,
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
@@ -123,6 +128,12 @@ class MARWIL(Algorithm):
         self.audit = WeightAudit("a smaller --set beta")
         self.value_stopping = [EarlyStopping(config.patience, 0.0) for _ in names]
         self.value_ready = config.mode == "joint"
+        self.value_epochs = 0
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training trajectories so far, those of V alone included."""
+        return self.value_epochs + self.policy.passes.epoch
 
     @property
     def finished(self) -> bool:
@@ -237,7 +248,7 @@ class MARWIL(Algorithm):
             for stopping, critic in zip(self.value_stopping, self.critics, strict=True):
                 critic.engine.load_parameters(stopping.kept)
             self._follow(self.returns - self._estimate())
-            passes.epoch, self.value_ready = 0, True
+            self.value_epochs, passes.epoch, self.value_ready = passes.epoch, 0, True
         return metrics
 
     def conclude(self) -> None:
@@ -265,6 +276,7 @@ class MARWIL(Algorithm):
             "critics": [critic.state_dict() for critic in self.critics],
             "value_stopping": [stopping.state_dict() for stopping in self.value_stopping],
             "value_ready": self.value_ready,
+            "value_epochs": self.value_epochs,
             "returns": self.returns.clone(),
             "squared_norm": self.squared_norm.clone(),
             "updates": self.updates,
@@ -277,7 +289,7 @@ class MARWIL(Algorithm):
             critic.load_state_dict(kept)
         for stopping, kept in zip(self.value_stopping, state["value_stopping"], strict=True):
             stopping.load_state_dict(kept)
-        self.value_ready = bool(state["value_ready"])
+        self.value_ready, self.value_epochs = bool(state["value_ready"]), int(state["value_epochs"])
         self.returns.copy_(state["returns"])
         self.squared_norm = state["squared_norm"].to(self.squared_norm)
         self.updates = int(state["updates"])

@@ -106,12 +106,44 @@ _A2C_LANDER = Preset(
     },
 )
 
+# AWR as released: a step size of the policy for each task, momentum, a temperature of 1 in units of
+# the advantages' std, and a std of actions that is not learned.
+_AWR_CODE: dict[str, Any] = {
+    "optimiser": "momentum",
+    "beta": 1.0,
+    "actor_steps": 1_000,
+    "critic_steps": 200,
+    "actor_learning_rate": 5e-5,
+    "critic_learning_rate": 1e-2,
+}
+# The paper's appendix: raw advantages.
+_AWR_PAPER: dict[str, Any] = {
+    **_AWR_CODE,
+    "beta": 0.05,
+    "standardise_advantages": False,
+    "batch_steps": 2_000,
+    "critic_learning_rate": 1e-4,
+}
+_AWR_LANDER = {"actor_learning_rate": 5e-4, "output_l2": 1e-3}
+
 # Behavioural cloning that trpo and its kin can go on from (--init): their network, and a noise that
 # cloning does not shrink; log-std -1 is what MCPO's pilot explored with.
 _WARM_START: dict[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
 _WARM_START_CONTINUOUS = Preset(algorithm={"loss": "mse", "log_std_start": -1.0})
 
 PRESETS: dict[Key, Preset] = {
+    ("awr", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
+    ("rwr", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
+    ("awr", "code", None): Preset(algorithm=_AWR_CODE),
+    ("awr", "code", "LunarLander"): Preset(
+        run={"steps": 500_000, "num_envs": 16}, algorithm=_AWR_LANDER
+    ),
+    ("awr", "code", "Ant"): Preset(algorithm={"log_std_start": -1.6}),
+    ("awr", "code", "Hopper"): Preset(algorithm={"actor_learning_rate": 1e-4}),
+    ("awr", "code", "Walker2d"): Preset(algorithm={"actor_learning_rate": 2.5e-5}),
+    ("awr", "code", "Humanoid"): Preset(algorithm={"actor_learning_rate": 1e-5}),
+    ("awr", "paper", None): Preset(algorithm=_AWR_PAPER),
+    ("awr", "paper", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
     ("bc", "warm-start", None): Preset(algorithm=_WARM_START),
     **{
         ("bc", "warm-start", env): _WARM_START_CONTINUOUS

@@ -44,7 +44,7 @@ from rlfd.algorithms.base import (
 from rlfd.algorithms.bc import BC, BCConfig
 from rlfd.algorithms.core.engine import Batch
 from rlfd.algorithms.core.regression_learner import CollectFields, FitFields, RegressionLearner
-from rlfd.algorithms.core.trajectories import demo_pieces, returns_to_go
+from rlfd.algorithms.core.trajectories import DEMO_FIELDS, demo_pieces, returns_to_go
 from rlfd.algorithms.core.weighting import WEIGHT_METRICS, WeightAudit, exponential_weights
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
@@ -55,8 +55,6 @@ logger = logging.getLogger("rlfd.rwr")
 
 Form = Literal["exp", "shift", "raw"]
 Of = Literal["trajectories", "steps"]
-
-DEMO_FIELDS = frozenset({"next_observations", "rewards", "terminated"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +171,11 @@ class RWROffline(Algorithm):
         audit = WeightAudit("a larger --set beta")
         self.weight_metrics = audit(weights, returns, float("inf"))
         self.learner = BC(problem, config, weights=weights)
+
+    @property
+    def epochs(self) -> int | None:
+        """Passes over the training trajectories so far."""
+        return self.learner.epochs
 
     @property
     def finished(self) -> bool:

@@ -5,7 +5,6 @@ Held out are whole *trajectories*: neighbouring observations in both halves woul
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from dataclasses import dataclass
@@ -71,14 +70,20 @@ def split_trajectories(
 
 def select(demonstrations: DemoTensors, rows: Tensor) -> DemoTensors:
     """Return some transitions of whole trajectories, renumbered. `rows` must be in order."""
-    fields = {
-        field.name: None if value is None else value[rows]
-        for field in dataclasses.fields(DemoTensors)
-        if field.name != "episode_ids"
-        for value in (getattr(demonstrations, field.name),)
-    }
-    _, ids = demonstrations.episode_ids[rows].unique_consecutive(return_inverse=True)
-    return DemoTensors(episode_ids=ids, **fields)
+
+    def cut(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values[rows]
+
+    _, ids = torch.unique_consecutive(demonstrations.episode_ids[rows], return_inverse=True)
+    return DemoTensors(
+        observations=demonstrations.observations[rows],
+        actions=demonstrations.actions[rows],
+        episode_ids=ids,
+        next_observations=cut(demonstrations.next_observations),
+        rewards=cut(demonstrations.rewards),
+        terminated=cut(demonstrations.terminated),
+        truncated=cut(demonstrations.truncated),
+    )
 
 
 class EarlyStopping:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import DemoTensors
+from rlfd.algorithms.base import DemoField, DemoTensors
 from rlfd.algorithms.core.engine import Batch
 from rlfd.algorithms.core.rollout import Rollout, gae
 
 __all__ = [
+    "DEMO_FIELDS",
     "FIELDS",
     "EpisodeAssembler",
     "TrajectoryBuffer",
@@ -24,6 +25,9 @@ __all__ = [
     "lambda_returns",
     "returns_to_go",
 ]
+
+DEMO_FIELDS: frozenset[DemoField] = frozenset({"next_observations", "rewards", "terminated"})
+"""What `demo_pieces` reads besides pairs."""
 
 FIELDS = ("observations", "actions", "rewards", "next_observations", "terminated", "ended")
 

@@ -116,6 +116,7 @@ CASES = {
     "mcpo-hopper": Case("mcpo", env="Hopper", num_envs=5, settings={"normalise_rewards": "true"}),
     "sil-ppo": Case("sil", num_envs=5, demos="controller", settings=SIL_PPO),
     "awr-offline": Case("awr-offline", settings={"patience": "25"}),
+    "awr-demos": Case("awr", num_envs=7, demos="controller"),
     "awr-whole": Case("awr", num_envs=5, settings={"baseline": "none", "memory": "replace"}),
     "marwil-awr": Case("marwil", settings={"mode": "awr", "crossfit": "true"}),
     "gail-ppo": Case("gail", num_envs=5, settings=ADVERSARIAL),
