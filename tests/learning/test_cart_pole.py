@@ -50,7 +50,7 @@ def test_learning_from_reward(returns, algo):
     assert returns(algo, steps=50_000).min() >= 475
 
 
-@pytest.mark.parametrize("algo", ["trpo", "ppo"])
+@pytest.mark.parametrize("algo", ["trpo", "ppo", "a2c"])
 def test_learning_on_policy(returns, algo):
     assert returns(algo, steps=100_000).min() >= 475
 
