@@ -44,6 +44,7 @@ from rlfd.algorithms.core.regression_learner import (
     draw,
     make_optimiser,
 )
+from rlfd.algorithms.core.schedules import linear
 from rlfd.algorithms.core.trajectories import (
     DEMO_FIELDS,
     demo_pieces,
@@ -66,6 +67,9 @@ class AdvantageFields(FitFields):
     """Hyperparameters of `AdvantageRegression`."""
 
     beta: float = hyper(0.5, "β, temperature of the weights", above=0)
+    final_beta: float = hyper(
+        1.0, "β in the last planned iteration, as a fraction of the first", above=0, high=1
+    )
     max_weight: float = hyper(20.0, "w_max, weights are clipped to this", low=1)
     standardise_advantages: bool = hyper(True, "bring advantages to mean 0 and std 1 before β")
     td_lambda: float = hyper(0.95, "λ of the returns", low=0, high=1)
@@ -111,7 +115,7 @@ class AdvantageRegression:
         learner: RegressionLearner,
         iterations: int,
     ) -> None:
-        self.config, self.learner = config, learner
+        self.config, self.learner, self.iterations = config, learner, iterations
         self.critic = Critic(
             problem,
             num_inputs=learner.actor.network.mean.numel(),
@@ -149,11 +153,13 @@ class AdvantageRegression:
         )
 
     def weights(self, advantages: Tensor) -> Tensor:
-        """Return ω of advantages (M,)."""
+        """Return ω of advantages (M,), with β as it is in this iteration."""
         config = self.config
+        done = self.learner.engine.count // config.actor_steps
+        beta = linear(done, config.beta, config.beta * config.final_beta, self.iterations)
         if config.standardise_advantages:
             advantages = standardised(advantages)
-        return exponential_weights(advantages, config.beta, config.max_weight)
+        return exponential_weights(advantages, beta, config.max_weight)
 
     def iteration(self, added: int) -> Metrics:
         """Fit V, then the policy, to the memory, of which the last `added` rows are new."""

@@ -32,6 +32,7 @@ from torch import Tensor
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
 from rlfd.algorithms.bc import BC, BCConfig
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
+from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES
 from rlfd.algorithms.core.offline import EarlyStopping
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.trajectories import (
@@ -44,6 +45,13 @@ from rlfd.algorithms.core.weighting import WEIGHT_METRICS, WeightAudit, exponent
 from rlfd.algorithms.registry import register
 
 __all__ = ["MARWIL", "MARWILConfig"]
+
+USUAL_PASSES = 100
+
+
+def _judged(values: list[Tensor], judge: Tensor) -> Tensor:
+    """Of several critics' values, each (B,), take for each row that of its judge (B,)."""
+    return torch.stack(values).gather(0, judge[None])[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +69,7 @@ class MARWILConfig(BCConfig):
     crossfit: bool = hyper(
         False, "two value functions, each for the half of the trajectories it was not fitted to"
     )
-    value_learning_rate: float = hyper(3e-4, "Adam's step size of V", above=0)
-    learning_rate: float = hyper(3e-4, "Adam's step size of the policy", above=0)
+    value_learning_rate: float = hyper(1e-3, "Adam's step size of V", above=0)
     batch_size: int = hyper(512, "pairs per update", low=1)
     l2: float = hyper(0.0, "λ_2, weight of the squared parameters", low=0)
     entropy_weight: float = hyper(0.0, "β_H, weight of the policy's entropy", low=0)
@@ -99,8 +106,10 @@ class MARWIL(Algorithm):
         demos = problem.demonstrations
         assert demos is not None
         self.config = config
-        if problem.compile == "auto":  # the real number of passes is far smaller than planned
-            problem = dataclasses.replace(problem, compile="off")
+        if problem.compile == "auto":  # by the passes that it usually makes, not by those it may
+            usual = USUAL_PASSES * demos.num_transitions // config.batch_size
+            switch: Literal["on", "off"] = "on" if usual >= COMPILE_FROM_UPDATES else "off"
+            problem = dataclasses.replace(problem, compile=switch)
         rows = torch.arange(demos.num_transitions, device=problem.device)
         self.policy = BC(problem, config, extra={"rows": rows})
         pieces = demo_pieces(demos, demos.actions)
@@ -129,6 +138,7 @@ class MARWIL(Algorithm):
         self.value_stopping = [EarlyStopping(config.patience, 0.0) for _ in names]
         self.value_ready = config.mode == "joint"
         self.value_epochs = 0
+        self._estimate()
 
     @property
     def epochs(self) -> int:
@@ -144,8 +154,7 @@ class MARWIL(Algorithm):
 
     def _values(self, inputs: Tensor, judge: Tensor) -> Tensor:
         """V at inputs (B, D), each by its judge (B,). Shape (B,)."""
-        values = torch.stack([critic.values(inputs) for critic in self.critics])
-        return values.gather(0, judge[None])[0]
+        return _judged([critic.values(inputs) for critic in self.critics], judge)
 
     def _estimate(self) -> Tensor:
         """Compute G with V as it is, for all rows; return V(s). Shape (M,)."""
@@ -161,13 +170,15 @@ class MARWIL(Algorithm):
         )
         return values
 
-    def _fit_value(self, rows: Tensor) -> None:
-        """One step of L_V."""
+    def _fit_value(self, rows: Tensor) -> Tensor:
+        """Take one step of L_V; return V(s) as it was before. Shape (B,)."""
+        judge, values = self.judge[rows], []
         for index, critic in enumerate(self.critics):
             weights = None
             if len(self.critics) > 1:  # not on those it is to judge
-                weights = 2.0 * (self.judge[rows] != index).to(self.returns)
-            critic.step(self.inputs[rows], self.returns[rows], weights)
+                weights = 2.0 * (judge != index).to(self.returns)
+            values.append(critic.step(self.inputs[rows], self.returns[rows], weights))
+        return _judged(values, judge)
 
     def _follow(self, advantages: Tensor) -> None:
         """c² ← c² + κ (E[(G - V)²] - c²); the first minibatch sets it."""
@@ -192,15 +203,14 @@ class MARWIL(Algorithm):
 
     def _policy_pass(self) -> Metrics:
         joint, passes = self.config.mode == "joint", self.policy.passes
-        if joint:
-            self._estimate()
         for batch in passes.minibatches():
             rows = batch.pop("rows")
             if joint:
-                self._fit_value(rows)
-            advantages = self.returns[rows] - self._values(self.inputs[rows], self.judge[rows])
-            if joint:
+                advantages = self.returns[rows] - self._fit_value(rows)
                 self._follow(advantages)
+            else:
+                values = self._values(self.inputs[rows], self.judge[rows])
+                advantages = self.returns[rows] - values
             weights = batch["weights"] * self._weigh(advantages)
             self.policy.engine.step(batch | {"weights": weights})
             self.updates += 1
@@ -234,7 +244,6 @@ class MARWIL(Algorithm):
     def _value_pass(self) -> Metrics:
         """Make one pass of V alone (mode=awr); the last one settles the weights."""
         passes = self.policy.passes
-        self._estimate()
         for batch in passes.minibatches():
             self._fit_value(batch["rows"])
             self.updates += 1

@@ -81,7 +81,7 @@ class Critic:
         outputs = functional_call(self.network, parameters, (batch["inputs"],))
         errors = (batch["returns"] - self.offset) / self.scale - outputs
         loss = 0.5 * (batch["value_weights"] * errors.square()).mean()
-        return loss, {"loss/value": loss}
+        return loss, {"loss/value": loss, "values": self.offset + self.scale * outputs}
 
     @torch.no_grad()
     def values(self, inputs: Tensor) -> Tensor:
@@ -89,11 +89,18 @@ class Critic:
         outputs: Tensor = self.network(inputs)
         return self.offset + self.scale * outputs
 
-    def step(self, inputs: Tensor, returns: Tensor, weights: Tensor | None = None) -> None:
-        """Take one step towards returns R (B,) at inputs (B, D), weighted by w (B,) or equally."""
+    def step(self, inputs: Tensor, returns: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Take one step towards returns; return V as it was before.
+
+        Args:
+            inputs: Shape (B, D).
+            returns: R. Shape (B,).
+            weights: w, None = 1. Shape (B,).
+        """
         if weights is None:
             weights = torch.ones_like(returns)
-        self.engine.step({"inputs": inputs, "returns": returns, "value_weights": weights})
+        batch = {"inputs": inputs, "returns": returns, "value_weights": weights}
+        return self.engine.step(batch)["values"]
 
     def drain(self) -> Metrics:
         """Return the metrics' means since the last call."""

@@ -156,6 +156,22 @@ def test_a_constant_reward_more_changes_no_weight_once_v_follows(float64, offlin
     torch.testing.assert_close(weights(0.0), weights(3.7))
 
 
+def test_the_temperature_falls_over_the_planned_iterations(float64, make_algorithm, noise_world):
+    """env_steps 999 after 15 first ones: 66 iterations of 15."""
+    awr = make_algorithm(
+        "awr", beta=2.0, final_beta=0.25, standardise_advantages=False, max_weight=1e9,
+        **SETTINGS | COLLECTING,
+    )  # fmt: skip
+    world, seen = noise_world(), []
+    for _ in range(70):
+        seen.append(1.0 / awr.learner.weights(torch.ones(1)).log().item())
+        awr.iteration(world)
+    assert awr.learner.iterations == 66
+    assert seen[0] == pytest.approx(2.0)
+    assert seen[33] == pytest.approx(1.25)
+    assert seen[66:] == pytest.approx([0.5] * 4)
+
+
 # -- exact cases --------------------------------------------------------------------------------
 
 MU = torch.tensor([[4, 1, 3], [2, 5, 1]])  # how often each action was taken in each state
