@@ -38,9 +38,11 @@ class RunningMoments:
         return self._squares / max(1, self.count)
 
     def update(self, samples: Tensor) -> None:
-        """Take samples (B, size) into account."""
+        """Take samples (B, size) into account; there may be none."""
         samples = samples.double()
         count = len(samples)
+        if count == 0:
+            return
         mean = samples.mean(0)
         delta, total = mean - self.mean, self.count + count
         self._squares += (samples - mean).square().sum(0)

@@ -585,7 +585,9 @@ def test_actions_of_the_wrong_kind_are_refused(name):
             continue
         with pytest.raises(RlfdError, match=f"'{name}' needs .* actions, environment") as caught:
             check_support(name, env)
-        assert caught.value.hint.startswith("algorithms for it: bc")
+        able = caught.value.hint.removeprefix("algorithms for it: ").split(", ")
+        assert able == [n for n in NAMES if action.kind in algorithms.get(n).needs.action_kinds]
+        assert {"bc", "ppo"} <= set(able)
 
 
 # -- compiling ----------------------------------------------------------------------------------

@@ -412,6 +412,18 @@ def test_the_absorbing_state_is_zeros_and_does_not_move_the_statistics(make_disc
     assert inputs[:-1].mean(0).abs().max() < 1e-5
 
 
+def test_nothing_but_absorbing_rows_changes_no_statistics(make_discriminator):
+    """Short episodes with a long horizon: a minibatch may hold no ordinary row."""
+    discriminator = make_discriminator(absorbing="indicator")
+    ordinary = noise_rows(discriminator) + 3.0
+    ordinary[:, -1] = 0.0
+    discriminator.observe(ordinary)
+    mean, std = discriminator._mean.clone(), discriminator._std.clone()
+    discriminator.observe(discriminator.with_absorbing(ordinary, 4)[len(ordinary) :])
+    assert torch.equal(discriminator._mean, mean)
+    assert torch.equal(discriminator._std, std)
+
+
 def test_the_logit_of_the_absorbing_state_follows_who_ends_more_often(make_discriminator):
     """Every third own row is an end, of the demonstrations one in six: to end looks like us."""
     discriminator = make_discriminator(

@@ -538,8 +538,8 @@ def test_clip_range_falls_over_the_budget(noise_world, monkeypatch):
 
 def test_step_size_falls_to_its_end_over_the_budget():
     learner = ppo(env_steps=180, learning_rate=0.02, final_learning_rate=0.1, epochs=3)
-    assert learner.engine._adam.planned_updates == 4 * 3 * 5
-    assert learner.engine._adam.final_fraction == 0.1
+    assert learner.engine._optimiser.planned_updates == 4 * 3 * 5
+    assert learner.engine._optimiser.final_fraction == 0.1
 
 
 def test_no_further_pass_is_made_when_the_policy_has_moved_too_far(noise_world):
