@@ -12,8 +12,8 @@ demonstrations, D begins with them. `awr-offline` has nothing else: its iteratio
 regressions until held-out trajectories' weighted likelihood stops rising.
 
 Two algorithms go by this name: the paper's advantages are raw and β is 0.05 (preset `paper`), the
-released code standardises them and β is 1 (preset `code`). Ours is the second, with β = 0.5 and
-Adam.
+released code standardises them and β is 1 (preset `code`). Ours is the second, with Adam and with β
+falling from 0.2 to 0.02: constant, it leaves the policy random wherever actions differ little.
 
 Departures from the paper:
   * D keeps pieces of trajectories: one that is not over when an iteration ends is cut and
@@ -66,7 +66,7 @@ __all__ = ["AWR", "AWRConfig", "AWROffline", "AWROfflineConfig", "AdvantageRegre
 class AdvantageFields(FitFields):
     """Hyperparameters of `AdvantageRegression`."""
 
-    beta: float = hyper(0.5, "β, temperature of the weights", above=0)
+    beta: float = hyper(0.2, "β, temperature of the weights", above=0)
     final_beta: float = hyper(
         1.0, "β in the last planned iteration, as a fraction of the first", above=0, high=1
     )
@@ -83,6 +83,10 @@ class AdvantageFields(FitFields):
 @dataclass(frozen=True, kw_only=True)
 class AWRConfig(AdvantageFields, CollectFields):
     """Hyperparameters of AWR."""
+
+    final_beta: float = hyper(
+        0.1, "β in the last planned iteration, as a fraction of the first", above=0, high=1
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -111,6 +111,7 @@ _A2C_LANDER = Preset(
 _AWR_CODE: dict[str, Any] = {
     "optimiser": "momentum",
     "beta": 1.0,
+    "final_beta": 1.0,
     "actor_steps": 1_000,
     "critic_steps": 200,
     "actor_learning_rate": 5e-5,
@@ -132,7 +133,15 @@ _WARM_START: dict[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
 _WARM_START_CONTINUOUS = Preset(algorithm={"loss": "mse", "log_std_start": -1.0})
 
 PRESETS: dict[Key, Preset] = {
-    ("awr", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
+    ("awr", "default", "LunarLander"): Preset(
+        # chosen on seeds 100-102: half as many updates per env step as elsewhere cost little
+        run={"steps": 500_000, "num_envs": 16},
+        algorithm={
+            "batch_steps": 4_096,
+            "actor_learning_rate": 5e-4,
+            "critic_learning_rate": 2e-3,
+        },
+    ),
     ("rwr", "default", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
     ("awr", "code", None): Preset(algorithm=_AWR_CODE),
     ("awr", "code", "LunarLander"): Preset(
