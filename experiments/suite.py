@@ -449,7 +449,13 @@ def _shows(section: Section, row: Row) -> bool:
 def uses_demos(suite: Suite, row: Row) -> bool:
     """Whether a row's runs depend on demonstrations, its own or those of the row it starts from."""
     starts = [suite.row(row.init)] if row.init else []
-    return any(algorithms.get(one.algo).needs.demonstrations for one in [row, *starts])
+    return any(_given_demos(one) for one in [row, *starts])
+
+
+def _given_demos(row: Row) -> bool:
+    """Whether a row's algorithm gets its section's demonstrations: if it has a use for them."""
+    needs = algorithms.get(row.algo).needs
+    return needs.demonstrations or needs.optional_demonstrations
 
 
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
@@ -503,7 +509,7 @@ def _job(
         words += ["--reward", task.reward]
     for name, value in task.options.items():
         words += ["--env-option", f"{name}={json.dumps(value)}"]
-    if needs.demonstrations and demos is not None:
+    if _given_demos(row) and demos is not None:
         words += ["--demos", demo_id(suite, task, demos)]
         num = row.num_demos or demos.num
         if num:

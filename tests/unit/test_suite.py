@@ -14,7 +14,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, reproduce, tables
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.suite import parse_suite, plan, sections_of
+from rlfd.experiments.suite import load_suite, parse_suite, plan, sections_of
 
 GRID = """
 title = "A grid"
@@ -464,3 +464,15 @@ def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, 
     measuring._play(EnvConfig("CartPole"), "random")
     measuring._play(EnvConfig("MountainCar"), "random")
     assert played == [3, 50, 100]
+
+
+def test_methods_that_may_learn_from_demonstrations_get_those_of_their_group(tmp_path):
+    jobs = plan(load_suite("quality"), runs_dir=tmp_path, data_dir=tmp_path, groups=["online"])
+    online = [job.argv for job in jobs if "awr" in job.argv or "sil" in job.argv]
+    assert online
+    for words in online:
+        name = words[words.index("--demos") + 1].removeprefix("LunarLander/quality-")
+        experiment = words[words.index("--exp-name") + 1]
+        assert experiment.endswith(name.removesuffix("-v0"))
+    table = plan(load_suite("awr-table"), runs_dir=tmp_path, data_dir=tmp_path, seeds=[0])
+    assert not any("--demos" in job.argv for job in table)
