@@ -25,6 +25,7 @@ Departures from the paper:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -99,12 +100,12 @@ class AWROfflineConfig(AdvantageFields):
 
 
 class AdvantageRegression:
-    """Both regressions of one iteration, over a learner's memory.
+    """Both regressions of one iteration, over a policy's memory.
 
     Args:
         problem: What to learn in.
         config: Hyperparameters.
-        learner: Policy and memory.
+        policy: Policy and memory.
         iterations: Planned ones.
     """
 
@@ -116,13 +117,13 @@ class AdvantageRegression:
         self,
         problem: Problem,
         config: AdvantageFields,
-        learner: RegressionLearner,
+        policy: RegressionLearner,
         iterations: int,
     ) -> None:
-        self.config, self.learner, self.iterations = config, learner, iterations
+        self.config, self.policy, self.iterations = config, policy, iterations
         self.critic = Critic(
             problem,
-            num_inputs=learner.actor.network.mean.numel(),
+            num_inputs=policy.actor.network.mean.numel(),
             hidden=config.hidden,
             activation=config.activation,
             optimiser=make_optimiser(
@@ -136,7 +137,7 @@ class AdvantageRegression:
     @property
     def updates(self) -> int:
         """Gradient steps so far, of both."""
-        return self.learner.engine.count + self.critic.engine.count
+        return self.policy.engine.count + self.critic.engine.count
 
     def values(self, inputs: Tensor, known: Tensor | None = None) -> Tensor:
         """Return V(s), or 0 without a baseline; `known` begin it. Shape (M, D) -> (M,)."""
@@ -148,7 +149,7 @@ class AdvantageRegression:
 
     def returns(self, pieces: Batch, values: Tensor) -> Tensor:
         """Return R from the values of all rows. Shape (M,)."""
-        config, network = self.config, self.learner.actor.network
+        config, network = self.config, self.policy.actor.network
         if config.baseline == "none":
             return returns_to_go(pieces, config.gamma)
         after = network.standardise(pieces["next_observations"][pieces["ended"]])
@@ -159,7 +160,7 @@ class AdvantageRegression:
     def weights(self, advantages: Tensor) -> Tensor:
         """Return ω of advantages (M,), with β as it is in this iteration."""
         config = self.config
-        done = self.learner.engine.count // config.actor_steps
+        done = self.policy.engine.count // config.actor_steps
         beta = linear(done, config.beta, config.beta * config.final_beta, self.iterations)
         if config.standardise_advantages:
             advantages = standardised(advantages)
@@ -167,15 +168,15 @@ class AdvantageRegression:
 
     def iteration(self, added: int) -> Metrics:
         """Fit V, then the policy, to the memory, of which the last `added` rows are new."""
-        config, pieces = self.config, self.learner.buffer.data
-        inputs = self.learner.inputs()
+        config, pieces = self.config, self.policy.buffer.data
+        inputs = self.policy.inputs()
         metrics: Metrics = {}
         if config.baseline == "value":
             # as V was at the end of the last iteration: only new rows need it now
             old = self._values[len(self._values) - (len(inputs) - added) :]
             returns = self.returns(pieces, self.values(inputs, old))  # R with V_{k-1}
             data = {"inputs": inputs, "returns": returns}
-            generator = self.learner.generator
+            generator = self.policy.generator
             for batch in draw(data, config.critic_steps, config.batch_size, generator):
                 self.critic.step(batch["inputs"], batch["returns"])
             metrics = self.critic.drain()
@@ -185,27 +186,27 @@ class AdvantageRegression:
         weights = self.weights(advantages)
         metrics |= self.audit(weights, advantages, config.max_weight)
         metrics["value/explained_variance"] = explained(returns, self._values)
-        return metrics | self.learner.improve(inputs, weights)
+        return metrics | self.policy.improve(inputs, weights)
 
     def policy_state(self) -> dict[str, Tensor]:
         """Return the policy and its observation statistics."""
-        return self.learner.policy_state()
+        return self.policy.policy_state()
 
     def load_policy_state(self, state: dict[str, Tensor]) -> None:
         """Take over a policy, with statistics that stay as they are."""
-        self.learner.load_policy_state(state)
+        self.policy.load_policy_state(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
         return {
-            "policy": self.learner.state_dict(),
+            "policy": self.policy.state_dict(),
             "critic": self.critic.state_dict(),
             "values": self._values.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.learner.load_state_dict(state["policy"])
+        self.policy.load_state_dict(state["policy"])
         self.critic.load_state_dict(state["critic"])
         self._values = state["values"].to(self._values.device)
 
@@ -227,7 +228,7 @@ class AWR(Algorithm):
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = AdvantageRegression.metric_definitions
+    metric_definitions: Mapping[str, str] = AdvantageRegression.metric_definitions
 
     learner: AdvantageRegression
 
@@ -245,7 +246,7 @@ class AWR(Algorithm):
 
     def iteration(self, world: World) -> Metrics:
         """Act, remember, regress."""
-        policy = self.learner.learner
+        policy = self.learner.policy
         first = len(policy.buffer) if policy.engine.count == 0 else 0  # demonstrations
         added = first + policy.collect(world, self.config)
         if len(policy.buffer) == 0:  # no episode is over yet
@@ -258,7 +259,7 @@ class AWR(Algorithm):
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples."""
-        return self.learner.learner.actor.act(observations, greedy=greedy, generator=generator)
+        return self.learner.policy.actor.act(observations, greedy=greedy, generator=generator)
 
 
 @register
@@ -277,7 +278,7 @@ class AWROffline(Algorithm):
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         **AdvantageRegression.metric_definitions,
         "loss/validation": "-E[w log π(a|s)] / E[w] on held-out trajectories",
     }
@@ -306,7 +307,7 @@ class AWROffline(Algorithm):
     @torch.no_grad()
     def _validate(self) -> Tensor:
         """Return -Σ w log π(a|s) / Σ w on the held-out trajectories."""
-        actor, pieces = self.learner.learner.actor, self._validation
+        actor, pieces = self.learner.policy.actor, self._validation
         inputs = actor.network.standardise(pieces["observations"])
         values = self.learner.values(inputs)
         weights = self.learner.weights(self.learner.returns(pieces, values) - values)
@@ -325,7 +326,7 @@ class AWROffline(Algorithm):
         self.updates = self.learner.updates
         self.passed += 1
         loss = self._validate()
-        stop = self.stopping.observe(float(loss), self.learner.learner.engine.parameters)
+        stop = self.stopping.observe(float(loss), self.learner.policy.engine.parameters)
         if stop or self.passed >= self.config.max_iterations:
             self.conclude()
         return metrics | {"loss/validation": loss}
@@ -333,14 +334,14 @@ class AWROffline(Algorithm):
     def conclude(self) -> None:
         """Put the best policy back in place."""
         if self.stopping.kept:
-            self.learner.learner.engine.load_parameters(self.stopping.kept)
+            self.learner.policy.engine.load_parameters(self.stopping.kept)
         self._finished = True
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples."""
-        return self.learner.learner.actor.act(observations, greedy=greedy, generator=generator)
+        return self.learner.policy.actor.act(observations, greedy=greedy, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -230,7 +231,8 @@ class Algorithm(ABC):
         Config: Dataclass of hyperparameters.
         needs: Checked by the runner before anything is built.
         policies: Ways to act after training; the first one is the headline.
-        metric_definitions: Fixed names of everything `iteration` reports, with one line each.
+        metric_definitions: Fixed names of everything `iteration` reports, with one line each. An
+            instance has its own where they depend on its settings.
         variants: Names of the same method for kinds of actions that this one cannot handle.
     """
 
@@ -240,7 +242,7 @@ class Algorithm(ABC):
     Config: ClassVar[type[AlgorithmConfig]]
     needs: ClassVar[Needs]
     policies: ClassVar[tuple[PolicyMode, ...]]
-    metric_definitions: ClassVar[dict[str, str]]
+    metric_definitions: Mapping[str, str]
     variants: ClassVar[dict[ActionKind, str]] = {}
 
     learner: Learner

@@ -16,6 +16,7 @@ smaller minibatch of a pass is left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -86,7 +87,7 @@ class BC(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/train": "L on training minibatches, mean over the epoch",
         "loss/validation": "L on held-out trajectories, without entropy and L2 terms",
         "policy/accuracy": "share of held-out pairs whose most likely action is the demonstrated "

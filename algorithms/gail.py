@@ -20,6 +20,7 @@ Departures from the paper:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -169,16 +170,17 @@ class GAIL(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = (
-        PPOLearner.metric_definitions | AdversarialReward.metric_definitions
-    )
+    metric_definitions: Mapping[str, str] = {
+        **PPOLearner.metric_definitions,
+        **AdversarialReward.metric_definitions,
+    }
 
     learner: PolicyLearner
 
     def __init__(self, problem: Problem, config: GAILConfig) -> None:
         self.config = config
         self.learner = make_policy_learner(config.learner, problem, config)
-        self.metric_definitions = (  # type: ignore[misc]  # the class has those of the default
+        self.metric_definitions = (
             self.learner.metric_definitions | AdversarialReward.metric_definitions
         )
         self.reward = AdversarialReward(

@@ -18,7 +18,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -252,7 +252,7 @@ class GMMIL(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = TRPOLearner.metric_definitions | MMD_METRICS
+    metric_definitions: Mapping[str, str] = {**TRPOLearner.metric_definitions, **MMD_METRICS}
 
     learner: TRPOLearner
 

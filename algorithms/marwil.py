@@ -22,6 +22,7 @@ Departures from the paper:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -94,13 +95,15 @@ class MARWIL(Algorithm):
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         **BC.metric_definitions,
         **CRITIC_METRICS,
         **WEIGHT_METRICS,
         "value/norm": "c, what advantages are divided by",
         "value/validation": "½ E[(G - V)²] on held-out trajectories, in units of the returns' std",
     }
+
+    learner: BC
 
     def __init__(self, problem: Problem, config: MARWILConfig) -> None:
         demos = problem.demonstrations
@@ -111,10 +114,10 @@ class MARWIL(Algorithm):
             switch: Literal["on", "off"] = "on" if usual >= COMPILE_FROM_UPDATES else "off"
             problem = dataclasses.replace(problem, compile=switch)
         rows = torch.arange(demos.num_transitions, device=problem.device)
-        self.policy = BC(problem, config, extra={"rows": rows})
+        self.learner = BC(problem, config, extra={"rows": rows})
         pieces = demo_pieces(demos, demos.actions)
         self.pieces = {name: value.to(problem.device) for name, value in pieces.items()}
-        self.inputs = self.policy.network.standardise(self.pieces["observations"])
+        self.inputs = self.learner.network.standardise(self.pieces["observations"])
         names = ("value 0", "value 1") if config.crossfit else ("value",)
         # whose V judges a row: with cross-fitting that of the other half of the trajectories
         self.judge = demos.episode_ids.to(problem.device) % len(names)
@@ -143,12 +146,12 @@ class MARWIL(Algorithm):
     @property
     def epochs(self) -> int:
         """Passes over the training trajectories so far, those of V alone included."""
-        return self.value_epochs + self.policy.passes.epoch
+        return self.value_epochs + self.learner.passes.epoch
 
     @property
     def finished(self) -> bool:
         """Whether training has stopped and the best policy is back in place."""
-        return self.policy.finished
+        return self.learner.finished
 
     # -- V and the weights ------------------------------------------------------------------------
 
@@ -160,7 +163,7 @@ class MARWIL(Algorithm):
         """Compute G with V as it is, for all rows; return V(s). Shape (M,)."""
         pieces, config = self.pieces, self.config
         values, ended = self._values(self.inputs, self.judge), pieces["ended"]
-        after = self.policy.network.standardise(pieces["next_observations"][ended])
+        after = self.learner.network.standardise(pieces["next_observations"][ended])
         self.returns = lambda_returns(
             pieces,
             values,
@@ -202,7 +205,7 @@ class MARWIL(Algorithm):
         return metrics
 
     def _policy_pass(self) -> Metrics:
-        joint, passes = self.config.mode == "joint", self.policy.passes
+        joint, passes = self.config.mode == "joint", self.learner.passes
         for batch in passes.minibatches():
             rows = batch.pop("rows")
             if joint:
@@ -212,19 +215,19 @@ class MARWIL(Algorithm):
                 values = self._values(self.inputs[rows], self.judge[rows])
                 advantages = self.returns[rows] - values
             weights = batch["weights"] * self._weigh(advantages)
-            self.policy.engine.step(batch | {"weights": weights})
+            self.learner.engine.step(batch | {"weights": weights})
             self.updates += 1
         values = self._estimate() if joint else self._values(self.inputs, self.judge)
         return self._close(self.returns - values)
 
     def _close(self, advantages: Tensor) -> Metrics:
         """End a pass of the policy: validate with the weights as they are now."""
-        weights, held_out = self._weigh(advantages), self.policy.passes.validation
+        weights, held_out = self._weigh(advantages), self.learner.passes.validation
         rows = held_out["rows"]
-        loss, accuracy = self.policy.validate(weights[rows])
-        self.policy.passes.close(float(loss), self.policy.engine)
+        loss, accuracy = self.learner.validate(weights[rows])
+        self.learner.passes.close(float(loss), self.learner.engine)
         return (
-            self.policy.engine.drain()
+            self.learner.engine.drain()
             | self.audit(weights, advantages, self.config.max_weight)
             | self._value_metrics(advantages)
             | {
@@ -235,7 +238,7 @@ class MARWIL(Algorithm):
         )
 
     def _value_metrics(self, advantages: Tensor) -> Metrics:
-        errors = advantages[self.policy.passes.validation["rows"]] / self.critics[0].scale
+        errors = advantages[self.learner.passes.validation["rows"]] / self.critics[0].scale
         return {
             "value/explained_variance": explained(self.returns, self.returns - advantages),
             "value/validation": 0.5 * errors.square().mean(),
@@ -243,7 +246,7 @@ class MARWIL(Algorithm):
 
     def _value_pass(self) -> Metrics:
         """Make one pass of V alone (mode=awr); the last one settles the weights."""
-        passes = self.policy.passes
+        passes = self.learner.passes
         for batch in passes.minibatches():
             self._fit_value(batch["rows"])
             self.updates += 1
@@ -262,38 +265,28 @@ class MARWIL(Algorithm):
 
     def conclude(self) -> None:
         """Put the best policy back in place."""
-        self.policy.conclude()
+        self.learner.conclude()
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples."""
-        return self.policy.act(observations, greedy=greedy, generator=generator)
-
-    def policy_state(self) -> dict[str, Tensor]:
-        """Return the network's parameters and its observation statistics."""
-        return self.policy.policy_state()
-
-    def load_policy_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `policy_state` returned."""
-        self.policy.load_policy_state(state)
+        return self.learner.act(observations, greedy=greedy, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next pass depends on."""
-        return {
-            "policy": self.policy.state_dict(),
+        return super().state_dict() | {
             "critics": [critic.state_dict() for critic in self.critics],
             "value_stopping": [stopping.state_dict() for stopping in self.value_stopping],
             "value_ready": self.value_ready,
             "value_epochs": self.value_epochs,
             "returns": self.returns.clone(),
             "squared_norm": self.squared_norm.clone(),
-            "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.policy.load_state_dict(state["policy"])
+        super().load_state_dict(state)
         for critic, kept in zip(self.critics, state["critics"], strict=True):
             critic.load_state_dict(kept)
         for stopping, kept in zip(self.value_stopping, state["value_stopping"], strict=True):
@@ -301,4 +294,3 @@ class MARWIL(Algorithm):
         self.value_ready, self.value_epochs = bool(state["value_ready"]), int(state["value_epochs"])
         self.returns.copy_(state["returns"])
         self.squared_norm = state["squared_norm"].to(self.squared_norm)
-        self.updates = int(state["updates"])

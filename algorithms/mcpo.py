@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -174,23 +175,21 @@ class MCPO(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = (
-        TRPOLearner.metric_definitions
-        | MMD_METRICS
-        | {
-            "mmd/tolerance": "d_k",
-            "mmd/violation": "c = MMD - d_k; positive = violated",
-            "mmd/predicted_change": "change of the MMD that the last iteration's step promised",
-            "mmd/actual_change": "change of the MMD that came of it",
-            "mcpo/lambda": "λ, multiplier of the trust region (0 in cases 0b, 1, 2)",
-            "mcpo/nu": "ν, multiplier of the mimicry constraint (0 in cases 0b, 1, 2)",
-            "mcpo/searched": "share of iterations with a step to search along",
-            "value/witness_explained_variance": "that of the witness's value function",
-            "loss/witness": "mean squared error of the witness's value function",
-            "optim/witness_grad_norm": "norm of its gradient",
-        }
-        | {f"case/{case}": f"share of iterations in case {case}" for case in get_args(Case)}
-    )
+    metric_definitions: Mapping[str, str] = {
+        **TRPOLearner.metric_definitions,
+        **MMD_METRICS,
+        "mmd/tolerance": "d_k",
+        "mmd/violation": "c = MMD - d_k; positive = violated",
+        "mmd/predicted_change": "change of the MMD that the last iteration's step promised",
+        "mmd/actual_change": "change of the MMD that came of it",
+        "mcpo/lambda": "λ, multiplier of the trust region (0 in cases 0b, 1, 2)",
+        "mcpo/nu": "ν, multiplier of the mimicry constraint (0 in cases 0b, 1, 2)",
+        "mcpo/searched": "share of iterations with a step to search along",
+        "value/witness_explained_variance": "that of the witness's value function",
+        "loss/witness": "mean squared error of the witness's value function",
+        "optim/witness_grad_norm": "norm of its gradient",
+        **{f"case/{case}": f"share of iterations in case {case}" for case in get_args(Case)},
+    }
 
     learner: TRPOLearner
 

@@ -25,6 +25,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -115,9 +116,11 @@ class POfD(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = (
-        TRPOLearner.metric_definitions | AdversarialReward.metric_definitions | WEIGHT_METRIC
-    )
+    metric_definitions: Mapping[str, str] = {
+        **TRPOLearner.metric_definitions,
+        **AdversarialReward.metric_definitions,
+        **WEIGHT_METRIC,
+    }
 
     learner: PolicyLearner
 
@@ -140,9 +143,7 @@ class POfD(Algorithm):
             )
             self._source_state, source_metrics = self.source, self.source.metric_definitions
         self.iterations = 0
-        self.metric_definitions = (  # type: ignore[misc]  # the class has those of the default
-            self.learner.metric_definitions | source_metrics | WEIGHT_METRIC
-        )
+        self.metric_definitions = self.learner.metric_definitions | source_metrics | WEIGHT_METRIC
 
     def iteration(self, world: World) -> Metrics:
         """Act for one batch, train D on it, improve the policy by r'."""

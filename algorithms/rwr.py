@@ -24,6 +24,7 @@ Departures from the lecture:
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -152,7 +153,7 @@ class RWROffline(Algorithm):
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = BC.metric_definitions | WEIGHT_METRICS
+    metric_definitions: Mapping[str, str] = {**BC.metric_definitions, **WEIGHT_METRICS}
 
     learner: BC
 
@@ -214,9 +215,10 @@ class RWR(Algorithm):
         action_kinds=BC.needs.action_kinds,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = (
-        RegressionLearner.metric_definitions | WEIGHT_METRICS
-    )
+    metric_definitions: Mapping[str, str] = {
+        **RegressionLearner.metric_definitions,
+        **WEIGHT_METRICS,
+    }
 
     learner: RegressionLearner
 

@@ -29,6 +29,7 @@ Departures from the paper; the first five are the released code's:
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -177,7 +178,7 @@ class SIL(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = A2CLearner.metric_definitions | SIL_METRICS
+    metric_definitions: Mapping[str, str] = {**A2CLearner.metric_definitions, **SIL_METRICS}
 
     learner: A2CLearner | PPOLearner
 
@@ -186,9 +187,7 @@ class SIL(Algorithm):
         make = A2CLearner if config.learner == "a2c" else PPOLearner
         self.learner = make(problem, config)
         self.engine = self.learner.engine.sibling(self._loss, norm_name="sil/grad_norm")
-        self.metric_definitions = (  # type: ignore[misc]  # the class has those of the default
-            self.learner.metric_definitions | SIL_METRICS
-        )
+        self.metric_definitions = self.learner.metric_definitions | SIL_METRICS
         self.generator = torch.Generator(device=problem.device)
         self.generator.manual_seed(derive(problem.seed, "self-imitation"))
         self.assembler = EpisodeAssembler(whole=True)

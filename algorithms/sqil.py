@@ -27,6 +27,7 @@ worth on Lunar Lander stands in docs/algorithms/sqil.md):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -279,7 +280,7 @@ class SQIL(Algorithm):
         demo_fields=frozenset({"next_observations", "terminated"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/demo": "B(D_demo, r) / |D_demo|: mean squared soft Bellman error of demonstrations",
         "loss/own": "B(D_samp, 0) / |D_samp|: the same for own transitions with reward 0",
         "q/demo": "mean of Q(s, a) over demonstrated transitions",

@@ -20,6 +20,7 @@ The paper says that SAC was used and gives r; the rest is ours:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -108,7 +109,7 @@ class SQILSAC(Algorithm):
         action_kinds=frozenset({"continuous"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/demo": "L_Q of the demonstrated half: squared errors of both critics, summed, mean",
         "loss/own": "the same for own transitions with reward 0",
         "q/demo": "mean of Q(s, a) over demonstrated transitions and both critics",

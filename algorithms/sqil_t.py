@@ -15,6 +15,7 @@ there is no reward for a terminal rule to change.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -74,7 +75,7 @@ class SQILT(Algorithm):
         demo_fields=frozenset({"next_observations", "terminated"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/cloning": "mean of -(Q(s, a) - V(s)) over demonstrated transitions",
         "loss/demo": "B(D_demo, 0) / |D_demo|: mean squared soft Bellman error of demonstrations",
         "loss/own": "B(D_samp, 0) / |D_samp|: the same for own transitions",

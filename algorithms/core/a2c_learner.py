@@ -9,19 +9,17 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Metrics, Problem, World, hyper
+from rlfd.algorithms.base import Metrics, Problem, hyper
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
-from rlfd.algorithms.core.networks import ValueNetwork
-from rlfd.algorithms.core.normaliser import ReturnScaler
 from rlfd.algorithms.core.on_policy import (
-    Actor,
     OnPolicyConfig,
+    OnPolicyLearner,
+    PolicyAndValue,
     estimate,
     explained_variance,
     prepare,
 )
 from rlfd.algorithms.core.optimisers import RMSProp
-from rlfd.algorithms.core.ppo_learner import PolicyAndValue
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.seeding import derive
 
@@ -78,7 +76,7 @@ def actor_critic_loss(
     return loss, {"loss/policy": policy_loss, "loss/value": value_loss, "policy/entropy": entropy}
 
 
-class A2CLearner:
+class A2CLearner(OnPolicyLearner):
     """Advantage actor-critic: one gradient step of policy and value function per short rollout.
 
     Args:
@@ -86,6 +84,7 @@ class A2CLearner:
         config: Hyperparameters.
     """
 
+    config: A2CFields
     metric_definitions: ClassVar[dict[str, str]] = {
         "policy/entropy": "mean entropy of the policy before the update, nats",
         "value/explained_variance": "1 - Var(target - V) / Var(target), before the update",
@@ -95,19 +94,11 @@ class A2CLearner:
     }
 
     def __init__(self, problem: Problem, config: A2CFields) -> None:
-        self.config, self.problem = config, problem
-        self.actor = Actor(problem, config)
-        value = ValueNetwork(
-            self.actor.network.mean.numel(),
-            hidden=config.hidden,
-            activation=config.activation,
-            generator=torch.Generator(device=problem.device).manual_seed(
-                derive(problem.seed, "value")
-            ),
-            device=problem.device,
-        )
-        self.networks = PolicyAndValue(self.actor.network, value)
-        size = -(-config.batch_steps // problem.num_envs) * problem.num_envs
+        super().__init__(problem, config)
+        generator = torch.Generator(device=problem.device)
+        generator.manual_seed(derive(problem.seed, "value"))
+        self.networks = PolicyAndValue(self.actor.network, config, generator)
+        size = config.rollout_size(problem.num_envs)
         self.engine = UpdateEngine(
             self.networks,
             self._loss,
@@ -120,12 +111,6 @@ class A2CLearner:
                 epsilon=config.rms_epsilon,
             ),
             compile=problem.compile,
-        )
-        self.scaler = ReturnScaler(
-            problem.num_envs,
-            config.gamma,
-            enabled=config.normalise_rewards,
-            device=problem.device,
         )
 
     def _loss(
@@ -144,30 +129,13 @@ class A2CLearner:
             entropy_weight=config.entropy_weight,
         )
 
-    def collect(self, world: World) -> Rollout:
-        """Act for one iteration's worth of env steps."""
-        return self.actor.collect(world, self.config.batch_steps)
-
-    @torch.no_grad()
-    def _values(self, observations: Tensor) -> Tensor:
-        """V(s). Shape (T, N, *observation_shape) -> (T, N)."""
-        inputs = self.actor.network.standardise(observations.flatten(0, 1))
-        values: Tensor = self.networks.value(inputs)
-        return values.view(observations.shape[:2])
-
     def improve(
         self, rollout: Rollout, rewards: Tensor, *, terminal_values: Tensor | None = None
     ) -> Metrics:
-        """Make one iteration's update of policy and value function.
-
-        Args:
-            rollout: What the current policy did.
-            rewards: What it is to be improved by. Shape (T, N).
-            terminal_values: See `gae`.
-        """
+        """Make one iteration's update of policy and value function."""
         rewards, terminal_values = self.scaler(rewards, rollout.ended, terminal_values)
         estimated = estimate(
-            self._values,
+            self.networks.values,
             rollout,
             rewards,
             gamma=self.config.gamma,
@@ -188,24 +156,11 @@ class A2CLearner:
         self.actor.normaliser.update(rollout.observations.flatten(0, 1))
         return {"value/explained_variance": explained_variance(estimated)} | self.engine.drain()
 
-    def policy_state(self) -> dict[str, Tensor]:
-        """Return the policy and its observation statistics."""
-        return self.actor.policy_state()
-
-    def load_policy_state(self, state: dict[str, Tensor]) -> None:
-        """Take over a policy, with statistics that stay as they are."""
-        self.actor.load_policy_state(state)
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return {
-            "actor": self.actor.state_dict(),
-            "engine": self.engine.state_dict(),
-            "rewards": self.scaler.state_dict(),
-        }
+        return super().state_dict() | {"engine": self.engine.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.actor.load_state_dict(state["actor"])
+        super().load_state_dict(state)
         self.engine.load_state_dict(state["engine"])
-        self.scaler.load_state_dict(state["rewards"])

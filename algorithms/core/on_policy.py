@@ -1,19 +1,20 @@
-"""What on-policy methods are made of: a policy that acts, and what a value makes of what it did."""
+"""What on-policy learners share: a policy that acts, and what a value makes of what it did."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from rlfd.algorithms.base import AlgorithmConfig, Problem, World, hyper
+from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
 from rlfd.algorithms.core.distributions import make_distribution
-from rlfd.algorithms.core.networks import Activation, PolicyNetwork
-from rlfd.algorithms.core.normaliser import RunningNormaliser
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork
+from rlfd.algorithms.core.normaliser import ReturnScaler, RunningNormaliser
 from rlfd.algorithms.core.rollout import Rollout, collect, gae
 from rlfd.algorithms.core.timing import timed
 
@@ -22,6 +23,8 @@ __all__ = [
     "ActorFields",
     "Estimate",
     "OnPolicyConfig",
+    "OnPolicyLearner",
+    "PolicyAndValue",
     "estimate",
     "explained_variance",
     "prepare",
@@ -52,6 +55,10 @@ class OnPolicyConfig(ActorFields):
     )
     standardise_advantages: bool = hyper(True, "bring advantages to mean 0 and std 1")
     entropy_weight: float = hyper(0.0, "weight of the policy's entropy in the objective", low=0)
+
+    def rollout_size(self, num_envs: int) -> int:
+        """Return env steps per iteration: `batch_steps`, rounded up to whole rows."""
+        return -(-self.batch_steps // num_envs) * num_envs
 
 
 class Actor:
@@ -183,3 +190,93 @@ def explained_variance(estimated: Estimate) -> Tensor:
     variance = estimated.targets.var(correction=0)
     left = estimated.advantages.var(correction=0) / variance.clamp(min=1e-12)
     return torch.where(variance > 1e-12, 1.0 - left, torch.zeros_like(left))
+
+
+class PolicyAndValue(nn.Module):
+    """An actor's network and a value function, to be optimised together.
+
+    They share nothing but standardised inputs.
+
+    Args:
+        policy: The actor's network.
+        config: Sizes of the value network.
+        generator: Source of its initial weights.
+    """
+
+    def __init__(
+        self, policy: PolicyNetwork, config: OnPolicyConfig, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.policy = policy
+        self.value = ValueNetwork(
+            policy.mean.numel(),
+            hidden=config.hidden,
+            activation=config.activation,
+            generator=generator,
+            device=policy.mean.device,
+        )
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Map standardised inputs (B, D) to policy outputs (B, K) and values (B,)."""
+        return self.policy.body(inputs), self.value(inputs)
+
+    @torch.no_grad()
+    def values(self, observations: Tensor) -> Tensor:
+        """Return V(s). Shape (T, N, *observation_shape) -> (T, N)."""
+        values: Tensor = self.value(self.policy.standardise(observations.flatten(0, 1)))
+        return values.view(observations.shape[:2])
+
+
+class OnPolicyLearner(ABC):
+    """A policy that is improved by what it did since it was last improved.
+
+    Args:
+        problem: What to learn in.
+        config: Hyperparameters.
+    """
+
+    metric_definitions: ClassVar[dict[str, str]]
+    config: OnPolicyConfig
+
+    def __init__(self, problem: Problem, config: OnPolicyConfig) -> None:
+        self.config = config
+        self.actor = Actor(problem, config)
+        self.scaler = ReturnScaler(
+            problem.num_envs,
+            config.gamma,
+            enabled=config.normalise_rewards,
+            device=problem.device,
+        )
+
+    def collect(self, world: World) -> Rollout:
+        """Act for one iteration's worth of env steps."""
+        return self.actor.collect(world, self.config.batch_steps)
+
+    @abstractmethod
+    def improve(
+        self, rollout: Rollout, rewards: Tensor, *, terminal_values: Tensor | None = None
+    ) -> Metrics:
+        """Make one iteration's improvement of the policy and its value function.
+
+        Args:
+            rollout: What the current policy did.
+            rewards: What it is to be improved by. Shape (T, N).
+            terminal_values: See `gae`.
+        """
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """Return the policy and its observation statistics."""
+        return self.actor.policy_state()
+
+    def load_policy_state(self, state: dict[str, Tensor]) -> None:
+        """Take over a policy, with statistics that stay as they are."""
+        self.actor.load_policy_state(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next iteration depends on."""
+        return {"actor": self.actor.state_dict(), "rewards": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.actor.load_state_dict(state["actor"])
+        self.scaler.load_state_dict(state["rewards"])

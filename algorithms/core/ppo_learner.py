@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Metrics, Problem, World, hyper
+from rlfd.algorithms.base import Metrics, Problem, hyper
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
-from rlfd.algorithms.core.networks import PolicyNetwork, ValueNetwork
-from rlfd.algorithms.core.normaliser import ReturnScaler
 from rlfd.algorithms.core.on_policy import (
-    Actor,
     Estimate,
     OnPolicyConfig,
+    OnPolicyLearner,
+    PolicyAndValue,
     estimate,
     explained_variance,
     prepare,
@@ -27,7 +26,7 @@ from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.schedules import linear
 from rlfd.seeding import derive
 
-__all__ = ["ClipFields", "PPOLearner", "PolicyAndValue", "clipped_surrogate"]
+__all__ = ["ClipFields", "PPOLearner", "clipped_surrogate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +50,13 @@ class ClipFields(OnPolicyConfig):
     )
 
 
-class PolicyAndValue(nn.Module):
-    """Both networks, to be optimised together; they share nothing but standardised inputs."""
-
-    def __init__(self, policy: PolicyNetwork, value: ValueNetwork) -> None:
-        super().__init__()
-        self.policy, self.value = policy, value
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Map standardised inputs (B, D) to policy outputs (B, K) and values (B,)."""
-        return self.policy.body(inputs), self.value(inputs)
-
-
 def clipped_surrogate(ratios: Tensor, advantages: Tensor, clip_range: Tensor) -> Tensor:
     """Return mean min(ρ A, clip(ρ, 1 ± ε) A), to be maximised. Shapes (B,); a scalar."""
     clipped = torch.clamp(ratios, 1.0 - clip_range, 1.0 + clip_range)
     return torch.minimum(ratios * advantages, clipped * advantages).mean()
 
 
-class PPOLearner:
+class PPOLearner(OnPolicyLearner):
     """Proximal policy optimisation of one policy and its value function.
 
     Args:
@@ -77,6 +64,7 @@ class PPOLearner:
         config: Hyperparameters.
     """
 
+    config: ClipFields
     metric_definitions: ClassVar[dict[str, str]] = {
         "policy/kl": "mean KL(old ‖ new) over the rollout after all updates, nats",
         "policy/entropy": "mean entropy of the policy over the updates, nats",
@@ -89,19 +77,12 @@ class PPOLearner:
     }
 
     def __init__(self, problem: Problem, config: ClipFields) -> None:
-        self.config, self.problem = config, problem
-        self.actor = Actor(problem, config)
+        super().__init__(problem, config)
+        self.problem = problem
         self.generator = torch.Generator(device=problem.device)
         self.generator.manual_seed(derive(problem.seed, "value"))
-        value = ValueNetwork(
-            self.actor.network.mean.numel(),
-            hidden=config.hidden,
-            activation=config.activation,
-            generator=self.generator,
-            device=problem.device,
-        )
-        self.networks = PolicyAndValue(self.actor.network, value)
-        size = -(-config.batch_steps // problem.num_envs) * problem.num_envs
+        self.networks = PolicyAndValue(self.actor.network, config, self.generator)
+        size = config.rollout_size(problem.num_envs)
         self.batch_size = min(config.minibatch_size, size)
         iterations = -(-problem.env_steps // size)
         self.engine = UpdateEngine(
@@ -115,12 +96,6 @@ class PPOLearner:
                 epsilon=1e-5,
             ),
             compile=problem.compile,
-        )
-        self.scaler = ReturnScaler(
-            problem.num_envs,
-            config.gamma,
-            enabled=config.normalise_rewards,
-            device=problem.device,
         )
         self.env_steps = 0
 
@@ -145,30 +120,13 @@ class PPOLearner:
             "policy/clipped": outside.mean(),
         }
 
-    def collect(self, world: World) -> Rollout:
-        """Act for one iteration's worth of env steps."""
-        return self.actor.collect(world, self.config.batch_steps)
-
-    @torch.no_grad()
-    def _values(self, observations: Tensor) -> Tensor:
-        """V(s). Shape (T, N, *observation_shape) -> (T, N)."""
-        inputs = self.actor.network.standardise(observations.flatten(0, 1))
-        values: Tensor = self.networks.value(inputs)
-        return values.view(observations.shape[:2])
-
     def improve(
         self, rollout: Rollout, rewards: Tensor, *, terminal_values: Tensor | None = None
     ) -> Metrics:
-        """Make one iteration's updates of policy and value function.
-
-        Args:
-            rollout: What the current policy did.
-            rewards: What it is to be improved by. Shape (T, N).
-            terminal_values: See `gae`.
-        """
+        """Make one iteration's updates of policy and value function."""
         rewards, terminal_values = self.scaler(rewards, rollout.ended, terminal_values)
         estimated = estimate(
-            self._values,
+            self.networks.values,
             rollout,
             rewards,
             gamma=self.config.gamma,
@@ -226,28 +184,17 @@ class PPOLearner:
         now = linear(self.env_steps, config.clip_range, final, budget)
         return torch.tensor(now, dtype=self.actor.network.mean.dtype, device=self.problem.device)
 
-    def policy_state(self) -> dict[str, Tensor]:
-        """Return the policy and its observation statistics."""
-        return self.actor.policy_state()
-
-    def load_policy_state(self, state: dict[str, Tensor]) -> None:
-        """Take over a policy, with statistics that stay as they are."""
-        self.actor.load_policy_state(state)
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return {
-            "actor": self.actor.state_dict(),
+        return super().state_dict() | {
             "engine": self.engine.state_dict(),
             "generator": self.generator.get_state(),
-            "rewards": self.scaler.state_dict(),
             "env_steps": self.env_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.actor.load_state_dict(state["actor"])
+        super().load_state_dict(state)
         self.engine.load_state_dict(state["engine"])
         self.generator.set_state(state["generator"])
-        self.scaler.load_state_dict(state["rewards"])
         self.env_steps = int(state["env_steps"])

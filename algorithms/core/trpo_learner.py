@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Metrics, Problem, World, hyper
+from rlfd.algorithms.base import Metrics, Problem, hyper
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
 from rlfd.algorithms.core.networks import ValueNetwork
-from rlfd.algorithms.core.normaliser import ReturnScaler
 from rlfd.algorithms.core.on_policy import (
     Actor,
     Estimate,
     OnPolicyConfig,
+    OnPolicyLearner,
     estimate,
     explained_variance,
     prepare,
@@ -72,10 +72,10 @@ class ValueFunction:
             generator=self.generator,
             device=problem.device,
         )
-        rows = -(-config.batch_steps // problem.num_envs)
-        self.batch_size = min(config.value_batch_size, rows * problem.num_envs)
-        iterations = -(-problem.env_steps // (rows * problem.num_envs))
-        per_epoch = rows * problem.num_envs // self.batch_size
+        size = config.rollout_size(problem.num_envs)
+        self.batch_size = min(config.value_batch_size, size)
+        iterations = -(-problem.env_steps // size)
+        per_epoch = size // self.batch_size
         planned = max(1, iterations * config.value_epochs * per_epoch)
         self.engine = UpdateEngine(
             self.network,
@@ -140,7 +140,7 @@ class ValueFunction:
         self.generator.set_state(state["generator"])
 
 
-class TRPOLearner:
+class TRPOLearner(OnPolicyLearner):
     """Trust-region policy optimisation of one policy and its value function.
 
     Args:
@@ -148,6 +148,7 @@ class TRPOLearner:
         config: Hyperparameters.
     """
 
+    config: TrustRegionFields
     metric_definitions: ClassVar[dict[str, str]] = {
         "policy/kl": "mean KL(old ‖ new) of the step that was taken, nats",
         "policy/surrogate": "E[(π_new / π_old - 1) A] of the step that was taken",
@@ -161,8 +162,7 @@ class TRPOLearner:
     }
 
     def __init__(self, problem: Problem, config: TrustRegionFields) -> None:
-        self.config = config
-        self.actor = Actor(problem, config)
+        super().__init__(problem, config)
         self.value = ValueFunction(problem, config, self.actor)
         self.trust_region = TrustRegion(
             self.actor.network,
@@ -171,32 +171,16 @@ class TRPOLearner:
             damping=config.damping,
             fisher_every=config.fisher_every,
         )
-        self.scaler = ReturnScaler(
-            problem.num_envs,
-            config.gamma,
-            enabled=config.normalise_rewards,
-            device=problem.device,
-        )
 
     @property
     def engine(self) -> UpdateEngine:
         """The value function's; the policy makes one step per iteration besides."""
         return self.value.engine
 
-    def collect(self, world: World) -> Rollout:
-        """Act for one iteration's worth of env steps."""
-        return self.actor.collect(world, self.config.batch_steps)
-
     def improve(
         self, rollout: Rollout, rewards: Tensor, *, terminal_values: Tensor | None = None
     ) -> Metrics:
-        """Make one iteration's step of the policy, then fit the value function.
-
-        Args:
-            rollout: What the current policy did.
-            rewards: What it is to be improved by. Shape (T, N).
-            terminal_values: See `gae`.
-        """
+        """Make one iteration's step of the policy, then fit the value function."""
         rewards, terminal_values = self.scaler(rewards, rollout.ended, terminal_values)
         estimated = self.value.estimate(rollout, rewards, terminal_values=terminal_values)
         step = self.improve_policy(rollout, prepare(estimated.advantages, self.config))
@@ -251,24 +235,11 @@ class TRPOLearner:
         self.actor.normaliser.update(rollout.observations.flatten(0, 1))
         return {"value/explained_variance": explained_variance(estimated)} | fit
 
-    def policy_state(self) -> dict[str, Tensor]:
-        """Return the policy and its observation statistics."""
-        return self.actor.policy_state()
-
-    def load_policy_state(self, state: dict[str, Tensor]) -> None:
-        """Take over a policy, with statistics that stay as they are."""
-        self.actor.load_policy_state(state)
-
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return {
-            "actor": self.actor.state_dict(),
-            "value": self.value.state_dict(),
-            "rewards": self.scaler.state_dict(),
-        }
+        return super().state_dict() | {"value": self.value.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.actor.load_state_dict(state["actor"])
+        super().load_state_dict(state)
         self.value.load_state_dict(state["value"])
-        self.scaler.load_state_dict(state["rewards"])

@@ -15,6 +15,7 @@ observation. Defaults were found on Lunar Lander (docs/algorithms/dqn.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -86,7 +87,7 @@ class DQN(Algorithm):
     Config = DQNConfig
     needs = Needs(demonstrations=False, reward=True, interaction=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/td": "Huber loss of the temporal-difference error, mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch",
         "q/target": "mean of the target y over the batch",

@@ -18,6 +18,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,7 +54,7 @@ class PPO(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = PPOLearner.metric_definitions
+    metric_definitions: Mapping[str, str] = PPOLearner.metric_definitions
 
     learner: PPOLearner
 

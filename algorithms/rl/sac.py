@@ -17,6 +17,7 @@ those of common practice on MuJoCo.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -173,7 +174,7 @@ class SAC(Algorithm):
         action_kinds=frozenset({"continuous"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/critic": "L_Q: squared errors of both critics, summed, mean over the batch",
         "loss/actor": "L_π: α log π - min Q, mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch and both critics",

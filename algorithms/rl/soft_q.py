@@ -18,6 +18,7 @@ Lunar Lander runs needed (docs/algorithms/soft-q.md).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -63,7 +64,7 @@ class SoftQ(Algorithm):
     Config = SoftQConfig
     needs = Needs(demonstrations=False, reward=True, interaction=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/td": "Huber loss of the soft temporal-difference error, mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch",
         "q/target": "mean of the target y over the batch",

@@ -17,6 +17,7 @@ Departures from the paper: none in the algorithm. Defaults are those of common p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -143,7 +144,7 @@ class TD3(Algorithm):
         action_kinds=frozenset({"continuous"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
-    metric_definitions: ClassVar[dict[str, str]] = {
+    metric_definitions: Mapping[str, str] = {
         "loss/critic": "L_Q: squared errors of both critics, summed, mean over the batch",
         "loss/actor": "L_π: minus the mean of Q_1(s, π(s))",
         "q/mean": "mean of Q(s, a) over the batch and both critics",

@@ -18,6 +18,7 @@ Departures from the paper:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,7 +52,7 @@ class TRPO(Algorithm):
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: ClassVar[dict[str, str]] = TRPOLearner.metric_definitions
+    metric_definitions: Mapping[str, str] = TRPOLearner.metric_definitions
 
     learner: TRPOLearner
 

@@ -65,7 +65,7 @@ def assert_close(first, second):
 
 def test_at_infinite_temperature_it_is_behavioural_cloning(float64, offline):
     awr = offline(beta=1e8)
-    policy = awr.learner.learner
+    policy = awr.learner.policy
     data = policy.buffer.data
     values = awr.learner.values(policy.inputs())
     returns = awr.learner.returns(data, values)
@@ -98,8 +98,8 @@ def test_one_iteration_is_marwil_with_the_same_value(float64, make_algorithm, pa
     critic, theirs = awr.learner.critic, marwil.critics[0]
     critic.offset, critic.scale = theirs.offset, theirs.scale
     critic.engine.load_parameters(theirs.engine.parameters)
-    policy = awr.learner.learner
-    policy.engine.load_parameters(marwil.policy.engine.parameters)
+    policy = awr.learner.policy
+    policy.engine.load_parameters(marwil.learner.engine.parameters)
     everything = demo_pieces(demos, demos.actions)
     values = awr.learner.values(demos.observations.double())
     returns = awr.learner.returns(everything, values)
@@ -112,7 +112,7 @@ def test_one_iteration_is_marwil_with_the_same_value(float64, make_algorithm, pa
         "actions": demos.actions,
         "weights": expected,
     }
-    cloning = marwil.policy
+    cloning = marwil.learner
     assert_close(
         gradient(policy, batch["observations"], demos.actions, weights),
         torch.func.grad(lambda p: cloning._loss(p, p, batch)[0])(cloning.engine.parameters),
@@ -121,7 +121,7 @@ def test_one_iteration_is_marwil_with_the_same_value(float64, make_algorithm, pa
 
 def test_without_a_baseline_its_weights_are_those_of_rwr(float64, offline):
     awr = offline(baseline="none", beta=0.4, max_weight=1e9)
-    policy = awr.learner.learner
+    policy = awr.learner.policy
     values = awr.learner.values(policy.inputs())
     returns = awr.learner.returns(policy.buffer.data, values)
     assert not values.any()
@@ -194,7 +194,7 @@ def table(make_algorithm):
 
     def make(logits):
         awr = make_algorithm("awr", shape=(2,), action=3, **SETTINGS | COLLECTING | {"hidden": ()})
-        policy = awr.learner.learner
+        policy = awr.learner.policy
         policy.engine.parameters["body.0.weight"].copy_(logits.T)
         policy.engine.parameters["body.0.bias"].zero_()
         return awr.learner, policy
@@ -242,7 +242,7 @@ def test_at_mu_a_high_temperature_gives_the_policy_gradient(float64, table):
 def test_v_is_learned_from_returns_with_the_old_v(float64, offline):
     """A critic's first targets use V = 0: with λ = 0 they are the rewards."""
     awr = offline(td_lambda=0.0, critic_steps=400, critic_learning_rate=0.02)
-    policy, seen = awr.learner.learner, []
+    policy, seen = awr.learner.policy, []
     step = awr.learner.critic.step
     awr.learner.critic.step = lambda inputs, returns: (seen.append(returns), step(inputs, returns))
     awr.learner.iteration(24)
@@ -269,7 +269,7 @@ def test_old_rows_keep_the_values_that_v_had_for_them(make_algorithm, noise_worl
     """R for the critic uses V_{k-1}: as it is for new rows, and as it was for old ones."""
     awr = make_algorithm("awr", buffer_size=capacity, **SETTINGS | COLLECTING)
     world, regression, seen = noise_world(), awr.learner, []
-    policy, returns = regression.learner, regression.returns
+    policy, returns = regression.policy, regression.returns
     regression.returns = lambda pieces, v: (seen.append(v.clone()), returns(pieces, v))[1]
     for _ in range(6):
         before = {n: p.clone() for n, p in regression.critic.engine.parameters.items()}
@@ -323,7 +323,7 @@ def test_offline_training_ends_with_the_best_held_out_policy(offline, monkeypatc
 def test_held_out_trajectories_are_not_learned_from(offline, paid_demos):
     demos = paid_demos()
     awr = offline(demos=demos, validation_fraction=0.3)
-    kept = awr.learner.learner.buffer.data["observations"]
+    kept = awr.learner.policy.buffer.data["observations"]
     held_out = awr._validation["observations"]
     assert len(kept) + len(held_out) == demos.num_transitions
     assert not torch.isin(kept[:, 0], held_out[:, 0]).any()
@@ -334,7 +334,7 @@ def test_continuous_means_are_drawn_back_inside_the_bounds(float64, make_algorit
 
     action = ActionSpec("continuous", (2,), (-1.0, 0.0), (1.0, 3.0))
     awr = make_algorithm("awr", action=action, bound_weight=10.0, **SETTINGS | COLLECTING)
-    policy = awr.learner.learner
+    policy = awr.learner.policy
     policy.engine.parameters["body.2.bias"].copy_(torch.tensor([3.0, 0.5]))
     policy.engine.parameters["body.2.weight"].zero_()
     batch = {

@@ -47,7 +47,7 @@ def test_at_zero_it_is_behavioural_cloning_bit_for_bit(
     if mode == "awr":  # V's passes shuffle too
         while not marwil.value_ready:
             marwil.iteration(None)
-        bc.generator.set_state(marwil.policy.generator.get_state())
+        bc.generator.set_state(marwil.learner.generator.get_state())
     expected = train(bc)
     for name, value in train(marwil).items():
         assert torch.equal(value, expected[name]), name
@@ -98,7 +98,7 @@ def test_v_comes_to_predict_returns(make_algorithm, make_demos):
     )  # fmt: skip
     while not marwil.finished:
         metrics = marwil.iteration(None)
-    values = marwil._values(marwil.policy.network.standardise(torch.eye(5)), torch.zeros(5).long())
+    values = marwil._values(marwil.learner.network.standardise(torch.eye(5)), torch.zeros(5).long())
     torch.testing.assert_close(values, 10.0 * torch.arange(5.0) - 7.0, rtol=0, atol=1.0)
     assert metrics["value/explained_variance"] > 0.98
 
