@@ -101,6 +101,7 @@ def _algos() -> Listing:
     columns: Columns = {
         "algorithm": ("name", str),
         "needs": ("needs", ", ".join),
+        "may use": ("optional", ", ".join),
         "actions": ("actions", ", ".join),
         "summary": ("summary", str),
     }

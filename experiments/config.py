@@ -84,7 +84,8 @@ class RunConfig:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values["env"] = self.env.to_json()
         values["algorithm"] = dataclasses.asdict(self.algorithm)
-        return json.loads(json.dumps({"schema": SCHEMA, **values}))  # type: ignore[no-any-return]
+        plain: dict[str, Any] = json.loads(json.dumps({"schema": SCHEMA, **values}))
+        return plain
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> RunConfig:

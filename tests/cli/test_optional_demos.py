@@ -46,3 +46,7 @@ def test_the_list_says_so():
     optional = {entry["name"]: entry["optional"] for entry in entries}
     assert optional["sil"] == ["demonstrations"]
     assert optional["sqil"] == optional["a2c"] == []
+    lines = run_inside("list", "algos").stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line}
+    assert "demonstrations" in rows["sil"]
+    assert "demonstrations" not in rows["a2c"].split("on-policy")[0]
