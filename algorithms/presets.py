@@ -295,10 +295,16 @@ PRESETS: dict[Key, Preset] = {
     ("sil", "default", None): Preset(run={"num_envs": 16}),
     ("sil", "default", "CartPole"): Preset(run={"steps": 100_000}),
     ("sil", "default", "LunarLander"): Preset(
-        # a2c's; its dense rewards need another filter, and a unit that suits the clip at 1
-        run=_A2C_LANDER.run,
+        # chosen on seeds 100 and 101 (docs/algorithms/sil.md): rewards and observations in units
+        # that suit the clip at 1, rollouts of 256, and a filter for rewards of both signs
+        run={"steps": 500_000, "num_envs": 16},
         algorithm={
             **_A2C_LANDER.algorithm,
+            "batch_steps": 256,
+            "gamma": 0.99,
+            "gae_lambda": 0.95,
+            "learning_rate": 2e-3,
+            "normalise_observations": True,
             "normalise_rewards": True,
             "episode_filter": "above-median",
         },
