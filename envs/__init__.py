@@ -4,17 +4,8 @@ from __future__ import annotations
 
 from rlfd.envs.absent import is_playable
 from rlfd.envs.play import PlayedEpisode, play_episodes
-from rlfd.envs.registry import (
-    EnvConfig,
-    EnvSpec,
-    Option,
-    Reference,
-    check,
-    elsewhere,
-    make,
-    names,
-    spec,
-)
+from rlfd.envs.registry import check, elsewhere, make, names, spec
+from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
 from rlfd.envs.world import EpisodeRecord, Transitions, World
 
 __all__ = [

@@ -8,6 +8,7 @@ once. Their `info` holds nothing but the torso's position.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import gymnasium
@@ -28,7 +29,7 @@ def quicken(env: gymnasium.Env[Any, Any]) -> None:
         inner.step = lean(inner)
 
 
-class _Robot:
+class _Robot(ABC):
     """A step: a callable in place of the environment's method.
 
     Rewards are computed with NumPy's scalars in Gymnasium's order: a Python float would change how
@@ -59,9 +60,9 @@ class _Robot:
         """Return what the robot's speed is measured by."""
         return self._qpos[0]
 
+    @abstractmethod
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         """Return observation, reward, and whether the task is over."""
-        raise NotImplementedError
 
     def _ctrl_cost(self, action: Any) -> Any:
         return self._ctrl_weight * np.add.reduce(np.square(action))
@@ -77,11 +78,15 @@ class _HalfCheetah(_Robot):
         return np.concatenate(self._parts), reward, False
 
 
-class _Walker2d(_HalfCheetah):
+class _Upright(_Robot):
+    """Walker2d and Hopper; the latter also falls by leaving a range of states."""
+
     def __init__(self, env: Any) -> None:
         super().__init__(env)
+        self._parts = (self._qpos[1:], self._qvel)
         self._reward_of_health = env._healthy_reward
         self._heights, self._angles = env._healthy_z_range, env._healthy_angle_range
+        self._range = getattr(env, "_healthy_state_range", None)
 
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         observation = np.concatenate(self._parts)
@@ -93,20 +98,14 @@ class _Walker2d(_HalfCheetah):
         return observation, reward - self._ctrl_cost(action), not healthy
 
     def _healthy(self) -> bool:
-        _, height, angle, *_ = self._qpos.tolist()
+        _, height, angle, *angles = self._qpos.tolist()
         (lowest, highest), (least, most) = self._heights, self._angles
-        return bool(lowest < height < highest and least < angle < most)
-
-
-class _Hopper(_Walker2d):
-    def __init__(self, env: Any) -> None:
-        super().__init__(env)
-        self._range = env._healthy_state_range
-
-    def _healthy(self) -> bool:
+        if not (lowest < height < highest and least < angle < most):
+            return False
+        if self._range is None:
+            return True
         low, high = self._range
-        state = self._qpos.tolist()[2:] + self._qvel.tolist()
-        return super()._healthy() and all(low < value < high for value in state)
+        return all(low < value < high for value in (angle, *angles, *self._qvel.tolist()))
 
 
 class _Ant(_Robot):
@@ -170,8 +169,8 @@ _ROBOTS: dict[str, type[_Robot]] = {
     f"gymnasium.envs.mujoco.{name}_v5": robot
     for name, robot in (
         ("half_cheetah", _HalfCheetah),
-        ("hopper", _Hopper),
-        ("walker2d", _Walker2d),
+        ("hopper", _Upright),
+        ("walker2d", _Upright),
         ("ant", _Ant),
         ("humanoid", _Humanoid),
     )

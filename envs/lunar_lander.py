@@ -199,5 +199,5 @@ class SixActions(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Translate the action, step, and append the pad's position."""
-        observation, *rest = self.env.step(self._engines[action])
-        return (np.append(observation, np.float32(0.0)), *rest)  # type: ignore[return-value]
+        observation, reward, terminated, truncated, info = self.env.step(self._engines[action])
+        return np.append(observation, np.float32(0.0)), reward, terminated, truncated, info

@@ -10,7 +10,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from rlfd.envs.registry import EnvConfig, check, make, spec
+from rlfd.envs.registry import check, make, spec
+from rlfd.envs.specs import EnvConfig
 from rlfd.errors import RlfdError, RunFailed
 
 __all__ = ["Act", "PlayedEpisode", "play_episodes"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from rlfd.algorithms.base import Metrics, Problem, hyper
-from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, LossFunction, Parameters, UpdateEngine
 from rlfd.algorithms.core.on_policy import (
     OnPolicyConfig,
     OnPolicyLearner,
@@ -82,6 +82,7 @@ class A2CLearner(OnPolicyLearner):
     Args:
         problem: What to learn in.
         config: Hyperparameters.
+        loss: What is stepped on instead of `loss`, which it may call.
     """
 
     config: A2CFields
@@ -93,7 +94,9 @@ class A2CLearner(OnPolicyLearner):
         "optim/grad_norm": "norm of the gradient before clipping",
     }
 
-    def __init__(self, problem: Problem, config: A2CFields) -> None:
+    def __init__(
+        self, problem: Problem, config: A2CFields, loss: LossFunction | None = None
+    ) -> None:
         super().__init__(problem, config)
         generator = torch.Generator(device=problem.device)
         generator.manual_seed(derive(problem.seed, "value"))
@@ -101,7 +104,7 @@ class A2CLearner(OnPolicyLearner):
         size = config.rollout_size(problem.num_envs)
         self.engine = UpdateEngine(
             self.networks,
-            self._loss,
+            loss or self.loss,
             RMSProp(
                 config.learning_rate,
                 final_fraction=config.final_learning_rate,
@@ -113,9 +116,10 @@ class A2CLearner(OnPolicyLearner):
             compile=problem.compile,
         )
 
-    def _loss(
+    def loss(
         self, parameters: Parameters, _: Parameters, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return A2C's loss and its parts."""
         config, distribution = self.config, self.actor.distribution
         outputs, values = functional_call(self.networks, parameters, (batch["inputs"],))
         log_std = parameters["policy.log_std"]
@@ -130,9 +134,14 @@ class A2CLearner(OnPolicyLearner):
         )
 
     def improve(
-        self, rollout: Rollout, rewards: Tensor, *, terminal_values: Tensor | None = None
+        self,
+        rollout: Rollout,
+        rewards: Tensor,
+        *,
+        terminal_values: Tensor | None = None,
+        beside: Batch | None = None,
     ) -> Metrics:
-        """Make one iteration's update of policy and value function."""
+        """Make one iteration's update; `beside` is what another loss reads besides the rollout."""
         rewards, terminal_values = self.scaler(rewards, rollout.ended, terminal_values)
         estimated = estimate(
             self.networks.values,
@@ -152,6 +161,7 @@ class A2CLearner(OnPolicyLearner):
                 "advantages": advantages.flatten(),
                 "targets": estimated.targets.flatten(),
             }
+            | (beside or {})
         )
         self.actor.normaliser.update(rollout.observations.flatten(0, 1))
         return {"value/explained_variance": explained_variance(estimated)} | self.engine.drain()

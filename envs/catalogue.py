@@ -1,0 +1,242 @@
+"""The environments that have a short name, with their protocol and reference scores.
+
+A short name stands for a Gymnasium environment together with its preprocessing, its start-state
+distributions, its success test and its reference scores. These were measured with this tool, over
+1,000 episodes for each number, with the dense reward:
+
+    rlfd collect-demos --env ENV --start START --policy random|controller --episodes 1000 --seed 0
+"""
+
+from __future__ import annotations
+
+from rlfd.envs.rewards import Balanced, Goal, Progress, Reached, Upright
+from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Option, Reference
+
+__all__ = ["SPECS"]
+
+
+def _lunar_lander(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart
+
+    return LunarLanderStart(env, config.start, config.options)
+
+
+def _lunar_lander_6(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart, SixActions
+
+    return SixActions(LunarLanderStart(env, config.start, config.options))
+
+
+_LANDER_STARTS = ("standard", "demo", "shifted", "tilt_out", "ground", "spin", "out_fast")
+_LANDER_OPTIONS = {
+    "push_scale": Option(
+        0.0, 0.0, 1.0, "share of Gymnasium's random push at the start that is kept", ("demo",)
+    )
+}
+
+
+def _unit(default: float) -> dict[str, Option]:
+    text = "length of the track that is rewarded"
+    return {"unit": Option(default, 0.01, 1000.0, text, rewards=("sparse", "beyond"))}
+
+
+SPECS: dict[str, EnvSpec] = {
+    entry.name: entry
+    for entry in (
+        EnvSpec(
+            name="LunarLander",
+            gym_id="LunarLander-v3",
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            noop=0,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-187.0, 0.0, 243.3, 0.828),
+                "demo": Reference(-161.5, 0.0, 236.7, 0.999),
+                "shifted": Reference(-205.0, 0.0, 169.4, 0.904),
+                "tilt_out": Reference(-240.3, 0.0, 241.7, 0.737),
+                "ground": Reference(-133.3, 0.0, 74.1, 0.786),
+                "spin": Reference(-473.8, 0.0, 170.2, 0.814),
+                "out_fast": Reference(-182.4, 0.0, 212.3, 0.822),
+            },
+            description="land between the flags; 4 actions, 8 observations",
+            wrap=_lunar_lander,
+        ),
+        EnvSpec(
+            name="LunarLander6",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            noop=1,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-261.7, 0.0, 269.8, 0.941),
+                "demo": Reference(-257.1, 0.0, 231.1, 0.953),
+                "shifted": Reference(-222.5, 0.0, 134.4, 0.811),
+                "tilt_out": Reference(-286.5, 0.0, 113.5, 0.446),
+                "ground": Reference(-275.4, 0.0, 54.7, 0.773),
+                "spin": Reference(-538.5, 0.0, 126.6, 0.755),
+                "out_fast": Reference(-186.4, 0.0, 179.0, 0.768),
+            },
+            description="the same with the SQIL paper's 6 actions and 9 observations",
+            wrap=_lunar_lander_6,
+        ),
+        EnvSpec(
+            name="LunarLanderContinuous",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-211.0, 0.0, 284.1, 1.0),
+                "demo": Reference(-177.7, 0.0, 240.4, 1.0),
+                "shifted": Reference(-194.9, 0.0, 123.9, 0.709),
+                "tilt_out": Reference(-272.2, 0.0, 139.0, 0.451),
+                "ground": Reference(-168.9, 0.0, 46.5, 0.723),
+                "spin": Reference(-516.4, 0.0, 151.8, 0.787),
+                "out_fast": Reference(-169.2, 0.0, 173.3, 0.646),
+            },
+            description="the same with two engine throttles as actions",
+            wrap=_lunar_lander,
+        ),
+        EnvSpec(
+            name="CartPole",
+            gym_id="CartPole-v1",
+            sparse=Balanced,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(22.9, None, 500.0, None),
+            },
+            description="balance a pole on a cart, up to 500 steps",
+        ),
+        EnvSpec(
+            name="Acrobot",
+            gym_id="Acrobot-v1",
+            noop=1,
+            references={
+                "standard": Reference(-498.9, None, None, None),
+            },
+            description="swing a two-link arm above the bar, -1 per step, up to 500 steps",
+        ),
+        EnvSpec(
+            name="MountainCar",
+            gym_id="MountainCar-v0",
+            sparse=Goal,
+            noop=1,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-200.0, None, -119.2, None),
+            },
+            description="rock a weak car up a hill, -1 per step, up to 200 steps",
+        ),
+        EnvSpec(
+            name="MountainCarContinuous",
+            gym_id="MountainCarContinuous-v0",
+            sparse=Goal,
+            references={
+                "standard": Reference(-33.2, None, None, None),
+            },
+            description="the same with a throttle: 100 at the goal, less what it cost; 999 steps",
+        ),
+        EnvSpec(
+            name="Pendulum",
+            gym_id="Pendulum-v1",
+            references={
+                "standard": Reference(-1236.2, None, None, None),
+            },
+            description="swing a pendulum up and keep it there; costs, 200 steps",
+        ),
+        EnvSpec(
+            name="HalfCheetah",
+            gym_id="HalfCheetah-v5",
+            demo_episodes=10,
+            option_rules=_unit(5.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(-283.4, None, None, None),
+            },
+            description="run on two legs in a plane; 6 actions, 17 observations; never ends early",
+        ),
+        EnvSpec(
+            name="Hopper",
+            gym_id="Hopper-v5",
+            demo_episodes=10,
+            option_rules=_unit(1.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(17.5, None, None, None),
+            },
+            description="hop on one leg in a plane; 3 actions, 11 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Walker2d",
+            gym_id="Walker2d-v5",
+            demo_episodes=10,
+            option_rules=_unit(1.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(1.8, None, None, None),
+            },
+            description="walk on two legs in a plane; 6 actions, 17 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Ant",
+            gym_id="Ant-v5",
+            demo_episodes=10,
+            option_rules=_unit(1.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(-54.6, None, None, None),
+            },
+            description="walk on four legs; 8 actions, 105 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Humanoid",
+            gym_id="Humanoid-v5",
+            demo_episodes=10,
+            option_rules=_unit(1.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(113.5, None, None, None),
+            },
+            description="walk upright; 17 actions, 348 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="Swimmer",
+            gym_id="Swimmer-v5",
+            demo_episodes=10,
+            option_rules=_unit(1.0),
+            sparse=Progress,
+            references={
+                "standard": Reference(0.6, None, None, None),
+            },
+            description="swim with three links in a plane; 2 actions, 8 observations",
+        ),
+        EnvSpec(
+            name="Reacher",
+            gym_id="Reacher-v5",
+            sparse=Reached,
+            references={
+                "standard": Reference(-42.9, None, None, None),
+            },
+            description="bring an arm's tip to a target; 2 actions, 10 observations, 50 steps",
+        ),
+        EnvSpec(
+            name="InvertedDoublePendulum",
+            gym_id="InvertedDoublePendulum-v5",
+            sparse=Upright,
+            references={
+                "standard": Reference(47.3, None, None, None),
+            },
+            description="balance two poles on a cart; 1 action, 9 observations; ends with a fall",
+        ),
+    )
+}

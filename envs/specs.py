@@ -1,0 +1,178 @@
+"""What an environment is: which one is meant, and what is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import gymnasium
+
+from rlfd.envs.rewards import OtherReward, Progress
+from rlfd.errors import RlfdError, unknown_name
+
+__all__ = ["EnvConfig", "EnvSpec", "Environment", "Json", "Option", "Reference"]
+
+Json: TypeAlias = Any  # what json.dumps accepts
+Environment: TypeAlias = gymnasium.Env[Any, Any]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, from which start states, with which options and reward.
+
+    Args:
+        name: Short name, or the id of a Gymnasium environment.
+        start: Start-state distribution, one of the environment's `starts`.
+        options: Values that differ from, or repeat, the environment's defaults. For a Gymnasium
+            id these are keyword arguments of `gymnasium.make`.
+        reward: ``dense`` (the environment's own), ``sparse``, ``beyond`` or ``delay-K``; see
+            `rlfd.envs.rewards`.
+    """
+
+    name: str
+    start: str = "standard"
+    options: Mapping[str, Json] = field(default_factory=dict)
+    reward: str = "dense"
+
+    @property
+    def label(self) -> str:
+        """Name of this environment in folder names: ``LunarLander-shifted``, ``Hopper-sparse``."""
+        parts = [self.name.replace("/", "-").replace(":", "-")]
+        parts += [self.start] if self.start != "standard" else []
+        parts += [self.reward] if self.reward != "dense" else []
+        return "-".join(parts)
+
+    @property
+    def title(self) -> str:
+        """Name of this environment for people: ``Hopper, start standard, reward sparse``."""
+        title = f"{self.name}, start {self.start}"
+        return title if self.reward == "dense" else f"{title}, reward {self.reward}"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the config as JSON values."""
+        return {
+            "name": self.name,
+            "start": self.start,
+            "options": dict(self.options),
+            "reward": self.reward,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Json]) -> EnvConfig:
+        """Return the config that `to_json` wrote, also before there were other rewards.
+
+        Raises:
+            RlfdError: If a field is missing, unknown, or of the wrong type.
+        """
+        known = ["name", "start", "options", "reward"]
+        unknown = set(value) - set(known)
+        if unknown:
+            raise unknown_name("environment field", min(unknown), known)
+        name, start = value.get("name"), value.get("start", "standard")
+        options, reward = value.get("options", {}), value.get("reward", "dense")
+        if not (isinstance(name, str) and isinstance(start, str) and isinstance(reward, str)):
+            raise RlfdError("an environment's 'name', 'start' and 'reward' must be texts")
+        if not isinstance(options, Mapping):
+            raise RlfdError("an environment's 'options' must be a table of names and values")
+        return cls(name, start, dict(options), reward)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that changes an environment.
+
+    Args:
+        default: Its value when nothing is said.
+        low: Smallest value allowed.
+        high: Largest value allowed.
+        help: One line for people.
+        starts: The starts that it belongs to, or empty: all. With another one it is refused.
+        rewards: The rewards that it belongs to, likewise.
+    """
+
+    default: float
+    low: float
+    high: float
+    help: str
+    starts: tuple[str, ...] = ()
+    rewards: tuple[str, ...] = ()
+
+    def belongs_to(self, config: EnvConfig) -> bool:
+        """Whether it changes anything with this start and reward."""
+        return (not self.starts or config.start in self.starts) and (
+            not self.rewards or config.reward in self.rewards
+        )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Mean return and success rate of the two policies that every figure shows."""
+
+    random_return: float
+    random_success: float | None
+    demonstrator_return: float | None
+    demonstrator_success: float | None
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What is known about an environment.
+
+    Args:
+        name: Short name, or Gymnasium id.
+        gym_id: Id of the Gymnasium environment inside.
+        kwargs: Its keyword arguments.
+        starts: Start-state distributions, the usual one first.
+        demo_start: The start that demonstrations are collected from unless told otherwise.
+        demo_episodes: How many are collected unless told otherwise.
+        option_rules: The options that can be set.
+        sparse: The rule of its sparse reward, if it has one.
+        has_success: Whether episodes end with a success flag.
+        noop: The discrete action that does nothing, if there is one.
+        default_demonstrator: Policy that `collect-demos` uses when none is named.
+        references: Measured scores with the dense reward, by start.
+        description: One line for people.
+        wrap: Puts the protocol around the Gymnasium environment.
+    """
+
+    name: str
+    gym_id: str
+    kwargs: Mapping[str, Json] = field(default_factory=dict)
+    starts: tuple[str, ...] = ("standard",)
+    demo_start: str = "standard"
+    demo_episodes: int = 100
+    option_rules: Mapping[str, Option] = field(default_factory=dict)
+    sparse: type[OtherReward] | None = None
+    has_success: bool = False
+    noop: int | None = None
+    default_demonstrator: str | None = None
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    description: str = ""
+    wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
+        default=None, repr=False, compare=False
+    )
+
+    @property
+    def options(self) -> dict[str, float]:
+        """Default value of every option."""
+        return {name: rule.default for name, rule in self.option_rules.items()}
+
+    @property
+    def rewards(self) -> tuple[str, ...]:
+        """The rewards that it can be had with."""
+        beyond = self.sparse is not None and issubclass(self.sparse, Progress)
+        sparse = () if self.sparse is None else ("sparse", "beyond") if beyond else ("sparse",)
+        return ("dense", *sparse, "delay-K")
+
+    @property
+    def random_return(self) -> float | None:
+        """Mean return of the random policy from the standard start, if it was measured."""
+        reference = self.references.get("standard")
+        return reference.random_return if reference else None
+
+    @property
+    def demonstrator_return(self) -> float | None:
+        """Mean return of the default demonstrator from its own start, if it was measured."""
+        reference = self.references.get(self.demo_start)
+        return reference.demonstrator_return if reference else None
