@@ -29,8 +29,10 @@ __all__ = [
     "Learner",
     "Metrics",
     "Needs",
+    "Oracle",
     "PolicyMode",
     "Problem",
+    "TabularModel",
     "TransitionBatch",
     "World",
     "hyper",
@@ -121,11 +123,46 @@ class DemoTensors:
         return int(self.episode_ids.max()) + 1
 
 
+class Oracle(Protocol):
+    """A demonstrator that can be asked what it would do."""
+
+    @property
+    def queries(self) -> int:
+        """Observations that it was asked about so far."""
+
+    def label(self, observations: np.ndarray) -> np.ndarray:
+        """Return what it would do, its most likely actions in the environment's units.
+
+        Shapes (B, *observation_shape) -> (B,) or (B, k).
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TabularModel:
+    """A finite decision process that is known, besides its reward. Floats are float64.
+
+    Observations of its environment are a state's one-hot vector, followed by the share of the
+    horizon that has passed.
+
+    Attributes:
+        transitions: P(s'|s, a). Shape (S, A, S).
+        start: p_0(s). Shape (S,).
+        features: f(s, a), what a linear reward weighs. Shape (S, A, F).
+        horizon: T, steps of an episode.
+    """
+
+    transitions: Tensor
+    start: Tensor
+    features: Tensor
+    horizon: int
+
+
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a method needs to learn, checked before anything is built.
 
-    With `optional_demonstrations` it needs none but learns from those that it is given.
+    With `optional_demonstrations` it needs none but learns from those that it is given; with
+    `demonstrator` it asks somebody, with `dynamics` it plans in a known finite decision process.
     """
 
     demonstrations: bool
@@ -134,6 +171,8 @@ class Needs:
     demo_fields: frozenset[DemoField] = frozenset()
     action_kinds: frozenset[ActionKind] = frozenset({"discrete"})
     optional_demonstrations: bool = False
+    demonstrator: bool = False
+    dynamics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +188,8 @@ class Problem:
         seed: Seed of every random draw inside the method.
         device: Where tensors live.
         compile: ``on``, ``off``, or ``auto`` (by the planned number of updates).
+        demonstrator: Who can be asked; None unless the method needs it.
+        model: The known dynamics; None unless the method needs them.
     """
 
     observation_shape: tuple[int, ...]
@@ -159,6 +200,8 @@ class Problem:
     seed: int
     device: torch.device
     compile: Literal["auto", "on", "off"] = "auto"
+    demonstrator: Oracle | None = None
+    model: TabularModel | None = None
 
 
 def hyper(
@@ -234,6 +277,7 @@ class Algorithm(ABC):
         metric_definitions: Fixed names of everything `iteration` reports, with one line each. An
             instance has its own where they depend on its settings.
         variants: Names of the same method for kinds of actions that this one cannot handle.
+        recovers_reward: Whether it learns a reward that others can be trained on (`reward`).
     """
 
     name: ClassVar[str]
@@ -244,6 +288,7 @@ class Algorithm(ABC):
     policies: ClassVar[tuple[PolicyMode, ...]]
     metric_definitions: Mapping[str, str]
     variants: ClassVar[dict[ActionKind, str]] = {}
+    recovers_reward: ClassVar[bool] = False
 
     learner: Learner
     """Holds all state besides `updates`; a method with more state extends `state_dict`."""
@@ -305,6 +350,36 @@ class Algorithm(ABC):
         observations freezes those that it takes over: the policy was learned with them.
         """
         self.load_policy_state(policy)
+
+    def reward(
+        self,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        next_observations: np.ndarray,
+        terminated: np.ndarray,
+    ) -> np.ndarray:
+        """Return the learned reward of transitions, without changing the method's state.
+
+        Args:
+            observations: Shape (B, *observation_shape).
+            actions: In the environment's units. Shape (B,) or (B, k).
+            next_observations: Shape (B, *observation_shape).
+            terminated: Shape (B,).
+
+        Returns:
+            Rewards, float64. Shape (B,).
+
+        Raises:
+            NotImplementedError: Unless `recovers_reward`.
+        """
+        raise NotImplementedError(f"'{self.name}' learns no reward")
+
+    def reward_state(self) -> dict[str, Tensor]:
+        """Return what `reward` depends on, by name; empty unless `recovers_reward`."""
+        return {}
+
+    def load_reward_state(self, state: dict[str, Tensor]) -> None:  # noqa: B027
+        """Restore what `reward_state` returned."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on, as tensors and JSON values."""
