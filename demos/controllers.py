@@ -322,6 +322,11 @@ def _lunar_lander_6(observations: Array) -> Array:
     return (3 * main + 1 + side).astype(np.int64)
 
 
+def _lunar_lander_multi(observations: Array) -> Array:
+    """Take the six actions apart into main engine and side engines."""
+    return np.stack(np.divmod(_lunar_lander_6(observations), 3), axis=-1)
+
+
 def _gymnasium_heuristic() -> Callable[[Any, Array], Any]:
     from gymnasium.envs.box2d import lunar_lander  # loads Box2D, so not before it is needed
 
@@ -356,6 +361,11 @@ _CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
         _lunar_lander_6,
         "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to six actions",
     ),
+    "LunarLanderMulti": (
+        _lunar_lander_multi,
+        "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to two choices",
+    ),
+    "LunarLanderSingle": (_lunar_lander, "gymnasium.envs.box2d.lunar_lander.heuristic"),
     "CartPole": (_cart_pole, "linear in position, angle and their speeds"),
     "MountainCar": (_mountain_car, "pushes the way the car rolls"),
 }

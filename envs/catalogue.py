@@ -27,6 +27,18 @@ def _lunar_lander_6(env: Environment, config: EnvConfig) -> Environment:
     return SixActions(LunarLanderStart(env, config.start, config.options))
 
 
+def _lunar_lander_multi(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart, SixActions, TwoChoices
+
+    return TwoChoices(SixActions(LunarLanderStart(env, config.start, config.options)))
+
+
+def _lunar_lander_single(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.lunar_lander import LunarLanderStart, OneEngine, SixActions
+
+    return OneEngine(SixActions(LunarLanderStart(env, config.start, config.options)))
+
+
 _LANDER_STARTS = ("standard", "demo", "shifted", "tilt_out", "ground", "spin", "out_fast")
 _LANDER_OPTIONS = {
     "push_scale": Option(
@@ -85,6 +97,32 @@ SPECS: dict[str, EnvSpec] = {
             },
             description="the same with the SQIL paper's 6 actions and 9 observations",
             wrap=_lunar_lander_6,
+        ),
+        EnvSpec(
+            name="LunarLanderMulti",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            noop=(0, 1),
+            default_demonstrator="controller",
+            description="the same with two choices at once: main engine (2) and side engines (3)",
+            wrap=_lunar_lander_multi,
+        ),
+        EnvSpec(
+            name="LunarLanderSingle",
+            gym_id="LunarLander-v3",
+            kwargs={"continuous": True},
+            starts=_LANDER_STARTS,
+            demo_start="demo",
+            option_rules=_LANDER_OPTIONS,
+            has_success=True,
+            noop=0,
+            default_demonstrator="controller",
+            description="the same with one engine per step: 4 actions",
+            wrap=_lunar_lander_single,
         ),
         EnvSpec(
             name="LunarLanderContinuous",

@@ -1,4 +1,4 @@
-"""Lunar Lander with chosen start states, a success test, and the six-action variant.
+"""Lunar Lander with chosen start states, a success test, and other sets of actions.
 
 The start states are those of the SQIL paper's shifted-start experiment: demonstrations come from
 ``demo``, the learner may be put somewhere that they never visit (``shifted``). Positions are in
@@ -27,7 +27,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.box2d.lunar_lander import FPS, LEG_DOWN, SCALE, VIEWPORT_H, VIEWPORT_W
 
-__all__ = ["LunarLanderStart", "SixActions"]
+__all__ = ["LunarLanderStart", "OneEngine", "SixActions", "TwoChoices"]
 
 HALF_WIDTH = VIEWPORT_W / SCALE / 2
 HALF_HEIGHT = VIEWPORT_H / SCALE / 2
@@ -201,3 +201,29 @@ class SixActions(gymnasium.Wrapper[Any, Any, Any, Any]):
         """Translate the action, step, and append the pad's position."""
         observation, reward, terminated, truncated, info = self.env.step(self._engines[action])
         return np.append(observation, np.float32(0.0)), reward, terminated, truncated, info
+
+
+class TwoChoices(gymnasium.ActionWrapper[Any, Any, Any]):
+    """The six actions as two choices at once: main engine off or on; left, no or right engine."""
+
+    def __init__(self, env: SixActions) -> None:
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.MultiDiscrete([2, 3])
+
+    def action(self, action: Any) -> int:
+        """Return the number of the same action among the six."""
+        return int(3 * action[0] + action[1])
+
+
+class OneEngine(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Those of the six actions that fire one engine at most, in the order of `LunarLander`."""
+
+    SIX = (1, 0, 4, 2)  # none, left, main, right
+
+    def __init__(self, env: SixActions) -> None:
+        super().__init__(env)
+        self.action_space = gymnasium.spaces.Discrete(4)
+
+    def action(self, action: Any) -> int:
+        """Return the number of the same action among the six."""
+        return self.SIX[int(action)]

@@ -129,7 +129,7 @@ class EnvSpec:
         option_rules: The options that can be set.
         sparse: The rule of its sparse reward, if it has one.
         has_success: Whether episodes end with a success flag.
-        noop: The discrete action that does nothing, if there is one.
+        noop: The action that does nothing, if there is one: a number, or one for each choice.
         default_demonstrator: Policy that `collect-demos` uses when none is named.
         references: Measured scores with the dense reward, by start.
         description: One line for people.
@@ -145,7 +145,7 @@ class EnvSpec:
     option_rules: Mapping[str, Option] = field(default_factory=dict)
     sparse: type[OtherReward] | None = None
     has_success: bool = False
-    noop: int | None = None
+    noop: int | tuple[int, ...] | None = None
     default_demonstrator: str | None = None
     references: Mapping[str, Reference] = field(default_factory=dict)
     description: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +42,6 @@ from rlfd.experiments.drawing import (
 )
 from rlfd.experiments.drawing import references as default_references
 from rlfd.experiments.results import (
-    METRIC_COLUMNS,
     Metric,
     RunResult,
     common_metric,
@@ -90,6 +89,7 @@ def plot_learning_curves(
     command: str = "",
     labels: Mapping[tuple[str, str], str] | None = None,
     references: Mapping[str, Sequence[ReferenceLine]] | None = None,
+    panels_of: Mapping[str, EnvConfig] | None = None,
 ) -> FigureFiles:
     """Draw the periodic evaluations of `runs`: one panel per environment and start.
 
@@ -104,6 +104,7 @@ def plot_learning_curves(
         labels: Names for the legend by (exp_name, algo); made from the runs where missing.
         references: Horizontal lines by environment label; by default the demonstrations' mean and
             the registry's random policy.
+        panels_of: Environments by label of those whose curves go into their panels.
 
     Raises:
         RlfdError: For a format or axis that is not known, or if nothing has been evaluated yet.
@@ -113,6 +114,8 @@ def plot_learning_curves(
         raise unknown_name("horizontal axis", x, X_AXES)
     results = load_results(runs)
     metric = common_metric(results, metric)
+    shown = panels_of or {}
+    results = [replace(result, env=shown.get(result.env.label, result.env)) for result in results]
     notes: list[str] = []
     curves = _curves(results, x, metric, use_iqm, policy, notes)
     panels = list(dict.fromkeys(curve.env.label for curve in curves))
@@ -172,7 +175,7 @@ def _curve(
     tables = {
         result.seed: points
         for result in sorted(group, key=lambda result: result.seed)
-        if len(points := _evaluation_means(result, policy, metric))
+        if len(points := result.evaluation_curve(policy, metric))
     }
     missing = sorted(result.seed for result in group if result.seed not in tables)
     if missing:
@@ -203,23 +206,6 @@ def _curve(
         low=low,
         high=high,
     )
-
-
-def _evaluation_means(result: RunResult, policy: str, metric: Metric) -> pd.Series[float]:
-    """Return the mean of each evaluation during training by env steps.
-
-    The evaluation of the final weights closes the curve where no periodic one was made at that
-    step. It is all that counts for a method that does not interact, which has no place on the axis.
-    """
-    rows = result.evaluations
-    rows = rows[rows["policy"] == policy]
-    periodic, final = rows[rows["phase"] == "periodic"], rows[rows["phase"] == "final"]
-    if result.interacts:
-        final = final[~final["env_steps"].isin(periodic["env_steps"])]
-        rows = pd.concat([periodic, final])
-    else:
-        rows = final
-    return rows.groupby("env_steps")[METRIC_COLUMNS[metric]].mean().dropna()
 
 
 def _x_values(result: RunResult, points: pd.Series[float], x: XAxis) -> Array:

@@ -37,6 +37,7 @@ from rlfd.experiments.suite import (
     exp_name,
     parts_of,
     plan,
+    row_env,
     rows_of,
     run_folder,
     sections_of,
@@ -48,6 +49,10 @@ from rlfd.seeding import derive_many
 __all__ = ["ReproduceResult", "reproduce"]
 
 _JUDGED = "final weights, the policy that the method is judged by (greedy or sampled)"
+_REACHED = (
+    " 'steps to': env steps of the first evaluation of that value, median over seeds [95 % "
+    "bootstrap interval]; – where it was not reached."
+)
 EPISODES = 100  # per seed, for the policies that are not trained; fewer where runs play fewer
 
 
@@ -291,9 +296,19 @@ class _Measuring:
 
     @property
     def metric(self) -> Metric:
-        """Success where all of the suite's environments have a success test, else return."""
+        """The suite's own; else success where all environments have a success test, or return."""
+        if self.suite.metric:
+            return self.suite.metric
         tested = all(envs.spec(task.env).has_success for task in self.suite.tasks)
         return "success" if tested else "return"
+
+    @property
+    def reaching(self) -> dict[str, str]:
+        """Measures that say after how many env steps a value was reached, with their policies."""
+        if self.suite.reach is None:
+            return {}
+        wanted = f"steps to {self.metric} {self.suite.reach:g}"
+        return {f"{wanted}, {policy}": policy for policy in ("sampled", "greedy")}
 
     def measure(self, section: Section, row: Row) -> _Measured:
         """Return a row's numbers in a section."""
@@ -318,12 +333,19 @@ class _Measuring:
         note = "" if len(runs) == len(self.seeds) else f"{len(runs)} of {len(self.seeds)} runs"
         by_seed = [self._run(section, result) for result in load_results(runs)] if runs else []
         names = [name for name in tables.SUITE_MEASURES if any(name in v for v in by_seed)]
+        names += [name for name in self.reaching if any(name in v for v in by_seed)]
         values = {name: [v[name] for v in by_seed if name in v] for name in names}
         return _Measured(values, f"{note} finished" if note else "")
 
     def _run(self, section: Section, result: RunResult) -> dict[str, float]:
         values = tables.measure(result, self.metric)
         headline = f"final, {result.policies[0]}"
+        if self.suite.reach is not None and result.interacts:
+            values |= {
+                name: tables.reached_after(result, policy, self.metric, self.suite.reach)
+                for name, policy in self.reaching.items()
+                if policy in result.policies
+            }
         if headline not in values:  # trained without an evaluation at the end
             return values
         if not len(result.run.episodes()):  # no training episodes: the evaluation, as in the paper
@@ -392,7 +414,8 @@ def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
         for row in rows_of(measuring.suite, section):
             one = measuring.measure(section, row)
             paper = row.paper.get(section.task.name, (None, None))
-            for name in tables.SUITE_MEASURES:
+            for name in (*tables.SUITE_MEASURES, *measuring.reaching):
+                steps = name in measuring.reaching
                 compared = paper if name == tables.BEST_TRAINING else (None, None)
                 rows.append(
                     {
@@ -401,9 +424,11 @@ def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
                         "demos": section.demos_name,
                         "row": row.label,
                         "measure": name,
-                        "metric": measuring.metric,
+                        "metric": tables.ENV_STEPS if steps else measuring.metric,
                     }
-                    | tables.statistics_row(one.values.get(name, ()))
+                    | (tables.reached_row if steps else tables.statistics_row)(
+                        one.values.get(name, ())
+                    )
                     | {
                         "paper": compared[0],
                         "paper_spread": compared[1],
@@ -489,6 +514,12 @@ def _figures(
                         (exp_name(suite, row, own[0].demos), row.algo): row.label for row in rows
                     },
                     references=_reference_lines(suite, own, table),
+                    panels_of={
+                        row_env(row, section.task).label: section.task.config
+                        for section in own
+                        for row in rows
+                        if row.env
+                    },
                 )
             )
     return drawn
@@ -573,13 +604,14 @@ def _save(
         + f" ({found['hash']})."
         for found in about["demonstrations"]
     ]
-    success = (table["metric"] == "success").all()
+    success = "return" not in set(table["metric"])
     lines += [*bullets, ""] if bullets else []
     lines += [
         f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row or task says otherwise. "
         f"{'Success rates' if success else 'Returns'}: mean over seeds ± standard error, "
         "interquartile mean [95 % bootstrap interval over seeds]."
         + ("" if success else f" '{tables.SHARE}' and '{tables.DENSE}': {_JUDGED}.")
+        + (_REACHED if tables.ENV_STEPS in set(table["metric"]) else "")
         + (" The paper's column is its mean ± spread." if table["paper"].notna().any() else ""),
         "",
     ]

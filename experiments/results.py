@@ -90,6 +90,23 @@ class RunResult:
         values = rows[METRIC_COLUMNS[metric]].dropna()
         return float(values.mean()) if len(values) else None
 
+    def evaluation_curve(self, policy: str, metric: Metric) -> pd.Series[float]:
+        """Return the mean of each evaluation during training by env steps.
+
+        The evaluation of the final weights closes the curve where no periodic one was made at that
+        step. It is all that counts for a method that does not interact, which has no place on the
+        axis.
+        """
+        rows = self.evaluations
+        rows = rows[rows["policy"] == policy]
+        periodic, final = rows[rows["phase"] == "periodic"], rows[rows["phase"] == "final"]
+        if self.interacts:
+            final = final[~final["env_steps"].isin(periodic["env_steps"])]
+            rows = pd.concat([periodic, final])
+        else:
+            rows = final
+        return rows.groupby("env_steps")[METRIC_COLUMNS[metric]].mean().dropna()
+
 
 def _with_dense_return(episodes: pd.DataFrame) -> pd.DataFrame:
     """Return episodes with the column that was not written while there was no other reward."""

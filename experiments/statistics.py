@@ -24,6 +24,7 @@ __all__ = [
     "bootstrap_curve",
     "bootstrap_interval",
     "iqm",
+    "median_interval",
     "standard_error",
     "summarise",
 ]
@@ -112,6 +113,22 @@ def bootstrap_interval(
         return Interval(None, None, f"{seeds}; an interval needs at least {FEWEST_SEEDS}")
     low, high = bootstrap_curve(np.asarray(values)[:, None], rng=rng, use_iqm=use_iqm)
     return Interval(float(low[0]), float(high[0]))
+
+
+def median_interval(values: Values, *, rng: np.random.Generator) -> Interval:
+    """Return the 95 % percentile bootstrap interval over seeds of the median.
+
+    Args:
+        values: One number per seed; infinity for a seed that did not get there.
+        rng: Source of the resampling.
+    """
+    if len(values) < FEWEST_SEEDS:
+        return bootstrap_interval(values, rng=rng)
+    rows = rng.choice(np.asarray(values, dtype=np.float64), (RESAMPLES, len(values)))
+    levels = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    # an order statistic: no interpolation between a number and infinity
+    low, high = np.quantile(np.median(rows, axis=1), levels, method="inverted_cdf")
+    return Interval(float(low), float(high))
 
 
 def bootstrap_curve(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +47,7 @@ __all__ = [
     "parse_suite",
     "parts_of",
     "plan",
+    "row_env",
     "rows_of",
     "run_folder",
     "sections_of",
@@ -130,6 +131,7 @@ class Row:
         policy: What to evaluate without training: a controller, ``random``, or
             ``demonstrations``.
         unavailable: Why there is nothing of ours in this row.
+        env: Environment of its runs, where it is another form of the task's.
         variant: Tells rows of one algorithm apart; becomes part of the run's exp_name.
         preset: Preset for training.
         settings: Hyperparameters that differ from the preset.
@@ -147,6 +149,7 @@ class Row:
     algo: str = ""
     policy: str = ""
     unavailable: str = ""
+    env: str = ""
     variant: str = ""
     preset: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -205,6 +208,9 @@ class Suite:
         demos: Sets of demonstrations.
         figures: Its figures.
         run: Further settings of every run (`RUN_SETTINGS`).
+        metric: What its tables and figures show; by default success where every environment has a
+            success test.
+        reach: A value of that metric; tables also say after how many env steps it was reached.
     """
 
     name: str
@@ -219,6 +225,8 @@ class Suite:
     demos: Sequence[DemoPlan] = ()
     figures: Sequence[FigurePlan] = ()
     run: Mapping[str, int] = field(default_factory=dict)
+    metric: Literal["", "return", "success"] = ""
+    reach: float | None = None
 
     @property
     def demo_sets(self) -> Sequence[DemoPlan | None]:
@@ -279,6 +287,7 @@ def parse_suite(name: str, text: str) -> Suite:
         [row.label for row in suite.rows],
     )
     _all_known("run", suite.run, RUN_SETTINGS)
+    _all_known("metric", [suite.metric], ["", "return", "success"])
     for task in suite.tasks:
         _all_known(f"task '{task.name}'", task.demos, sets)
         for changes in task.demos.values():
@@ -289,15 +298,7 @@ def parse_suite(name: str, text: str) -> Suite:
         _all_known(f"group '{group.name}'", group.tasks, tasks)
         _all_known(f"group '{group.name}'", group.demos, sets)
     for row in suite.rows:
-        where = f"row '{row.label}'"
-        if sum(map(bool, (row.algo, row.policy, row.unavailable))) != 1:
-            raise ValueError(f"{where} needs one of algo, policy, unavailable")
-        _all_known(where, row.groups, groups)
-        _all_known(where, [*row.tasks, *row.paper], tasks)
-        _all_known(where, row.demos, sets)
-        _all_known(where, [row.init] if row.init else [], [r.label for r in suite.rows if r.algo])
-        if row.init and (not row.algo or suite.row(row.init).init):
-            raise ValueError(f"{where} cannot start from '{row.init}': one start, of a trained row")
+        _check_row(suite, row)
     for figure in suite.figures:
         _all_known(f"figure '{figure.name}'", [figure.group], groups)
         _all_known(f"figure '{figure.name}'", figure.rows, labels)
@@ -307,6 +308,21 @@ def parse_suite(name: str, text: str) -> Suite:
             raise ValueError(f"suite '{name}' has one name twice in {entries}")
     _refuse_shared_folders(suite)
     return suite
+
+
+def _check_row(suite: Suite, row: Row) -> None:
+    """Refuse a row that names what is not there, or that cannot be made."""
+    where = f"row '{row.label}'"
+    if sum(map(bool, (row.algo, row.policy, row.unavailable))) != 1:
+        raise ValueError(f"{where} needs one of algo, policy, unavailable")
+    _all_known(where, row.groups, [group.name for group in suite.groups])
+    _all_known(where, [*row.tasks, *row.paper], [task.name for task in suite.tasks])
+    _all_known(where, row.demos, [demos.name for demos in suite.demos])
+    _all_known(where, [row.init] if row.init else [], [r.label for r in suite.rows if r.algo])
+    if row.env and (not row.algo or uses_demos(suite, row)):
+        raise ValueError(f"{where} has its own environment, but the task's demonstrations")
+    if row.init and (not row.algo or suite.row(row.init).init):
+        raise ValueError(f"{where} cannot start from '{row.init}': one start, of a trained row")
 
 
 def _build(kind: type[Any], entry: Mapping[str, Any]) -> Any:
@@ -458,6 +474,11 @@ def _given_demos(row: Row) -> bool:
     return needs.demonstrations or needs.optional_demonstrations
 
 
+def row_env(row: Row, task: Task) -> EnvConfig:
+    """Return the environment of a row's runs on a task."""
+    return replace(task.config, name=row.env or task.env)
+
+
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
     """Return where a task's demonstrations are collected."""
     return EnvConfig(task.env, demos.start or task.start, task.options, task.reward)
@@ -488,7 +509,7 @@ def run_folder(
 ) -> Path:
     """Return where a row's run belongs."""
     folder = runs_dir / exp_name(suite, row, demos) / row.algo
-    return folder / task.config.label / f"seed{seed}"
+    return folder / row_env(row, task).label / f"seed{seed}"
 
 
 def _job(
@@ -502,7 +523,7 @@ def _job(
 ) -> Job:
     task, demos = section.task, section.demos
     needs = algorithms.get(row.algo).needs
-    words = ["train", row.algo, "--env", task.env]
+    words = ["train", row.algo, "--env", row_env(row, task).name]
     if task.start != "standard":
         words += ["--start", task.start]
     if task.reward != "dense":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from rlfd.experiments import statistics
@@ -17,6 +18,7 @@ from rlfd.files import write_text
 __all__ = [
     "BEST_TRAINING",
     "DENSE",
+    "ENV_STEPS",
     "MEASURES",
     "SHARE",
     "SUITE_MEASURES",
@@ -24,6 +26,8 @@ __all__ = [
     "format_statistics",
     "markdown",
     "measure",
+    "reached_after",
+    "reached_row",
     "results_table",
     "save_table",
     "statistics_row",
@@ -42,6 +46,10 @@ DENSE = "dense return"
 SUITE_MEASURES = (*MEASURES, SHARE, DENSE)
 """Columns of a suite's tables: also the final return of the policy that the method is judged by, as
 share of that of its demonstrations, and with the environment's own dense reward."""
+
+
+ENV_STEPS = "env steps"
+"""The metric of rows that say after how many env steps something was reached."""
 
 
 def measure(result: RunResult, metric: Metric) -> dict[str, float]:
@@ -68,6 +76,26 @@ def statistics_row(values: Sequence[float]) -> dict[str, Any]:
         "low": summary.interval.low,
         "high": summary.interval.high,
     }
+
+
+def reached_after(result: RunResult, policy: str, metric: Metric, value: float) -> float:
+    """Return the env steps of a run's first evaluation of at least `value`; infinity without."""
+    curve = result.evaluation_curve(policy, metric)
+    return float(min(curve.index[curve >= value], default=math.inf))
+
+
+def reached_row(values: Sequence[float]) -> dict[str, Any]:
+    """Return median and interval of `reached_after`, one number per seed, as table columns.
+
+    `reached` counts the seeds that got there; a median or an end that no seed reached is None.
+    """
+    if not values:
+        return {"n": 0}
+    rng = np.random.default_rng(statistics.BOOTSTRAP_SEED)
+    interval = statistics.median_interval(values, rng=rng)
+    row = {"median": float(np.median(values)), "low": interval.low, "high": interval.high}
+    finite = {k: v if v is not None and math.isfinite(v) else None for k, v in row.items()}
+    return {"n": len(values), "reached": sum(map(math.isfinite, values))} | finite
 
 
 def results_table(runs: Iterable[RunDir], metric: Metric | None = None) -> pd.DataFrame:
@@ -103,6 +131,8 @@ def format_statistics(row: Mapping[str, Any], metric: str) -> str:
     """Return ``mean ± SE, IQM [95 % interval]`` with the digits that suit the metric."""
     if not row["n"]:
         return "–"
+    if metric == ENV_STEPS:
+        return _format_steps(row)
     mean, se, iqm, low, high = (row[name] for name in ("mean", "se", "iqm", "low", "high"))
     digits = 2 if metric == "success" or abs(mean) < 10 else 1
     text = f"{mean:.{digits}f}"
@@ -111,6 +141,15 @@ def format_statistics(row: Mapping[str, Any], metric: str) -> str:
     if _is_number(low) and _is_number(high):
         text += f", {iqm:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
     return text
+
+
+def _format_steps(row: Mapping[str, Any]) -> str:
+    """Return ``median [95 % interval]``, with the number of seeds that got there if not all."""
+    median, low, high = (
+        f"{row[name]:,.0f}" if _is_number(row[name]) else "–" for name in ("median", "low", "high")
+    )
+    text = median if low == high == "–" else f"{median} [{low}, {high}]"
+    return text if row["reached"] == row["n"] else f"{text} ({row['reached']:.0f} of {row['n']})"
 
 
 def display_table(table: pd.DataFrame) -> pd.DataFrame:
