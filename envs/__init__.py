@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rlfd.envs.absent import is_playable
+from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import check, elsewhere, make, names, spec
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
@@ -12,6 +13,7 @@ __all__ = [
     "EnvConfig",
     "EnvSpec",
     "EpisodeRecord",
+    "ExclusiveButtons",
     "Option",
     "PlayedEpisode",
     "Reference",

@@ -19,12 +19,14 @@ from gymnasium import spaces
 from rlfd.envs import headless, lean
 from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.catalogue import SPECS
+from rlfd.envs.choices import Choices
 from rlfd.envs.rewards import Beyond, Delayed
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["check", "elsewhere", "make", "names", "spec"]
 
+_CHOICES = (spaces.MultiDiscrete, spaces.MultiBinary)
 LIST_HINT = "list them with 'rlfd list envs'"
 
 
@@ -173,6 +175,8 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     if known.wrap is not None:
         env = known.wrap(env, config)
     _check_spaces(config.name, env)
+    if config.name not in SPECS and isinstance(env.action_space, _CHOICES):
+        env = Choices(env, config.name)
     return _with_reward(env, config, known)
 
 
@@ -188,7 +192,7 @@ def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environ
 
 
 def _check_spaces(name: str, env: Environment) -> None:
-    kinds = (spaces.Discrete, spaces.Box, spaces.MultiDiscrete, spaces.MultiBinary)
+    kinds = (spaces.Discrete, spaces.Box, *_CHOICES)
     if not isinstance(env.observation_space, spaces.Box):
         raise RlfdError(
             f"environment '{name}' has {type(env.observation_space).__name__} observations, "

@@ -33,6 +33,8 @@ def stream(config, steps, seed=2):
 def draw(space, rng):
     if isinstance(space, spaces.Discrete):
         return rng.integers(space.n, size=NUM_ENVS)
+    if isinstance(space, spaces.MultiDiscrete):
+        return rng.integers(space.nvec, size=(NUM_ENVS, *space.shape))
     return rng.uniform(space.low, space.high, (NUM_ENVS, *space.shape)).astype(space.dtype)
 
 

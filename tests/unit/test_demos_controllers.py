@@ -22,6 +22,7 @@ def play(env, episodes, policy="controller"):
         (EnvConfig("LunarLander", "demo"), 0.95),
         (EnvConfig("LunarLander", "shifted"), 0.75),
         (EnvConfig("LunarLander6", "demo"), 0.85),
+        (EnvConfig("LunarLanderMulti", "demo"), 0.85),
     ],
 )
 def test_the_lunar_lander_controllers_land(env, success):
@@ -146,16 +147,36 @@ def test_continuous_actions_are_zero_where_that_is_allowed():
         Idle(Middle(), 0.4, EnvConfig("Pendulum"), positive, seed=0)
 
 
+def test_doing_nothing_may_take_several_choices():
+    env = EnvConfig("LunarLanderMulti")
+    inner = make_demonstrator("random", env, seed=1)
+    actor = Idle(inner, 0.4, env, envs.make(env).action_space, seed=0)
+    actor.reset(1)
+    actions = answers(actor, [[0]] * 3000)
+    assert actions.shape == (3000, 2)
+    assert (actions == (0, 1)).all(axis=1).mean() == pytest.approx(0.4 + 0.6 / 6, abs=0.03)
+    assert (actions == (1, 0)).all(axis=1).mean() == pytest.approx(0.6 / 6, abs=0.03)
+
+
 def test_there_may_be_no_way_to_do_nothing():
     with pytest.raises(RlfdError, match="CartPole has no action that does nothing") as error:
         Idle(Constant(), 0.4, EnvConfig("CartPole"), spaces.Discrete(2), seed=0)
     assert "--noise" in error.value.hint
-    assert "LunarLander, LunarLander6, Acrobot, MountainCar" in error.value.hint
+    assert (
+        "LunarLander, LunarLander6, LunarLanderMulti, LunarLanderSingle, Acrobot"
+        in error.value.hint
+    )
 
 
 def test_the_registry_names_what_does_nothing():
     """Lander: falls as with continuous throttles of 0. Car and arm: no force of their own."""
-    for name, known in (("LunarLander", 0), ("LunarLander6", 1)):
+    lander = {
+        "LunarLander": 0,
+        "LunarLander6": 1,
+        "LunarLanderMulti": (0, 1),
+        "LunarLanderSingle": 0,
+    }
+    for name, known in lander.items():
         assert envs.spec(name).noop == known
         one, other = envs.make(EnvConfig(name)), envs.make(EnvConfig("LunarLanderContinuous"))
         for env in (one, other):

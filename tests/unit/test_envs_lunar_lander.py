@@ -1,4 +1,4 @@
-"""Lunar Lander's starts, success test and six actions, as the shifted-start protocol has them."""
+"""Lunar Lander: starts, success test and sets of actions; starts as in the SQIL paper."""
 
 import math
 from types import SimpleNamespace
@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import spaces
 from gymnasium.envs.box2d.lunar_lander import heuristic
 
 from rlfd import envs
@@ -170,3 +171,40 @@ def test_six_actions_fire_the_engines_they_name():
     for row in (0, 3):
         # The left engine (0) turns the lander one way, the right one (2) the other.
         assert speed[row, 5] > speed[row + 1, 5] > speed[row + 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "actions"),
+    [
+        ("LunarLanderMulti", [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]),
+        ("LunarLanderSingle", [1, 0, 3, None, 2, None]),  # left, none, right; main
+    ],
+)
+def test_other_sets_of_actions_step_as_the_six_do(name, actions):
+    """`actions` are in the order of the six; None where two engines would have to fire."""
+    config = {"start": "spin"}
+    one, other = (
+        envs.make(EnvConfig("LunarLander6", **config)),
+        envs.make(EnvConfig(name, **config)),
+    )
+    assert one.observation_space == other.observation_space
+    for env in (one, other):
+        env.reset(seed=5)
+    order = [
+        six for six in np.random.default_rng(2).integers(6, size=400) if actions[six] is not None
+    ]
+    steps = 0
+    for six in order:
+        steps += 1
+        ours, theirs = other.step(np.array(actions[six])), one.step(six)
+        np.testing.assert_array_equal(ours[0], theirs[0])
+        assert ours[1:4] == theirs[1:4]
+        if theirs[2] or theirs[3]:
+            assert ours[4] == theirs[4]
+            break
+    assert steps > 40
+
+
+def test_how_many_actions_there_are():
+    assert envs.make(EnvConfig("LunarLanderMulti")).action_space == spaces.MultiDiscrete([2, 3])
+    assert envs.make(EnvConfig("LunarLanderSingle")).action_space == spaces.Discrete(4)

@@ -1,0 +1,97 @@
+"""Several choices per step, in the form that policies of independent choices can make them.
+
+Such a policy takes every combination of its choices now and then. Buttons that exclude each other
+are therefore one choice, not several: `ExclusiveButtons`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from rlfd.errors import RlfdError, RunFailed
+
+__all__ = ["Choices", "ExclusiveButtons"]
+
+
+class Choices(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Lay choices out in one row, and say which action an environment did not take.
+
+    Args:
+        env: An environment with MultiDiscrete or MultiBinary actions of any shape.
+        name: What people call it.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
+        super().__init__(env)
+        space = env.action_space
+        assert isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary)
+        self._name, self._space = name, space
+        if len(space.shape) != 1:
+            self.action_space = (
+                spaces.MultiBinary(int(np.prod(space.shape)))
+                if isinstance(space, spaces.MultiBinary)
+                else spaces.MultiDiscrete(space.nvec.ravel(), start=space.start.ravel())
+            )
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step with the action in the environment's own shape.
+
+        Raises:
+            RunFailed: If the environment breaks off.
+        """
+        try:
+            return self.env.step(np.asarray(action).reshape(self._space.shape))
+        except Exception as error:
+            told = f" ({error})" if str(error) else ""
+            raise RunFailed(
+                f"environment '{self._name}' broke off with {type(error).__name__} at action "
+                f"{np.asarray(action).tolist()}{told}, expected it to take all of {self._space}",
+                "a policy of independent choices takes every combination now and then: make those "
+                "that exclude each other one choice (rlfd.envs.ExclusiveButtons)",
+            ) from error
+
+
+class ExclusiveButtons(gymnasium.ActionWrapper[Any, Any, Any]):
+    """Buttons of which some exclude each other, as MultiDiscrete choices.
+
+    Each group of buttons becomes one choice: 0 presses none of them, i the i-th of the group. Every
+    other button is a choice of its own, not pressed or pressed. Choices are in the order of their
+    lowest buttons.
+
+    Args:
+        env: An environment with MultiBinary actions in one row.
+        groups: Indices of buttons that exclude each other; no button is in two groups.
+
+    Raises:
+        RlfdError: If the actions or the groups are others.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], groups: Sequence[Sequence[int]]) -> None:
+        super().__init__(env)
+        space = env.action_space
+        if not isinstance(space, spaces.MultiBinary) or len(space.shape) != 1:
+            raise RlfdError(f"actions are {space}, expected buttons: MultiBinary in one row")
+        named = [button for group in groups for button in group]
+        wrong = [b for b in named if not 0 <= b < space.shape[0] or named.count(b) > 1]
+        if wrong or not all(groups):
+            raise RlfdError(
+                f"groups of buttons {[list(group) for group in groups]} do not fit {space}, "
+                f"expected each of the buttons 0 to {space.shape[0] - 1} at most once"
+            )
+        alone = [(button,) for button in range(space.shape[0]) if button not in named]
+        self._choices = sorted([*map(tuple, groups), *alone], key=min)
+        self._buttons, self._dtype = space.shape[0], space.dtype
+        self.action_space = spaces.MultiDiscrete([len(choice) + 1 for choice in self._choices])
+
+    def action(self, action: Any) -> np.ndarray[Any, Any]:
+        """Return the buttons that choices press."""
+        pressed = np.zeros(self._buttons, self._dtype)
+        for chosen, choice in zip(action, self._choices, strict=True):
+            if chosen:
+                pressed[choice[int(chosen) - 1]] = 1
+        return pressed
