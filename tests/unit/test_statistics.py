@@ -128,3 +128,17 @@ def test_summarise():
     assert summary.interval.low <= summary.iqm
     single = statistics.summarise([0.5])
     assert (single.n, single.error, single.interval.low) == (1, None, None)
+
+
+def test_interval_of_a_median_with_seeds_that_never_arrive():
+    def interval(*values):
+        return statistics.median_interval(values, rng=np.random.default_rng(0))
+
+    low, high = interval(*range(1, 8)).low, interval(*range(1, 8)).high
+    # P(median of 7 draws <= 1) = P(at least 4 of them the lowest) = 0.0094; <= 2: 0.097
+    assert (low, high) == (2, 6)
+    assert (interval(3, 3, 3).low, interval(3, 3, 3).high) == (3, 3)
+    some = interval(1, 2, 3, np.inf, np.inf)
+    assert some.low == 1
+    assert some.high == np.inf
+    assert interval(1, 2).low is None

@@ -476,3 +476,91 @@ def test_methods_that_may_learn_from_demonstrations_get_those_of_their_group(tmp
         assert experiment.endswith(name.removesuffix("-v0"))
     table = plan(load_suite("awr-table"), runs_dir=tmp_path, data_dir=tmp_path, seeds=[0])
     assert not any("--demos" in job.argv for job in table)
+
+
+RACE = """
+title = "A race"
+paper = "No numbers"
+seeds = [0, 1, 2]
+steps = 300
+protocol = []
+metric = "return"
+reach = 50
+[[tasks]]
+name = "land"
+env = "LunarLander"
+[[groups]]
+name = "race"
+title = "Race"
+[[figures]]
+name = "race"
+group = "race"
+rows = ["Few", "Many"]
+[[rows]]
+label = "Random"
+policy = "random"
+[[rows]]
+label = "Few"
+algo = "a2c"
+[[rows]]
+label = "Many"
+algo = "a2c"
+env = "LunarLander6"
+variant = "six"
+"""
+
+
+class Racers:
+    """Runs that reach a return of 50 (half of the episodes won) early, late, or never."""
+
+    slots = 1
+
+    def __init__(self, make_run):
+        self.make_run = make_run
+
+    def submit(self, job, log):
+        exp_name, algo, env, seed = job.name.split("/")
+        few, number = env == "LunarLander", int(seed.removeprefix("seed"))
+        rates = {0: (0.5, 0.3, 0.8), 1: (0.2, 0.55, 0.4), 2: (0.0, 0.1, 0.2)}[number]
+        self.make_run(
+            algo=algo,
+            exp_name=exp_name,
+            env=EnvConfig(env),
+            seed=number,
+            steps=(100, 200, 300),
+            success=rates if few else (0.0, 0.1, 0.6 if number else 0.0),
+            final=0.7 if few else 0.4,
+            demos=None,
+        )
+        return Done()
+
+
+def test_steps_to_a_return_and_a_row_on_another_form_of_the_task(folders, quick, make_run):
+    suite = parse_suite("race", RACE)
+    jobs = plan(suite, **folders, seeds=[2])
+    assert names(jobs) == ["race/a2c/LunarLander/seed2", "race-six/a2c/LunarLander6/seed2"]
+    assert jobs[1].argv[jobs[1].argv.index("--env") + 1] == "LunarLander6"
+    result = reproduce.reproduce(suite, **folders, engine=Racers(make_run))
+    assert set(result.table["metric"]) == {"return", tables.ENV_STEPS}
+    table = result.table.set_index(["row", "measure"])
+    few = table.loc["Few", "steps to return 50, sampled"]
+    assert (few["n"], few["reached"], few["median"], few["low"]) == (3, 2, 200, 100)
+    assert pd.isna(few["high"])  # a third of the seeds never got there
+    assert table.loc[("Few", "steps to return 50, greedy"), "reached"] == 1
+    assert pd.isna(table.loc[("Few", "steps to return 50, greedy"), "median"])
+    (text,) = result.text_tables.values()
+    text = text.set_index("method")["steps to return 50, sampled"]
+    assert text.to_list() == ["–", "200 [100, –] (2 of 3)", "300 [300, –] (2 of 3)"]
+    assert (
+        "'steps to': env steps of the first evaluation" in (result.folder / "table.md").read_text()
+    )
+    drawn = pd.read_csv(result.figures[0].data, comment="#")
+    assert set(drawn["env"]) == {"LunarLander"}  # one panel
+    assert set(drawn["label"]) == {"Few", "Many", "Random"}
+
+
+def test_a_row_of_another_environment_has_no_demonstrations():
+    with pytest.raises(ValueError, match="row 'Many' has its own environment"):
+        parse_suite("race", RACE.replace('algo = "a2c"\nenv', 'algo = "bc"\nenv'))
+    with pytest.raises(ValueError, match="metric of the suite names 'returns'"):
+        parse_suite("race", RACE.replace('"return"', '"returns"'))

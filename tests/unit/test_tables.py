@@ -91,6 +91,18 @@ def test_text():
     assert tables.format_statistics(row, "success") == "0.50"
 
 
+def test_text_of_steps():
+    def text(*values):
+        return tables.format_statistics(tables.reached_row(values), tables.ENV_STEPS)
+
+    assert text() == "–"
+    assert text(2e4) == "20,000"
+    assert text(2e4, 4e4, 6e4) == "40,000 [20,000, 60,000]"
+    assert text(2e4, 2e4, float("inf")) == "20,000 [20,000, –] (2 of 3)"
+    assert text(2e4, float("inf"), float("inf")) == "– [20,000, –] (1 of 3)"
+    assert text(float("inf"), float("inf")) == "– (0 of 2)"
+
+
 def test_markdown():
     table = pd.DataFrame({"a": ["1|2", "3"], "b": ["x", "y"]})
     assert tables.markdown(table) == "| a | b |\n| --- | --- |\n| 1\\|2 | x |\n| 3 | y |\n"
