@@ -106,6 +106,17 @@ _A2C_LANDER = Preset(
     },
 )
 
+# The same with rewards and observations in units that suit the clip at 1, and rollouts of 256.
+_A2C_SCALED: dict[str, Any] = {
+    **_A2C_LANDER.algorithm,
+    "batch_steps": 256,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+    "learning_rate": 2e-3,
+    "normalise_observations": True,
+    "normalise_rewards": True,
+}
+
 # AWR as released: a step size of the policy for each task, momentum, a temperature of 1 in units of
 # the advantages' std, and a std of actions that is not learned.
 _AWR_CODE: dict[str, Any] = {
@@ -295,20 +306,17 @@ PRESETS: dict[Key, Preset] = {
     ("sil", "default", None): Preset(run={"num_envs": 16}),
     ("sil", "default", "CartPole"): Preset(run={"steps": 100_000}),
     ("sil", "default", "LunarLander"): Preset(
-        # chosen on seeds 100 and 101 (docs/algorithms/sil.md): rewards and observations in units
-        # that suit the clip at 1, rollouts of 256, and a filter for rewards of both signs
+        # chosen on seeds 100 and 101 (docs/algorithms/sil.md): a filter for rewards of both signs
         run={"steps": 500_000, "num_envs": 16},
-        algorithm={
-            **_A2C_LANDER.algorithm,
-            "batch_steps": 256,
-            "gamma": 0.99,
-            "gae_lambda": 0.95,
-            "learning_rate": 2e-3,
-            "normalise_observations": True,
-            "normalise_rewards": True,
-            "episode_filter": "above-median",
-        },
+        algorithm={**_A2C_SCALED, "episode_filter": "above-median"},
     ),
+    ("mail", "default", None): Preset(run={"num_envs": 16}),
+    # one setting for MAIL and its baselines, seeds 100 and 101 (docs/algorithms/mail.md)
+    **{
+        (algo, "default", env): Preset(run={"steps": 300_000}, algorithm=_A2C_SCALED)
+        for algo in ("a2c", "mail")
+        for env in ("LunarLanderMulti", "LunarLanderSingle")
+    },
     # the released code's PPO+SIL on MuJoCo, its one environment replaced by eight
     ("sil", "ppo", None): Preset(
         run={"num_envs": 8},
