@@ -182,7 +182,7 @@ def test_six_actions_fire_the_engines_they_name():
 )
 def test_other_sets_of_actions_step_as_the_six_do(name, actions):
     """`actions` are in the order of the six; None where two engines would have to fire."""
-    config = {"start": "spin"}
+    config = {"start": "standard"}
     one, other = (
         envs.make(EnvConfig("LunarLander6", **config)),
         envs.make(EnvConfig(name, **config)),
