@@ -453,9 +453,12 @@ def uses_demos(suite: Suite, row: Row) -> bool:
 
 
 def _given_demos(row: Row) -> bool:
-    """Whether a row's algorithm gets its section's demonstrations: if it has a use for them."""
+    """Whether a row's algorithm gets its section's demonstrations: if it has a use for them.
+
+    One that asks its demonstrator begins with nothing.
+    """
     needs = algorithms.get(row.algo).needs
-    return needs.demonstrations or needs.optional_demonstrations
+    return needs.demonstrations or (needs.optional_demonstrations and not needs.demonstrator)
 
 
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
