@@ -50,7 +50,7 @@ SMALL = {
     "sil_updates": 2,
     "min_stored": 5,
     "min_episodes": 0,
-    "round_epochs": 2,
+    "round_epochs": 1,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))
@@ -455,7 +455,7 @@ def variants(name):
     """Return settings whose state differs in kind."""
     return {
         "awr": [{}, {"baseline": "none", "memory": "replace", "optimiser": "momentum"}],
-        "dagger": [{}, {"fit": "scratch", "max_epochs": 3}, {"mixing": "episodes"}],
+        "dagger": [{"mixing": "episodes"}, {"fit": "scratch", "max_epochs": 2}],
         "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],
         "gmmil": [{}, {"inner_steps": 2, "absorbing": "indicator"}],
         "marwil": [{}, {"mode": "awr"}, {"crossfit": True}],
