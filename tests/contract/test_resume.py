@@ -49,7 +49,7 @@ TINY = {
     "max_iterations": "25",
     "sil_updates": "2",
     "min_stored": "30",
-    "min_episodes": "1",
+    "min_episodes": "0",
     "round_epochs": "2",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
