@@ -57,3 +57,8 @@ def test_learning_on_policy(returns, algo):
 
 def test_sqil_from_twenty_demonstrations_without_reward(returns):
     assert returns("sqil", steps=50_000, seeds=(0, 1, 2)).mean() >= 450
+
+
+def test_dagger_within_five_rounds(returns):
+    options = {"steps": 20_000, "num_envs": 4}  # a round of 5 whole episodes has 4,000 steps
+    assert returns("dagger", seeds=(0, 1), **options).min() >= 490
