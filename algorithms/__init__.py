@@ -3,6 +3,7 @@
 from rlfd.algorithms import (
     awr,
     bc,
+    dagger,
     gail,
     gmmil,
     mail,
@@ -22,6 +23,7 @@ __all__ = [
     "a2c",
     "awr",
     "bc",
+    "dagger",
     "dqn",
     "gail",
     "get",

@@ -26,6 +26,7 @@ __all__ = [
     "AlgorithmConfig",
     "DemoField",
     "DemoTensors",
+    "LabelledEpisode",
     "Learner",
     "Metrics",
     "Needs",
@@ -124,17 +125,34 @@ class DemoTensors:
 
 
 class Oracle(Protocol):
-    """A demonstrator that can be asked what it would do."""
+    """A demonstrator that can be asked what it would do.
 
-    @property
-    def queries(self) -> int:
-        """Observations that it was asked about so far."""
+    Attributes:
+        queries: Observations that it was asked about so far. A method keeps it with its own state
+            and puts it back.
+    """
+
+    queries: int
 
     def label(self, observations: np.ndarray) -> np.ndarray:
         """Return what it would do, its most likely actions in the environment's units.
 
         Shapes (B, *observation_shape) -> (B,) or (B, k).
         """
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledEpisode:
+    """An episode of whoever acted, with what a demonstrator would have done at each step.
+
+    Shapes: observations (T + 1, *observation_shape), labels (T,) or (T, k), rewards (T,) float64.
+    The rewards are those of what was done, not of the labels.
+    """
+
+    observations: np.ndarray
+    labels: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +334,13 @@ class Algorithm(ABC):
         Returns:
             Scalars averaged over the updates of this pass; empty when there was none.
         """
+
+    def labelled(self) -> list[LabelledEpisode]:
+        """Return the episodes whose every step a demonstrator labelled, to be kept as a dataset.
+
+        Empty for methods that ask nobody. Episodes that are not over are there, too.
+        """
+        return []
 
     def conclude(self) -> None:  # noqa: B027
         """Settle on the final policy, when the budget is used up. May be called again."""

@@ -107,21 +107,16 @@ class BC(Algorithm):
         """Build it, for `rwr` and `marwil` with more than the demonstrations.
 
         Args:
-            problem: What to clone.
+            problem: What to clone. A method that gathers the pairs itself has no demonstrations
+                yet and calls `learn_from`.
             config: Hyperparameters.
             weights: Of each pair, besides those of the configuration. Shape (M,).
             extra: More about each pair, to be found in the minibatches. Shapes (M, ...).
         """
-        demos = problem.demonstrations
-        assert demos is not None
         if config.loss == "mse" and problem.action.kind != "continuous":
             raise RlfdError(
                 f"loss=mse is for continuous actions, this environment's are {problem.action.kind}",
                 "use --set loss=nll",
-            )
-        if demos.num_transitions < 2:
-            raise RlfdError(
-                f"behavioural cloning needs at least 2 transitions, got {demos.num_transitions}"
             )
         self.config, self.device = config, problem.device
         self.generator = torch.Generator().manual_seed(problem.seed)
@@ -137,16 +132,42 @@ class BC(Algorithm):
             generator=weight_generator,
             device=problem.device,
         )
-        data = self._data(demos, weights) | (extra or {})
-        self.passes = Passes(demos, data, config, self.generator)
-        if config.normalise:
-            fit_statistics(self.network, self.passes.train["observations"])
+        if problem.demonstrations is not None:
+            self.learn_from(problem.demonstrations, weights=weights, extra=extra)
         self.engine = UpdateEngine(
             self.network,
             self._loss,
-            Adam(config.learning_rate, planned_updates=self.passes.planned_updates),
+            Adam(config.learning_rate),
             compile="on" if problem.compile == "on" else "off",  # the real number is far smaller
         )
+
+    def learn_from(
+        self,
+        demos: DemoTensors,
+        *,
+        weights: Tensor | None = None,
+        extra: Batch | None = None,
+        standardise: bool = True,
+    ) -> None:
+        """Begin passes over these pairs, with the policy as it is.
+
+        Args:
+            demos: The pairs.
+            weights: See `__init__`.
+            extra: See `__init__`.
+            standardise: Take the statistics of observations from them, if there are any.
+
+        Raises:
+            RlfdError: If there are fewer than two.
+        """
+        if demos.num_transitions < 2:
+            raise RlfdError(
+                f"behavioural cloning needs at least 2 transitions, got {demos.num_transitions}"
+            )
+        data = self._data(demos, weights) | (extra or {})
+        self.passes = Passes(demos, data, self.config, self.generator)
+        if self.config.normalise and standardise:
+            fit_statistics(self.network, self.passes.train["observations"])
 
     def _data(self, demos: DemoTensors, given: Tensor | None = None) -> Batch:
         lengths = torch.bincount(demos.episode_ids).double()
@@ -192,15 +213,21 @@ class BC(Algorithm):
         data, parameters = self.passes.validation, self.engine.parameters
         outputs = self._outputs(parameters, data["observations"])
         losses = weights * data["weights"] * self._losses(outputs, parameters, data["actions"])
-        chosen, actions = self.distribution.mode(outputs), data["actions"]
+        return losses.mean(), self._accuracy(outputs, data["actions"])
+
+    @torch.no_grad()
+    def accuracy(self, observations: Tensor, actions: Tensor) -> Tensor:
+        """Return `policy/accuracy` on other pairs, the actions in the environment's units."""
+        outputs = self._outputs(self.engine.parameters, observations.to(self.device))
+        return self._accuracy(outputs, self.distribution.encode(actions).to(self.device))
+
+    def _accuracy(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        chosen = self.distribution.mode(outputs)
         if isinstance(self.distribution, Gaussian):
             chosen = self.distribution.features(chosen)  # clipped, as the environment does
             variance = actions.var(dim=0, correction=0).sum().clamp(min=1e-12)
-            accuracy = 1.0 - (chosen - actions).square().sum(-1).mean() / variance
-        else:
-            accuracy = (chosen == actions).flatten(1 if actions.ndim > 1 else 0).float()
-            accuracy = accuracy.mean()
-        return losses.mean(), accuracy
+            return 1.0 - (chosen - actions).square().sum(-1).mean() / variance
+        return (chosen == actions).flatten(1 if actions.ndim > 1 else 0).float().mean()
 
     @property
     def epochs(self) -> int:

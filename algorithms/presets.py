@@ -164,6 +164,15 @@ PRESETS: dict[Key, Preset] = {
     ("awr", "code", "Humanoid"): Preset(algorithm={"actor_learning_rate": 1e-5}),
     ("awr", "paper", None): Preset(algorithm=_AWR_PAPER),
     ("awr", "paper", "LunarLander"): Preset(run={"steps": 500_000, "num_envs": 16}),
+    # 20 rounds, each with a row of its own
+    ("dagger", "default", None): Preset(
+        run={"steps": 40_000, "log_every": 1, "eval_every": 4_000, "checkpoint_every": 10_000}
+    ),
+    # episodes of 1,000 steps end together in all environments: a round need not wait for them
+    ("dagger", "default", "HalfCheetah"): Preset(
+        run={"steps": 60_000, "eval_every": 12_000},
+        algorithm={"batch_steps": 3_000, "min_episodes": 0, "hidden": (256, 256)},
+    ),
     ("bc", "warm-start", None): Preset(algorithm=_WARM_START),
     **{
         ("bc", "warm-start", env): _WARM_START_CONTINUOUS

@@ -28,6 +28,7 @@ __all__ = [
     "given",
     "parse_checkpoint",
     "parse_count",
+    "parse_demonstrator",
     "parse_env_options",
     "parse_init",
     "parse_positive",
@@ -70,6 +71,11 @@ def parse_init(text: str) -> str:
     """Return ``RUN`` or ``RUN:CHECKPOINT`` with a step such as ``20k`` in digits."""
     name, colon, checkpoint = text.rpartition(":")
     return f"{name}:{parse_checkpoint(checkpoint)}" if colon else text
+
+
+def parse_demonstrator(text: str) -> str:
+    """Return ``shipped[:weak]``, or what `parse_init` makes of a run."""
+    return text if text.partition(":")[0] == "shipped" else parse_init(text)
 
 
 def policy_mode(greedy: bool | None) -> str | None:

@@ -35,11 +35,12 @@ def plot(
         ),
     ] = None,
     x: Annotated[
-        Literal["env-steps", "frames", "wall-time", "quality", "num-demos"],
+        Literal["env-steps", "frames", "wall-time", "labels", "quality", "num-demos"],
         typer.Option(
             "--x",
-            help="Horizontal axis. quality, num-demos: final performance against the mean return "
-            "or the number of the demonstrations.",
+            help="Horizontal axis. labels: env steps of methods that ask, transitions that others "
+            "were shown. quality, num-demos: final performance against the mean return or the "
+            "number of the demonstrations.",
             rich_help_panel=_FIGURE,
         ),
     ] = "env-steps",

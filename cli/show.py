@@ -115,6 +115,8 @@ def _show_run(output: Output, run: RunDir) -> None:
         "updates": f"{status.get('updates', 0):,}",
         "time": duration(status.get("wall_seconds") or 0),
         "demonstrations": _pairs(status.get("demos") or {}),
+        "asked": _pairs(status.get("demonstrator") or {}),
+        "labels": _pairs(status.get("labels") or {}),
         "started from": _pairs(status["init"]) if status.get("init") else "",
         "last evaluation": "none yet",
     }
@@ -154,7 +156,7 @@ def _show_demos(output: Output, report: DemoReport) -> None:
     made = {
         key: value
         for key, value in info.demonstrator.items()
-        if value is not None and key != "parts"
+        if value is not None and key not in ("parts", "actions", "asked")
     }
     fields = {
         "demonstrations": info.id,
@@ -162,13 +164,18 @@ def _show_demos(output: Output, report: DemoReport) -> None:
         "environment": info.env.title if info.env else str(info.gym_id),
         "options": _pairs(info.env.options) if info.env else "-",
         "demonstrator": _pairs(made),
+        "labelled by": _pairs(info.demonstrator["asked"]) if info.are_labels else "",
+        "actions": "what a demonstrator would have done, not what was done; observations and "
+        "rewards are of what was done"
+        if info.are_labels
+        else "",
         "content": info.content_hash,
         "episodes": f"{report.episodes:,} ({report.transitions:,} steps)",
         "success": share(report.success_rate),
         "ends": _pairs(report.ends),
         "repeated episodes": number(report.duplicates),
     }
-    output.fields(fields)
+    output.fields({name: value for name, value in fields.items() if value})
     _show_parts(output, info.demonstrator.get("parts") or [])
     output.line("")
     columns = ["", ">mean", ">std", ">min", ">25 %", ">median", ">75 %", ">max"]

@@ -22,6 +22,7 @@ from rlfd.cli.options import (
     complete_env,
     given,
     parse_count,
+    parse_demonstrator,
     parse_env_options,
     parse_init,
     parse_positive,
@@ -83,6 +84,16 @@ def train(
             metavar="RUN",
             help="Start from this run's policy, not from random weights; RUN:best or RUN:STEP "
             "for another checkpoint than the last one.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
+    demonstrator: Annotated[
+        str | None,
+        typer.Option(
+            parser=parse_demonstrator,
+            metavar="WHO",
+            help="Whom to ask, for methods that ask (dagger): controller, shipped, shipped:weak, a "
+            "policy file, RUN or RUN:CHECKPOINT. Left out: the environment's own.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -239,6 +250,7 @@ def train(
             {
                 "checkpoint_every": checkpoint_every,
                 "compile": compile_,
+                "demonstrator": demonstrator,
                 "demos": demos,
                 "device": device,
                 "eval_episodes": eval_episodes,
@@ -314,6 +326,8 @@ def _print_result(output: Output, run: RunDir) -> None:
                 "env_steps": status["env_steps"],
                 "updates": status["updates"],
                 "epochs": status.get("epochs"),
+                "queries": (status.get("demonstrator") or {}).get("queries"),
+                "labels": (status.get("labels") or {}).get("name"),
                 "wall_seconds": status["wall_seconds"],
                 "policy": headline,
                 "return_mean": final.get("return_mean"),
@@ -323,11 +337,19 @@ def _print_result(output: Output, run: RunDir) -> None:
         )
         return
     epochs = {} if status.get("epochs") is None else {"epochs": number(status["epochs"])}
+    asked = {}
+    if status.get("demonstrator"):
+        queries = number(status["demonstrator"]["queries"])
+        asked = {
+            "asked": f"{run.config().demonstrator}, about {queries} states",
+            "labels": str((status.get("labels") or {}).get("name", "-")),
+        }
     output.fields(
         {
             "run": str(run.path),
             "env steps": number(status["env_steps"]),
             **epochs,
+            **asked,
             "updates": number(status["updates"]),
             "time": duration(status["wall_seconds"]),
         }

@@ -13,7 +13,7 @@ from rlfd.demos.controllers import (
     make_demonstrator,
     policies,
 )
-from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
+from rlfd.demos.dataset import LABELS, DemoInfo, Demonstrations, Episode, content_hash
 from rlfd.demos.library import (
     absent_env,
     describe,
@@ -42,6 +42,7 @@ from rlfd.demos.shipped import (
 )
 
 __all__ = [
+    "LABELS",
     "TOLERANCE",
     "DemoInfo",
     "DemoReport",

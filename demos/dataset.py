@@ -15,9 +15,13 @@ from gymnasium import spaces
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 
-__all__ = ["DemoInfo", "Demonstrations", "Episode", "content_hash"]
+__all__ = ["LABELS", "DemoInfo", "Demonstrations", "Episode", "content_hash"]
 
 Array = npt.NDArray[Any]
+
+LABELS = "labels"
+"""What `demonstrator["actions"]` says where actions are not what was done, but what a demonstrator
+would have done; observations and rewards are of what was done."""
 
 SUBSET_STREAM = 0x5B5E7  # keeps the choice of episodes apart from every other use of a seed
 
@@ -90,6 +94,11 @@ class DemoInfo:
     transitions: int = 0
     return_mean: float | None = None
     success_rate: float | None = None
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether its actions were never executed (`LABELS`)."""
+        return self.demonstrator.get("actions") == LABELS
 
 
 @dataclass(frozen=True)

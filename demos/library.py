@@ -116,10 +116,12 @@ def load(
     """
     env = check(env)
     path = _locate(str(name_or_path), Path(data_dir), env, same_reward)
-    _refuse_difference(read_info(path), env, same_reward)
+    info = read_info(path)
+    _refuse_difference(info, env, same_reward)
     demos = read_demonstrations(path)
     _refuse_other_spaces(demos, env)
-    if env.start == "shifted" and not allow_overlap:
+    # labels are there to cover what demonstrations do not
+    if env.start == "shifted" and not (allow_overlap or info.are_labels):
         _refuse_overlap(demos)
     return demos
 

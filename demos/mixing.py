@@ -48,6 +48,12 @@ def mix(
         RlfdError: If the shares do not add up, the parts do not belong together, one of them has
             too few episodes, or the folder cannot be written.
     """
+    for demos, _ in parts:
+        if demos.info.are_labels:
+            raise RlfdError(
+                f"the actions of '{demos.info.id}' are labels that were never executed",
+                "mix demonstrations only",
+            )
     shares = [share for _, share in parts]
     _check_shares(shares)
     env = _common_env([demos for demos, _ in parts])

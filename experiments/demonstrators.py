@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from rlfd import demos
+from rlfd import algorithms, demos
 from rlfd.demos import Demonstrator
-from rlfd.envs import EnvConfig, spec
+from rlfd.envs import EnvConfig, check, spec
 from rlfd.errors import RlfdError
+from rlfd.experiments import checkpoint as checkpoints
+from rlfd.experiments.config import RunConfig
 from rlfd.experiments.evaluate import TrainedPolicy
+from rlfd.experiments.initial_policy import relative_place, split_checkpoint
 from rlfd.experiments.problem import space_differences
 from rlfd.experiments.shipped import find_policy
 from rlfd.seeding import derive
 
-__all__ = ["PolicyDemonstrator", "make_demonstrator"]
+__all__ = ["AskedDemonstrator", "PolicyDemonstrator", "ask", "make_demonstrator"]
+
+Array = npt.NDArray[Any]
 
 
 def make_demonstrator(
@@ -82,7 +88,7 @@ class PolicyDemonstrator:
 
     def __init__(self, trained: TrainedPolicy, env: EnvConfig, *, seed: int) -> None:
         _refuse_other_env(trained, env)
-        self._trained, self._seed = trained, seed
+        self.trained, self._seed = trained, seed
         self._generators: dict[int, torch.Generator] = {}
 
     def reset(self, n: int) -> None:
@@ -93,7 +99,7 @@ class PolicyDemonstrator:
         self, observations: npt.NDArray[Any], indices: npt.NDArray[np.int64]
     ) -> npt.NDArray[Any]:
         """Act for the episodes of the given indices."""
-        act, greedy = self._trained.algorithm.act, self._trained.mode == "greedy"
+        act, greedy = self.trained.algorithm.act, self.trained.mode == "greedy"
         # Row by row: how a matrix product rounds depends on the number of rows, and an episode of
         # continuous actions must not depend on how many others run beside it.
         return np.concatenate(
@@ -103,6 +109,11 @@ class PolicyDemonstrator:
             ]
         )
 
+    def answer(self, observations: Array) -> Array:
+        """Return the most likely actions, whatever its mode is."""
+        act = self.trained.algorithm.act
+        return np.concatenate([act(row[None], greedy=True) for row in observations])
+
     def _generator(self, index: int) -> torch.Generator:
         if index not in self._generators:
             seed = derive(self._seed, f"demonstrator episode {index}")
@@ -111,7 +122,7 @@ class PolicyDemonstrator:
 
     def describe(self) -> dict[str, Any]:
         """Return what is recorded of the demonstrator."""
-        config, mode, file = self._trained.config, self._trained.mode, self._trained.file
+        config, mode, file = self.trained.config, self.trained.mode, self.trained.file
         description: dict[str, Any] = {
             "policy": "run" if file is None else "file",
             "name": f"{config.algo}-{mode}" if file is None else _plain(file.path.stem),
@@ -119,7 +130,7 @@ class PolicyDemonstrator:
             "trained_on": config.env.to_json(),
             "exp_name": config.exp_name,
             "run_seed": config.seed,
-            "checkpoint": self._trained.checkpoint,
+            "checkpoint": self.trained.checkpoint,
             "mode": mode,
         }
         if file is not None:
@@ -146,3 +157,110 @@ def _refuse_other_env(trained: TrainedPolicy, env: EnvConfig) -> None:
             f"{env.name}{why}",
             f"give one that was trained on {env.name}",
         )
+
+
+class AskedDemonstrator:
+    """A demonstrator that says what it would do, its most likely action, and counts the questions.
+
+    Args:
+        name: What names it for good.
+        record: What run.json says of it.
+        answer: Observations to actions, both in the environment's units.
+    """
+
+    def __init__(self, name: str, record: dict[str, Any], answer: Callable[[Array], Array]) -> None:
+        self.name, self.record, self._answer = name, record, answer
+        self.queries = 0
+
+    def label(self, observations: Array) -> Array:
+        """Answer for every row."""
+        self.queries += len(observations)
+        return self._answer(observations)
+
+
+def ask(config: RunConfig, runs_dir: Path, data_dir: Path) -> AskedDemonstrator | None:
+    """Return who is asked in a run, None for a method that asks nobody.
+
+    Raises:
+        RlfdError: If there is nobody to ask, or who was named cannot answer in this environment.
+    """
+    env, text = config.env, config.demonstrator
+    if not algorithms.get(config.algo).needs.demonstrator:
+        if text is not None:
+            able = [name for name in algorithms.names() if algorithms.get(name).needs.demonstrator]
+            raise RlfdError(
+                f"'{config.algo}' asks no demonstrator",
+                f"drop --demonstrator; methods that ask: {', '.join(able)}",
+            )
+        return None
+    text = text or demos.default_demonstrator(env.name)
+    if text is None:
+        raise RlfdError(
+            f"'{config.algo}' needs a demonstrator to ask, and none comes with '{env.name}'",
+            "train one, then name its run or its exported file with --demonstrator",
+        )
+    known = ", ".join(name for name in demos.policies(env) if name != "random") or "none"
+    others = f"those that can be asked here: {known}, a policy file, RUN[:CHECKPOINT]"
+    if text == "random":
+        raise RlfdError("a random policy has no most likely action to label states with", others)
+    _refuse_dataset(text, data_dir, runs_dir, others)
+    name, checkpoint = text, None
+    if not text.startswith("shipped") and not demos.is_policy_file(text):
+        name, found = split_checkpoint(text)
+        checkpoint = found if name != text else None
+    try:
+        found_one = make_demonstrator(
+            name, env, seed=config.seed, runs_dir=runs_dir, checkpoint=checkpoint
+        )
+    except RlfdError as error:
+        raise RlfdError(error.message, others) from error
+    if not isinstance(found_one, PolicyDemonstrator):
+        rows = np.zeros(0, np.int64)  # a controller does not look at which episode a row is of
+        return AskedDemonstrator(
+            text, found_one.describe(), lambda observations: found_one.act(observations, rows)
+        )
+    trained = found_one.trained
+    _refuse_other_preprocessing(trained, env)
+    if trained.file is None:
+        text = f"{relative_place(trained.place, runs_dir)}:{trained.checkpoint}"
+    record = found_one.describe() | {
+        "mode": "greedy",
+        "digest": checkpoints.policy_digest(trained.algorithm.policy_state()),
+    }
+    return AskedDemonstrator(text.removesuffix(":strong"), record, found_one.answer)
+
+
+def _refuse_dataset(text: str, data_dir: Path, runs_dir: Path, others: str) -> None:
+    if (runs_dir / text).exists() or text in ("controller", "shipped"):
+        return
+    try:
+        info = demos.describe(text, data_dir=data_dir)
+    except RlfdError:
+        return
+    raise RlfdError(
+        f"'{info.id}' is a set of demonstrations: it holds what was done and cannot be asked what "
+        "would be done elsewhere",
+        others,
+    )
+
+
+def _refuse_other_preprocessing(trained: TrainedPolicy, env: EnvConfig) -> None:
+    """Options of start and reward may differ; any other changes what observations mean."""
+    rules = spec(env.name).option_rules
+
+    def kept(config: EnvConfig) -> dict[str, Any]:
+        options = check(config).options.items()
+        return {
+            name: value
+            for name, value in options
+            if name not in rules or not (rules[name].starts or rules[name].rewards)
+        }
+
+    theirs, ours = kept(trained.config.env), kept(env)
+    for name in sorted({*theirs, *ours}):
+        if theirs.get(name) != ours.get(name):
+            raise RlfdError(
+                f"policy {trained.place} cannot be asked about observations of {env.name}: option "
+                f"'{name}' is {theirs.get(name)!r} there, {ours.get(name)!r} here",
+                "give one that was trained with the same options",
+            )

@@ -54,8 +54,8 @@ from rlfd.experiments.run_dir import RunDir
 __all__ = ["FIGURE_SUFFIXES", "X_AXES", "FigureFiles", "ReferenceLine", "plot_learning_curves"]
 
 Array = NDArray[np.float64]
-XAxis = Literal["env-steps", "frames", "wall-time"]
-X_AXES: tuple[XAxis, ...] = ("env-steps", "frames", "wall-time")
+XAxis = Literal["env-steps", "frames", "wall-time", "labels"]
+X_AXES: tuple[XAxis, ...] = ("env-steps", "frames", "wall-time", "labels")
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,9 @@ def _curve(
         return None
     if not group[0].interacts:
         grid = np.zeros(0)
+        if x == "labels":  # as many as it was shown
+            shown = [result.run.status()["demos"]["transitions"] for result in group]
+            grid = np.array([float(np.mean(shown))])
         values = np.array([[points.iloc[-1]] for points in tables.values()])
     else:
         by_seed = {result.seed: result for result in group}
@@ -210,7 +213,7 @@ def _curve(
 
 def _x_values(result: RunResult, points: pd.Series[float], x: XAxis) -> Array:
     steps = np.asarray(points.index, dtype=np.float64)
-    if x == "env-steps":
+    if x in ("env-steps", "labels"):  # who asks, asks at every step
         return steps
     if x == "frames":
         default = envs.spec(result.env.name).options.get("frame_skip", 1)
@@ -430,6 +433,8 @@ def _draw_panel(
             axis.fill_between(
                 place, low, high, color=colour, alpha=0.18, linewidth=0, zorder=zorder - 1
             )
+            if len(place) == 1:
+                axis.vlines(place, low, high, color=colour, linewidth=1.0, zorder=zorder)
     axis.set_xlim(0, end)
     if ends:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
@@ -448,6 +453,8 @@ def _x_scale(curves: Sequence[_Curve], x: XAxis) -> tuple[float, str]:
         return 1.0, "no interaction with the environment"
     if x == "env-steps":
         return 1.0, "environment steps"
+    if x == "labels":
+        return 1.0, "labels: states with the demonstrator's action"
     if x == "frames":
         return 1.0, "environment frames"
     for seconds, unit in ((3600.0, "h"), (60.0, "min")):

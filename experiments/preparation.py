@@ -36,6 +36,7 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
         return load_demos(config, data_dir)
     if config.demos is None:
         found = demos.find(config.env, data_dir, same_reward=_reads_rewards(config))
+        found = [info for info in found if not info.are_labels]
         if found:
             config = dataclasses.replace(config, demos=found[0].id)
             reporter.message(f"using the newest demonstrations, '{found[0].id}'")
@@ -85,6 +86,14 @@ def load_demos(config: RunConfig, data_dir: Path) -> Demonstrations | None:
     loaded = demos.load(
         config.demos, env=config.env, data_dir=data_dir, same_reward=_reads_rewards(config)
     )
+    needs = algorithms.get(config.algo).needs
+    if loaded.info.are_labels and needs.demo_fields:
+        raise RlfdError(
+            f"the actions of '{loaded.info.id}' are a demonstrator's labels and were never "
+            f"executed, but '{config.algo}' looks at what came of them "
+            f"({', '.join(sorted(needs.demo_fields))})",
+            "learn from them with 'bc' or 'dagger', or give demonstrations",
+        )
     if config.num_demos is None:
         return loaded
     return loaded.subset(config.num_demos, config.seed)

@@ -14,7 +14,7 @@ import torch
 from gymnasium import spaces
 
 from rlfd import algorithms, demos
-from rlfd.algorithms.base import ActionSpec, Algorithm, DemoTensors, Needs, Problem
+from rlfd.algorithms.base import ActionSpec, Algorithm, DemoTensors, Needs, Oracle, Problem
 from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, check, elsewhere, make
 from rlfd.errors import RlfdError
@@ -170,12 +170,16 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
     )
 
 
-def build_algorithm(config: RunConfig, demonstrations: Demonstrations | None) -> Algorithm:
+def build_algorithm(
+    config: RunConfig,
+    demonstrations: Demonstrations | None,
+    demonstrator: Oracle | None = None,
+) -> Algorithm:
     """Build a run's algorithm."""
-    if demonstrations is None:
-        return _build(config, None)
-    needs = algorithms.get(config.algo).needs
-    return _build(config, demo_tensors(demonstrations, needs))
+    tensors = None
+    if demonstrations is not None:
+        tensors = demo_tensors(demonstrations, algorithms.get(config.algo).needs)
+    return _build(config, tensors, demonstrator)
 
 
 def build_for_acting(config: RunConfig) -> Algorithm:
@@ -199,7 +203,9 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     return _build(config, placeholder)
 
 
-def _build(config: RunConfig, demonstrations: DemoTensors | None) -> Algorithm:
+def _build(
+    config: RunConfig, demonstrations: DemoTensors | None, demonstrator: Oracle | None = None
+) -> Algorithm:
     shape, action = check_support(config.algo, config.env)
     problem = Problem(
         observation_shape=shape,
@@ -210,5 +216,6 @@ def _build(config: RunConfig, demonstrations: DemoTensors | None) -> Algorithm:
         seed=derive(config.seed, "algorithm"),
         device=torch.device(config.device),
         compile=config.compile,
+        demonstrator=demonstrator,
     )
     return algorithms.get(config.algo)(problem, config.algorithm)

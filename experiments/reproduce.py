@@ -495,7 +495,7 @@ def _figures(
     for entry in suite.figures:
         rows = [suite.row(label) for label in entry.rows]
         panels = [section for section in sections if section.group.name == entry.group]
-        if entry.x:
+        if entry.x not in ("", "labels"):
             drawn += _over_demonstrations(measuring, entry, panels, folder, command)
             continue
         for name in dict.fromkeys(section.demos_name for section in panels):
@@ -508,6 +508,7 @@ def _figures(
                 figures.plot_learning_curves(
                     runs,
                     folder / f"{stem}.png",
+                    x="labels" if entry.x == "labels" else "env-steps",
                     metric=measuring.metric,
                     command=command,
                     labels={

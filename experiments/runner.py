@@ -13,6 +13,7 @@ import errno
 import logging
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from rlfd.envs import PlayedEpisode, World
 from rlfd.errors import Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import RunConfig
+from rlfd.experiments.demonstrators import AskedDemonstrator
 from rlfd.experiments.evaluate import best_step, evaluation_row, play_policy, summarise
+from rlfd.experiments.labels import keep_labels
 from rlfd.experiments.preparation import describe_demos
 from rlfd.experiments.provenance import provenance
 from rlfd.experiments.report import Reporter
@@ -64,12 +67,16 @@ class Runner:
         writer: Any,
         resume_command: str,
         init: dict[str, Any] | None = None,
+        demonstrator: AskedDemonstrator | None = None,
+        data_dir: Path = Path("data"),
     ) -> None:
         self.run, self.config, self.demos = run, config, demonstrations
         self.algorithm, self.world = algorithm, world
         self.reporter, self.writer = reporter, writer
         self.resume_command = resume_command
         self.init = init  # the policy that the run started from, for run.json
+        self.demonstrator, self.data_dir = demonstrator, data_dir
+        self.labels: dict[str, Any] | None = None  # the dataset of its answers, for run.json
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
@@ -285,6 +292,8 @@ class Runner:
         checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
         self._checkpoint()
         summary = self._evaluate_finally() if self.config.final_episodes else None
+        record = None if self.demonstrator is None else self.demonstrator.record
+        self.labels = keep_labels(self.algorithm, self.config, record, self.data_dir)
         for log in (self.train_log, self.episode_log, self.eval_log):
             log.sync()
         self._write_status("finished", final=summary)
@@ -422,6 +431,10 @@ class Runner:
             "final": final,
             "demos": describe_demos(self.demos),
             "init": self.init,
+            "demonstrator": None
+            if self.demonstrator is None
+            else {**self.demonstrator.record, "queries": self.demonstrator.queries},
+            "labels": self.labels,
             **provenance(),
         }
         try:

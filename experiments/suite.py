@@ -57,8 +57,8 @@ __all__ = [
 DEMONSTRATIONS = "demonstrations"
 """The `policy` of a row that shows the demonstrations that the runs of the same seed learn from."""
 
-FIGURE_AXES = ("quality", "num-demos")
-"""The `x` of figures that are no learning curves."""
+FIGURE_AXES = ("quality", "num-demos", "labels")
+"""The `x` of figures that are no learning curves over env steps."""
 
 RUN_SETTINGS = ("num_envs", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every")
 OFFLINE_SETTINGS = ("eval_episodes", "final_episodes")  # those that are no matter of the budget
@@ -181,8 +181,9 @@ class FigurePlan:
         name: Of its file.
         group: Whose tasks and demonstrations it shows.
         rows: Labels of its lines.
-        x: ``quality`` or ``num-demos``: final performance over all sets of demonstrations; learning
-            curves if empty.
+        x: ``quality`` or ``num-demos``: final performance over all sets of demonstrations;
+            ``labels``: learning curves with what was shown beside what was asked; learning curves
+            if empty.
     """
 
     name: str
@@ -469,9 +470,12 @@ def uses_demos(suite: Suite, row: Row) -> bool:
 
 
 def _given_demos(row: Row) -> bool:
-    """Whether a row's algorithm gets its section's demonstrations: if it has a use for them."""
+    """Whether a row's algorithm gets its section's demonstrations: if it has a use for them.
+
+    One that asks its demonstrator begins with nothing.
+    """
     needs = algorithms.get(row.algo).needs
-    return needs.demonstrations or needs.optional_demonstrations
+    return needs.demonstrations or (needs.optional_demonstrations and not needs.demonstrator)
 
 
 def row_env(row: Row, task: Task) -> EnvConfig:

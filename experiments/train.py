@@ -18,6 +18,7 @@ from rlfd.algorithms.base import Algorithm
 from rlfd.envs import EnvConfig, World, check, is_playable
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
 from rlfd.experiments.problem import build_algorithm, check_support
@@ -66,16 +67,23 @@ def train(
         _check_same(resolved, config, run, runs_dir, data_dir)
         demonstrations = load_demos(config, data_dir)
         check_demos_unchanged(run, demonstrations)
+        asked = ask(config, runs_dir, data_dir)
+        _check_same_answers(run, asked)
     else:
+        asked = ask(resolved.config, runs_dir, data_dir)
+        if asked is not None and resolved.config.demonstrator is None:
+            reporter.message(f"asking the demonstrator '{asked.name}'")
         demonstrations = prepare_demos(resolved.config, data_dir, reporter)
         name = None
         if demonstrations is not None:
             name = demos.reference(demonstrations.info, data_dir)
-        config = dataclasses.replace(resolved.config, demos=name)
+        config = dataclasses.replace(
+            resolved.config, demos=name, demonstrator=asked.name if asked is not None else None
+        )
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
-        algorithm = build_algorithm(config, demonstrations)
+        algorithm = build_algorithm(config, demonstrations, asked)
         init = run.status().get("init") if resume else None
         if config.init is not None and not resume:
             init = start_from(algorithm, config, runs_dir)
@@ -114,6 +122,8 @@ def train(
             writer,
             _resume_command(config, runs_dir, data_dir),
             init,
+            asked,
+            data_dir,
         )
         stack.callback(runner.close)
         stack.enter_context(runner.stop)
@@ -151,6 +161,17 @@ def _start_again(
         ) from error
 
 
+def _check_same_answers(run: RunDir, asked: AskedDemonstrator | None) -> None:
+    recorded = run.status().get("demonstrator")
+    if asked is None or recorded is None:
+        return
+    if recorded.get("digest") != asked.record.get("digest"):
+        raise RlfdError(
+            f"demonstrator '{asked.name}' is not the one that run {run.path} was started with",
+            "restore it, or start the run anew with --overwrite",
+        )
+
+
 def _check_same(
     resolved: Resolved, config: RunConfig, run: RunDir, runs_dir: Path, data_dir: Path
 ) -> None:
@@ -170,7 +191,7 @@ def _check_same(
             given[name] = demos.reference(
                 named.info, data_dir
             )  # there are several ways to spell it
-        if name == "init" and same_init(given[name], stored[name], runs_dir):
+        if name in ("init", "demonstrator") and same_init(given[name], stored[name], runs_dir):
             continue
         if given[name] != stored[name]:
             raise RlfdError(
@@ -199,6 +220,8 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
         words += ["--exp-name", config.exp_name]
     if config.init is not None:
         words += ["--init", config.init]
+    if config.demonstrator is not None:
+        words += ["--demonstrator", config.demonstrator]
     for option, folder, usual_folder in (
         ("--runs-dir", runs_dir, "runs"),
         ("--data-dir", data_dir, "data"),

@@ -111,6 +111,25 @@ def noise_demos(lengths=(3, 9, 5), *, shape=(SIZE,), actions=None, terminated=No
     )
 
 
+class RuleOracle:
+    """Whatever the observations are, it has an answer: their sum in thousandths, or its share."""
+
+    def __init__(self, action):
+        self.action, self.queries = action, 0
+
+    def label(self, observations):
+        self.queries += len(observations)
+        sums = observations.reshape(len(observations), -1).sum(-1, dtype=np.float64)
+        parts = np.floor(1000 * np.abs(sums))[:, None] // np.arange(1, self.action.width + 1)
+        if self.action.kind == "continuous":
+            low, high = np.array(self.action.low), np.array(self.action.high)
+            return (low + (high - low) * (parts % 1000) / 1000).astype(np.float32)
+        if self.action.kind == "discrete":
+            return (parts[:, 0] % self.action.sizes[0]).astype(np.int64)
+        sizes = self.action.sizes if self.action.kind == "multi_discrete" else (2,)
+        return (parts % np.array(sizes)).astype(np.int64)
+
+
 @pytest.fixture
 def noise_world():
     return NoiseWorld
@@ -124,6 +143,11 @@ def tabular_world():
 @pytest.fixture
 def make_demos():
     return noise_demos
+
+
+@pytest.fixture
+def make_oracle():
+    return RuleOracle
 
 
 @pytest.fixture
@@ -143,6 +167,7 @@ def make_algorithm():
         num_envs=NUM_ENVS,
         seed=0,
         compile="off",
+        demonstrator=None,
         **hyper,
     ):
         cls = algorithms.get(name)
@@ -151,6 +176,8 @@ def make_algorithm():
             action = ActionSpec("discrete", (action,))
         if demos is None and cls.needs.demonstrations:
             demos = noise_demos(shape=shape)
+        if cls.needs.demonstrator:
+            demonstrator = demonstrator or RuleOracle(action)
         problem = Problem(
             observation_shape=shape,
             action=action,
@@ -160,6 +187,7 @@ def make_algorithm():
             seed=seed,
             device=torch.device("cpu"),
             compile=compile,
+            demonstrator=demonstrator,
         )
         return cls(problem, cls.Config(**{"hidden": (11,)} | hyper))
 

@@ -156,7 +156,6 @@ class Passes:
         self.validation = {name: value[validation] for name, value in data.items()}
         self.max_epochs, self.generator = config.max_epochs, generator
         self.batch_size = min(config.batch_size, len(train))
-        self.planned_updates = len(train) // self.batch_size * config.max_epochs
         self.stopping = EarlyStopping(config.patience, config.min_delta)
         self.epoch = 0
         self.finished = False

@@ -49,6 +49,8 @@ SMALL = {
     "d_hidden": (11,),
     "sil_updates": 2,
     "min_stored": 5,
+    "min_episodes": 0,
+    "round_epochs": 1,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))
@@ -453,6 +455,7 @@ def variants(name):
     """Return settings whose state differs in kind."""
     return {
         "awr": [{}, {"baseline": "none", "memory": "replace", "optimiser": "momentum"}],
+        "dagger": [{"mixing": "episodes"}, {"fit": "scratch", "max_epochs": 2}],
         "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],
         "gmmil": [{}, {"inner_steps": 2, "absorbing": "indicator"}],
         "marwil": [{}, {"mode": "awr"}, {"crossfit": True}],
@@ -497,7 +500,7 @@ def few_demos(tmp_path_factory):
     }
 
 
-def test_state_round_trip_in_a_real_environment(name, few_demos):
+def test_state_round_trip_in_a_real_environment(name, few_demos, make_oracle):
     cls, env = algorithms.get(name), native_env(name)
     config = RunConfig(
         algo=name,
@@ -510,7 +513,8 @@ def test_state_round_trip_in_a_real_environment(name, few_demos):
 
     def begin():
         world = World(env, num_envs=3, seed=5) if cls.needs.interaction else None
-        return build_algorithm(config, given), world
+        asked = make_oracle(check_support(name, env)[1]) if cls.needs.demonstrator else None
+        return build_algorithm(config, given, asked), world
 
     (algorithm, world), (restored, restored_world) = begin(), begin()
     run(algorithm, world, 40)

@@ -49,6 +49,8 @@ TINY = {
     "max_iterations": "25",
     "sil_updates": "2",
     "min_stored": "30",
+    "min_episodes": "0",
+    "round_epochs": "2",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 
@@ -96,6 +98,7 @@ PRIORITISED = {
     "target_update": "copy",
 }
 ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
+MIXED = {"mixing": "episodes", "schedule": "linear", "fit": "scratch"}
 SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
@@ -110,6 +113,7 @@ CASES = {
     name: Case(name, env=native(name), num_envs=3 + 2 * (index % 4))
     for index, name in enumerate(algorithms.names())
 } | {
+    "dagger-episodes": Case("dagger", num_envs=5, demos="controller", settings=MIXED),
     "dqn-prioritised": Case("dqn", num_envs=7, settings=PRIORITISED),
     "sqil-rollouts": Case("sqil", num_envs=5, settings=ROLLOUTS),
     "dqn-lander": Case("dqn", env="LunarLander", num_envs=5, kills=4),

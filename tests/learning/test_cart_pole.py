@@ -57,3 +57,8 @@ def test_learning_on_policy(returns, algo):
 
 def test_sqil_from_twenty_demonstrations_without_reward(returns):
     assert returns("sqil", steps=50_000, seeds=(0, 1, 2)).mean() >= 450
+
+
+def test_dagger_within_five_rounds(returns):
+    options = {"steps": 10_000, "num_envs": 4}  # 4,000 of the demonstrator, then 2,000 a round
+    assert returns("dagger", seeds=(0, 1), **options).min() >= 490

@@ -49,6 +49,20 @@ def test_other_suffixes_are_refused(make_run, tmp_path):
     assert not (tmp_path / "figure.jpg").exists()
 
 
+def test_labels_put_what_was_asked_beside_what_was_shown(make_run, tmp_path):
+    """A method that asks has a curve over its env steps, a clone one point at its transitions."""
+    shown = {"name": "d", "return_mean": 270.0, "success_rate": 1.0, "episodes": 3}
+    runs = [
+        make_run(algo=algo, seed=seed, demos=shown | {"transitions": 700 + 50 * seed})
+        for algo in ("dagger", "bc")
+        for seed in (0, 1, 2)
+    ]
+    data = read(plot_learning_curves(runs, tmp_path / "f.png", x="labels"))
+    assert curve(data, algo="dagger")["x"].tolist() == [1000, 2000, 3000]
+    assert curve(data, algo="bc")["x"].tolist() == [750]
+    assert curve(data, algo="bc")["y"].tolist() == pytest.approx([0.5])
+
+
 def test_unknown_axis_and_nothing_to_draw(make_run, tmp_path):
     with pytest.raises(RlfdError, match="did you mean 'frames'"):
         plot_learning_curves([make_run()], tmp_path / "f.png", x="frame")

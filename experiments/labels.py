@@ -1,0 +1,80 @@
+"""The labels that a run gathered, kept as a set of demonstrations."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+from rlfd import demos
+from rlfd.algorithms.base import Algorithm
+from rlfd.demos import Demonstrations, Episode
+from rlfd.demos.storage import write_demonstrations
+from rlfd.envs import make
+from rlfd.experiments.config import RunConfig
+
+__all__ = ["keep_labels"]
+
+
+def keep_labels(
+    algorithm: Algorithm, config: RunConfig, asked: dict[str, Any] | None, data_dir: Path
+) -> dict[str, Any] | None:
+    """Write the episodes that a demonstrator labelled as a dataset, unless it is there already.
+
+    Its actions are the labels, not what was done; observations and rewards are of what was done.
+
+    Args:
+        algorithm: Has gathered them.
+        config: Of its run.
+        asked: Who labelled.
+        data_dir: Where demonstrations are.
+
+    Returns:
+        What run.json says of the dataset; None where nothing was labelled.
+    """
+    gathered = algorithm.labelled()
+    if not gathered:
+        return None
+    with contextlib.closing(make(config.env)) as made:
+        observation_space, action_space = made.observation_space, made.action_space
+    episodes = [
+        Episode(
+            observations=episode.observations,
+            actions=episode.labels.astype(action_space.dtype),
+            rewards=episode.rewards,
+            terminated=episode.terminated,
+            truncated=not episode.terminated,
+        )
+        for episode in gathered
+    ]
+    digest = demos.content_hash(episodes)
+    there = [info for info in demos.list_all(data_dir) if info.content_hash == digest]
+    if there:  # a run that was stopped after writing it
+        return _describe(there[0].id, digest, episodes)
+    variant = "" if config.exp_name == "default" else f"-{config.exp_name}"
+    written: Demonstrations = write_demonstrations(
+        episodes,
+        env=config.env,
+        observation_space=observation_space,  # type: ignore[arg-type]
+        action_space=action_space,
+        demonstrator={
+            "policy": config.algo,
+            "actions": demos.LABELS,
+            "exp_name": config.exp_name,
+            "run_seed": config.seed,
+            "asked": asked,
+        },
+        name=re.sub(r"[^-\w]", "-", f"{config.algo}{variant}-seed{config.seed}", flags=re.ASCII),
+        data_dir=data_dir,
+    )
+    return _describe(written.info.id, digest, episodes)
+
+
+def _describe(name: str, digest: str, episodes: list[Episode]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "hash": digest,
+        "episodes": len(episodes),
+        "transitions": sum(episode.length for episode in episodes),
+    }
