@@ -1,9 +1,11 @@
 """Learning methods: one file each, registered by name."""
 
 from rlfd.algorithms import (
+    airl,
     awr,
     bc,
     gail,
+    gcl,
     gmmil,
     mail,
     marwil,
@@ -20,10 +22,12 @@ from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 
 __all__ = [
     "a2c",
+    "airl",
     "awr",
     "bc",
     "dqn",
     "gail",
+    "gcl",
     "get",
     "gmmil",
     "mail",

@@ -29,8 +29,8 @@ __all__ = [
     "parse_checkpoint",
     "parse_count",
     "parse_env_options",
-    "parse_init",
     "parse_positive",
+    "parse_run",
     "parse_seeds",
     "policy_mode",
 ]
@@ -66,7 +66,7 @@ def parse_checkpoint(text: str) -> str:
         return text
 
 
-def parse_init(text: str) -> str:
+def parse_run(text: str) -> str:
     """Return ``RUN`` or ``RUN:CHECKPOINT`` with a step such as ``20k`` in digits."""
     name, colon, checkpoint = text.rpartition(":")
     return f"{name}:{parse_checkpoint(checkpoint)}" if colon else text

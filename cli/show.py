@@ -116,6 +116,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "time": duration(status.get("wall_seconds") or 0),
         "demonstrations": _pairs(status.get("demos") or {}),
         "started from": _pairs(status["init"]) if status.get("init") else "",
+        "learned reward of": _pairs(status["reward_from"]) if status.get("reward_from") else "",
         "last evaluation": "none yet",
     }
     if newest:

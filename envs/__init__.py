@@ -6,7 +6,7 @@ from rlfd.envs.absent import is_playable
 from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import check, elsewhere, make, names, spec
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
-from rlfd.envs.world import EpisodeRecord, Transitions, World
+from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
 
 __all__ = [
     "EnvConfig",
@@ -15,6 +15,7 @@ __all__ = [
     "Option",
     "PlayedEpisode",
     "Reference",
+    "RewardFunction",
     "Transitions",
     "World",
     "check",

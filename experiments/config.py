@@ -46,6 +46,8 @@ class RunConfig:
         num_demos: Episodes used of them (a seeded subset); None = all.
         init: Another run, ``RUN[:best|latest|STEP]``, whose policy this one starts from; None =
             random weights. Recorded with the step that was found.
+        reward_from: Another run, in the same way, whose learned reward this one is trained on; None
+            = the environment's. What is reported stays the environment's.
         log_every: Budget units between rows of train.csv.
         eval_every: Budget units between evaluations; 0 = only at the end.
         eval_episodes: Episodes of each of those evaluations, per policy.
@@ -68,6 +70,7 @@ class RunConfig:
     demos: str | None = None
     num_demos: int | None = None
     init: str | None = None
+    reward_from: str | None = None
     log_every: int = 2_000
     eval_every: int = 10_000
     eval_episodes: int = 20

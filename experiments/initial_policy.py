@@ -16,7 +16,7 @@ from rlfd.experiments.evaluate import choose_policy
 from rlfd.experiments.problem import space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
 
-__all__ = ["canonical_init", "same_init", "start_from"]
+__all__ = ["canonical_init", "relative_run", "same_init", "split_reference", "start_from"]
 
 # Settings that change what the same weights mean, or which weights there are.
 NETWORK_SETTINGS = ("hidden", "activation", "layer_norm", "dueling")
@@ -43,7 +43,7 @@ def start_from(
         RlfdError: If there is no such run or policy, or it does not fit; says what differs.
     """
     assert config.init is not None
-    name, checkpoint = _split(config.init)
+    name, checkpoint = split_reference(config.init)
     source = find_run(name, runs_dir)
     if source == RunDir.of(config, runs_dir):
         raise RlfdError(f"run {source.path} cannot start from itself", "give it another --exp-name")
@@ -51,7 +51,7 @@ def start_from(
     policy = checkpoints.load_policy(path)
     _refuse_misfit(source, policy, algorithm, config)
     record = {
-        "run": _relative(source.path, runs_dir),
+        "run": relative_run(source.path, runs_dir),
         "algo": source.config().algo,
         "checkpoint": step,
         "digest": checkpoints.policy_digest(policy),
@@ -66,30 +66,30 @@ def start_from(
 
 
 def canonical_init(record: dict[str, Any]) -> str:
-    """Return the text that names a recorded start for good."""
+    """Return the text that names a recorded start, or reward, for good."""
     return f"{record['run']}:{record['checkpoint']}"
 
 
 def same_init(given: str | None, stored: str | None, runs_dir: Path) -> bool:
-    """Whether `given` may mean the start that a run has; the source need not be there any more."""
+    """Whether `given` may mean what a run has recorded; the source need not be there any more."""
     if given is None or stored is None:
         return given == stored
-    name, checkpoint = _split(given)
-    stored_name, stored_step = _split(stored)
+    name, checkpoint = split_reference(given)
+    stored_name, stored_step = split_reference(stored)
     bases = (Path(), runs_dir, runs_dir / "default")  # where `find_run` looks
-    spellings = {_relative(base / name, runs_dir) for base in bases}
+    spellings = {relative_run(base / name, runs_dir) for base in bases}
     with contextlib.suppress(RlfdError):  # a folder above the run may have been given, too
-        spellings.add(_relative(find_run(name, runs_dir).path, runs_dir))
+        spellings.add(relative_run(find_run(name, runs_dir).path, runs_dir))
     return stored_name in spellings and checkpoint in ("latest", "best", stored_step)
 
 
-def _split(text: str) -> tuple[str, str]:
+def split_reference(text: str) -> tuple[str, str]:
     """Return the run and the checkpoint that ``RUN[:CHECKPOINT]`` means."""
     name, colon, checkpoint = text.rpartition(":")
     return (name, checkpoint) if colon else (text, "latest")
 
 
-def _relative(path: Path, runs_dir: Path) -> str:
+def relative_run(path: Path, runs_dir: Path) -> str:
     """Return a run's path as it is recorded: below `runs_dir` without it, so that may be moved."""
     path, root = path.resolve(), runs_dir.resolve()
     return str(path.relative_to(root) if path.is_relative_to(root) else path)

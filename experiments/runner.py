@@ -64,12 +64,14 @@ class Runner:
         writer: Any,
         resume_command: str,
         init: dict[str, Any] | None = None,
+        reward_from: dict[str, Any] | None = None,
     ) -> None:
         self.run, self.config, self.demos = run, config, demonstrations
         self.algorithm, self.world = algorithm, world
         self.reporter, self.writer = reporter, writer
         self.resume_command = resume_command
         self.init = init  # the policy that the run started from, for run.json
+        self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
@@ -242,7 +244,7 @@ class Runner:
 
     def _evaluate_periodically(self) -> None:
         self._settle_recent()
-        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
+        self._save_learned()
         rows: list[dict[str, Any]] = []
         for policy in self.algorithm.policies:
             played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
@@ -282,7 +284,7 @@ class Runner:
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
         self.algorithm.conclude()
-        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
+        self._save_learned()
         self._checkpoint()
         summary = self._evaluate_finally() if self.config.final_episodes else None
         for log in (self.train_log, self.episode_log, self.eval_log):
@@ -334,6 +336,13 @@ class Runner:
         return played
 
     # -- checkpoints ------------------------------------------------------------------------------
+
+    def _save_learned(self) -> None:
+        """Save the policy, and before it the reward that belongs to it."""
+        if self.algorithm.recovers_reward:
+            reward = self.algorithm.reward_state()
+            checkpoint.save_reward(self.run.checkpoints, self.progress, reward)
+        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
 
     def _checkpoint(self) -> None:
         self._settle_recent()
@@ -422,6 +431,7 @@ class Runner:
             "final": final,
             "demos": describe_demos(self.demos),
             "init": self.init,
+            "reward_from": self.reward_from,
             **provenance(),
         }
         try:

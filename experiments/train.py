@@ -19,6 +19,7 @@ from rlfd.envs import EnvConfig, World, check, is_playable
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
+from rlfd.experiments.learned_reward import check_reads_reward, learned_reward, paid_by
 from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
@@ -60,6 +61,7 @@ def train(
     run = RunDir.of(resolved.config, runs_dir)
     tensorboard = _tensorboard_writer() if track else None
     check_support(resolved.config.algo, resolved.config.env)
+    check_reads_reward(resolved.config)
     _check_free(run, resume=resume, overwrite=overwrite)
     if resume:
         config = run.config()
@@ -75,7 +77,15 @@ def train(
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
-        algorithm = build_algorithm(config, demonstrations)
+        reward, reward_from = None, None
+        if config.reward_from is not None:
+            recorded = run.status().get("reward_from") if resume else None
+            reward, reward_from = learned_reward(config, runs_dir, recorded)
+            config = dataclasses.replace(config, reward_from=canonical_init(reward_from))
+        given = demonstrations
+        if given is not None and reward is not None:
+            given = paid_by(given, reward)
+        algorithm = build_algorithm(config, given)
         init = run.status().get("init") if resume else None
         if config.init is not None and not resume:
             init = start_from(algorithm, config, runs_dir)
@@ -83,7 +93,7 @@ def train(
         world = None
         if algorithm.needs.interaction:
             seed = derive(config.seed, "world")
-            world = World(config.env, num_envs=config.num_envs, seed=seed)
+            world = World(config.env, num_envs=config.num_envs, seed=seed, learner_reward=reward)
             stack.callback(world.close)
         try:
             stack.enter_context(run.lock())
@@ -114,6 +124,7 @@ def train(
             writer,
             _resume_command(config, runs_dir, data_dir),
             init,
+            reward_from,
         )
         stack.callback(runner.close)
         stack.enter_context(runner.stop)
@@ -170,7 +181,7 @@ def _check_same(
             given[name] = demos.reference(
                 named.info, data_dir
             )  # there are several ways to spell it
-        if name == "init" and same_init(given[name], stored[name], runs_dir):
+        if name in ("init", "reward_from") and same_init(given[name], stored[name], runs_dir):
             continue
         if given[name] != stored[name]:
             raise RlfdError(
@@ -199,6 +210,8 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
         words += ["--exp-name", config.exp_name]
     if config.init is not None:
         words += ["--init", config.init]
+    if config.reward_from is not None:
+        words += ["--reward-from", config.reward_from]
     for option, folder, usual_folder in (
         ("--runs-dir", runs_dir, "runs"),
         ("--data-dir", data_dir, "data"),
