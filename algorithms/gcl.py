@@ -309,7 +309,8 @@ class TrajectoryReward:
         taken, size = self._demos["taken"], 256
         pairs = {n: self._demos[n][taken] for n in ("observations", "actions")}
         rows, steps = len(pairs["observations"]), self.config.clone_steps
-        for chosen in cycled(rows, steps * size, self.generator).to(self.device).split(size):
+        order = cycled(rows, steps * size, self.generator).to(self.device)
+        for chosen in torch.split(order, size):
             self.cloning.step({name: value[chosen] for name, value in pairs.items()})
         self.cloning.drain()
         log_std = self.clone.log_std
@@ -405,7 +406,8 @@ class TrajectoryReward:
     @timed("sample")
     def _draws(self, table: Batch, steps: int) -> tuple[Tensor, ...]:
         size = self.config.reward_batch_size
-        return cycled(len(table["log_q"]), steps * size, self.generator).to(self.device).split(size)
+        order = cycled(len(table["log_q"]), steps * size, self.generator)
+        return torch.split(order.to(self.device), size)
 
     def _step(self, demo: Batch, own: Batch, demos: Tensor, owns: Tensor) -> None:
         batch = {name: torch.cat([demo[name][demos], own[name][owns]]) for name in demo}

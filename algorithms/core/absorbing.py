@@ -58,7 +58,7 @@ def absorbing_count(steps: int, terminations: int, gamma: float) -> int:
     """
     if terminations == 0:
         return 0
-    each = gamma ** (steps / terminations) / (1.0 - gamma)
+    each: float = gamma ** (steps / terminations) / (1.0 - gamma)
     return round(terminations * max(1.0, each))
 
 
