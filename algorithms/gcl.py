@@ -100,7 +100,7 @@ class GCLConfig(TrustRegionFields, ClipFields):
     reward_learning_rate: float = hyper(1e-3, "Adam's step size for the reward", above=0)
     reward_hidden: tuple[int, ...] = hyper((32, 32), "widths of its hidden layers", low=1)
     reward_activation: Activation = hyper("relu", "what follows each of its hidden layers")
-    output_l2: float = hyper(0.1, "weight of the mean squared reward per step", low=0)
+    output_l2: float = hyper(0.1, "weight of the squared rewards, summed over a trajectory", low=0)
     ess_floor: float = hyper(
         0.1, "equal weights where the effective sample size is a smaller share", low=0, high=1
     )
@@ -110,6 +110,10 @@ class GCLConfig(TrustRegionFields, ClipFields):
     )
     gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
     gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
+    # in long trajectories r has room to grow, faster than V could follow
+    normalise_rewards: bool = hyper(
+        True, "divide rewards by the running std of the discounted return"
+    )
     entropy_weight: float = hyper(0.01, "weight of the policy's entropy in the objective", low=0)
 
     def __post_init__(self) -> None:
@@ -369,7 +373,7 @@ class TrajectoryReward:
         else:
             weighted = gcl_objective(demo, returns, batch["log_q"])
             loss = -torch.where(flat > 0, demo.mean() - returns.mean(), weighted)
-        loss = loss + config.output_l2 * per_step.square().sum() / counts.sum()
+        loss = loss + config.output_l2 * per_step.square().sum(1).mean()
         return loss, {
             "gcl/loss": loss,
             "gcl/demo_return": demo.mean(),

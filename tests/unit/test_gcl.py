@@ -286,7 +286,7 @@ def test_with_equal_weights_the_step_is_that_of_the_means(make_gcl, float64):
     loss, outputs = learned._loss(learned.engine.parameters, {}, batch)
     steps = learned.network(batch["inputs"])[..., 0]
     expected = -gcl_objective(steps.sum(1)[:5], steps.sum(1), batch["log_q"])
-    torch.testing.assert_close(loss, expected + 0.25 * steps.square().mean())
+    torch.testing.assert_close(loss, expected + 0.25 * steps.square().sum(1).mean())
     assert outputs["gcl/flat"] == 0.0
 
 
