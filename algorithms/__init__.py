@@ -1,10 +1,12 @@
 """Learning methods: one file each, registered by name."""
 
 from rlfd.algorithms import (
+    airl,
     awr,
     bc,
     dagger,
     gail,
+    gcl,
     gmmil,
     mail,
     marwil,
@@ -21,11 +23,13 @@ from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 
 __all__ = [
     "a2c",
+    "airl",
     "awr",
     "bc",
     "dagger",
     "dqn",
     "gail",
+    "gcl",
     "get",
     "gmmil",
     "mail",

@@ -183,7 +183,7 @@ class GAIL(Algorithm):
         self.metric_definitions = (
             self.learner.metric_definitions | AdversarialReward.metric_definitions
         )
-        self.reward = AdversarialReward(
+        self.source = AdversarialReward(
             problem,
             config,
             self.learner.actor.distribution,
@@ -194,7 +194,7 @@ class GAIL(Algorithm):
     def iteration(self, world: World) -> Metrics:
         """Make one pass of Alg. 1's loop; the world's reward is not read."""
         rollout = self.learner.collect(world)  # Alg. 1, line 3
-        metrics = self.reward.learn(rollout)  # Alg. 1, line 4
+        metrics = self.source.learn(rollout)  # Alg. 1, line 4
         improvements = [self._improve(rollout)]  # Alg. 1, line 5
         for _ in range(self.config.g_steps - 1):
             improvements.append(self._improve(self.learner.collect(world)))
@@ -203,7 +203,7 @@ class GAIL(Algorithm):
 
     def _improve(self, rollout: Rollout) -> Metrics:
         """Improve the policy by what D pays now."""
-        rewards, metrics = self.reward.pay(rollout)
+        rewards, metrics = self.source.pay(rollout)
         return metrics | self.learner.improve(rollout, rewards)
 
     def act(
@@ -214,9 +214,9 @@ class GAIL(Algorithm):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return super().state_dict() | {"reward": self.reward.state_dict()}
+        return super().state_dict() | {"reward": self.source.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self.reward.load_state_dict(state["reward"])
+        self.source.load_state_dict(state["reward"])

@@ -282,6 +282,31 @@ PRESETS: dict[Key, Preset] = {
             "d_gradient_penalty": 0.0,
         }
     ),
+    # airl as gail there; not tuned (docs/algorithms/airl.md)
+    ("airl", "default", "CartPole"): Preset(
+        run={"steps": 200_000, "num_envs": 8}, algorithm={"batch_steps": 2_048}
+    ),
+    ("airl", "default", "LunarLander"): Preset(
+        run={
+            "steps": 3_000_000,
+            "num_envs": 16,
+            "eval_every": 100_000,
+            "checkpoint_every": 250_000,
+        },
+        algorithm={"batch_steps": 8_192, "minibatch_size": 256},
+    ),
+    # lengths of the tasks' episodes, 200 iterations; not tuned (docs/algorithms/gcl.md)
+    ("gcl", "default", "CartPole"): Preset(
+        run={"steps": 200_000, "num_envs": 8}, algorithm={"batch_steps": 2_000, "max_length": 500}
+    ),
+    ("gcl", "default", "Pendulum"): Preset(
+        run={"steps": 800_000, "num_envs": 10, "eval_every": 80_000},
+        algorithm={"batch_steps": 4_000},
+    ),
+    ("gcl", "default", "LunarLander"): Preset(
+        run={"steps": 1_000_000, "num_envs": 16, "eval_every": 100_000},
+        algorithm={"batch_steps": 5_008, "max_length": 400},
+    ),
     ("pofd", "default", "MountainCar"): Preset(
         run={"steps": 200_000},
         algorithm={"d_steps": 50, "d_batch_size": 256, "d_learning_rate": 1e-3},

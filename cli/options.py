@@ -30,8 +30,8 @@ __all__ = [
     "parse_count",
     "parse_demonstrator",
     "parse_env_options",
-    "parse_init",
     "parse_positive",
+    "parse_run",
     "parse_seeds",
     "policy_mode",
 ]
@@ -67,15 +67,15 @@ def parse_checkpoint(text: str) -> str:
         return text
 
 
-def parse_init(text: str) -> str:
+def parse_run(text: str) -> str:
     """Return ``RUN`` or ``RUN:CHECKPOINT`` with a step such as ``20k`` in digits."""
     name, colon, checkpoint = text.rpartition(":")
     return f"{name}:{parse_checkpoint(checkpoint)}" if colon else text
 
 
 def parse_demonstrator(text: str) -> str:
-    """Return ``shipped[:weak]``, or what `parse_init` makes of a run."""
-    return text if text.partition(":")[0] == "shipped" else parse_init(text)
+    """Return ``shipped[:weak]``, or what `parse_run` makes of a run."""
+    return text if text.partition(":")[0] == "shipped" else parse_run(text)
 
 
 def policy_mode(greedy: bool | None) -> str | None:

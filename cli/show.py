@@ -118,6 +118,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "asked": _pairs(status.get("demonstrator") or {}),
         "labels": _pairs(status.get("labels") or {}),
         "started from": _pairs(status["init"]) if status.get("init") else "",
+        "learned reward of": _pairs(status["reward_from"]) if status.get("reward_from") else "",
         "last evaluation": "none yet",
     }
     if newest:

@@ -24,8 +24,8 @@ from rlfd.cli.options import (
     parse_count,
     parse_demonstrator,
     parse_env_options,
-    parse_init,
     parse_positive,
+    parse_run,
 )
 from rlfd.errors import RlfdError
 
@@ -80,7 +80,7 @@ def train(
     init: Annotated[
         str | None,
         typer.Option(
-            parser=parse_init,
+            parser=parse_run,
             metavar="RUN",
             help="Start from this run's policy, not from random weights; RUN:best or RUN:STEP "
             "for another checkpoint than the last one.",
@@ -94,6 +94,16 @@ def train(
             metavar="WHO",
             help="Whom to ask, for methods that ask (dagger): controller, shipped, shipped:weak, a "
             "policy file, RUN or RUN:CHECKPOINT. Left out: the environment's own.",
+            rich_help_panel=_LEARN,
+        ),
+    ] = None,
+    reward_from: Annotated[
+        str | None,
+        typer.Option(
+            parser=parse_run,
+            metavar="RUN",
+            help="Train on the reward that this run learned ('airl', 'gcl'), not on the "
+            "environment's, which is reported all the same; RUN:best or RUN:STEP as with --init.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
@@ -260,6 +270,7 @@ def train(
                 "init": init,
                 "num_demos": num_demos,
                 "num_envs": num_envs,
+                "reward_from": reward_from,
                 "seed": seed,
                 "steps": steps,
                 "threads": threads,

@@ -7,7 +7,7 @@ from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import check, elsewhere, make, names, spec
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
-from rlfd.envs.world import EpisodeRecord, Transitions, World
+from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
 
 __all__ = [
     "EnvConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "Option",
     "PlayedEpisode",
     "Reference",
+    "RewardFunction",
     "Transitions",
     "World",
     "check",

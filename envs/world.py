@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from rlfd.envs.registry import check, make, spec
 from rlfd.envs.specs import EnvConfig
 from rlfd.errors import RlfdError, RunFailed
 
-__all__ = ["EpisodeRecord", "Transitions", "World"]
+__all__ = ["EpisodeRecord", "RewardFunction", "Transitions", "World"]
 
 Array = npt.NDArray[Any]
+RewardFunction = Callable[[Array, Array, Array, Array], Array]
+"""Observations, actions, next observations and `terminated`, (N, ...) each -> rewards (N,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Transitions:
         observations: What was acted on.
         actions: What was done.
         rewards: The environment's own, float64.
-        learner_rewards: What the learner is to see; the same here.
+        learner_rewards: What the learner is to see; the same, unless the world has another.
         next_observations: What came of it: at the end of an episode the true last observation,
             not the first one of the next episode.
         terminated: The task ended, so there is no value to bootstrap from.
@@ -121,13 +123,23 @@ class World:
         num_envs: How many of them.
         seed: Every environment gets its own seed, derived from this one. Worlds of different
             seeds share none, also when the seeds are consecutive numbers.
+        learner_reward: What the learner is paid instead of the environment's reward. It must not
+            have a state of its own.
     """
 
-    def __init__(self, config: EnvConfig, *, num_envs: int, seed: int) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        *,
+        num_envs: int,
+        seed: int,
+        learner_reward: RewardFunction | None = None,
+    ) -> None:
         if num_envs < 1:
             raise RlfdError(f"the number of environments must be at least 1, not {num_envs}")
         self.config = check(config)
         self.num_envs = num_envs
+        self._learner_reward = learner_reward
         self.env_steps = 0
         self.seconds = 0.0
         self._has_success = spec(self.config.name).has_success
@@ -187,11 +199,17 @@ class World:
                 observations[index] = self._envs[index].reset()[0]
             self._check_finite("observation", observations)
             self._close_episodes(infos, terminated, truncated)
+        learner_rewards = rewards
+        if self._learner_reward is not None:
+            learner_rewards = self._learner_reward(
+                self.observations, actions, next_observations, terminated
+            )
+            self._check_finite("learned reward", learner_rewards)
         transitions = Transitions(
             observations=self.observations,
             actions=actions,
             rewards=rewards,
-            learner_rewards=rewards,
+            learner_rewards=learner_rewards,
             next_observations=next_observations,
             terminated=terminated,
             truncated=truncated,

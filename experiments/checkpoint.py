@@ -34,11 +34,13 @@ from rlfd.files import (
 __all__ = [
     "forget_after",
     "list_policies",
+    "list_rewards",
     "load_newest",
     "load_policy",
     "policy_digest",
     "save_policy",
     "save_resume",
+    "save_reward",
     "write_policy",
 ]
 
@@ -98,7 +100,7 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 
 def forget_after(folder: Path, step: int) -> None:
-    """Remove all checkpoints and policies later than `step`, and what a killed writer left.
+    """Remove all that was saved after `step`, and what a killed writer left.
 
     A resumed run writes them again; until then they would pass for its own.
     """
@@ -106,9 +108,10 @@ def forget_after(folder: Path, step: int) -> None:
     for at, path in _resume_folders(folder).items():
         if at > step:
             shutil.rmtree(path)
-    for at, path in list_policies(folder).items():
-        if at > step:
-            path.unlink()
+    for saved in (list_policies(folder), list_rewards(folder)):
+        for at, path in saved.items():
+            if at > step:
+                path.unlink()
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -175,6 +178,11 @@ def save_policy(folder: Path, step: int, policy: dict[str, Tensor]) -> None:
     write_policy(folder / f"policy_{step:0{DIGITS}d}.safetensors", policy)
 
 
+def save_reward(folder: Path, step: int, reward: dict[str, Tensor]) -> None:
+    """Write what a learned reward needs to `reward_{step}.safetensors` below `folder`."""
+    write_policy(folder / f"reward_{step:0{DIGITS}d}.safetensors", reward)
+
+
 def write_policy(
     final: Path, policy: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
@@ -193,10 +201,19 @@ def write_policy(
 
 def list_policies(folder: Path) -> dict[int, Path]:
     """Return the saved policies by step, oldest first."""
+    return _list_saved(folder, "policy_")
+
+
+def list_rewards(folder: Path) -> dict[int, Path]:
+    """Return the saved rewards by step, oldest first."""
+    return _list_saved(folder, "reward_")
+
+
+def _list_saved(folder: Path, prefix: str) -> dict[int, Path]:
     found = {
-        int(path.stem.removeprefix("policy_")): path
-        for path in folder.glob("policy_*.safetensors")
-        if path.stem.removeprefix("policy_").isdecimal()
+        int(path.stem.removeprefix(prefix)): path
+        for path in folder.glob(f"{prefix}*.safetensors")
+        if path.stem.removeprefix(prefix).isdecimal()
     }
     return dict(sorted(found.items()))
 

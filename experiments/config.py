@@ -49,6 +49,8 @@ class RunConfig:
         demonstrator: Who is asked, for a method that asks: ``controller``, ``shipped[:weak]``, a
             policy file, or ``RUN[:best|latest|STEP]``; None = the environment's default, or nobody.
             Recorded with the step that was found.
+        reward_from: Another run, in the same way, whose learned reward this one is trained on; None
+            = the environment's. What is reported stays the environment's.
         log_every: Budget units between rows of train.csv.
         eval_every: Budget units between evaluations; 0 = only at the end.
         eval_episodes: Episodes of each of those evaluations, per policy.
@@ -72,6 +74,7 @@ class RunConfig:
     num_demos: int | None = None
     init: str | None = None
     demonstrator: str | None = None
+    reward_from: str | None = None
     log_every: int = 2_000
     eval_every: int = 10_000
     eval_episodes: int = 20

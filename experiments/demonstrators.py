@@ -18,7 +18,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.evaluate import TrainedPolicy
-from rlfd.experiments.initial_policy import relative_place, split_checkpoint
+from rlfd.experiments.initial_policy import relative_place, split_reference
 from rlfd.experiments.problem import space_differences
 from rlfd.experiments.shipped import find_policy
 from rlfd.seeding import derive
@@ -206,7 +206,7 @@ def ask(config: RunConfig, runs_dir: Path, data_dir: Path) -> AskedDemonstrator 
     _refuse_dataset(text, data_dir, runs_dir, others)
     name, checkpoint = text, None
     if not text.startswith("shipped") and not demos.is_policy_file(text):
-        name, found = split_checkpoint(text)
+        name, found = split_reference(text)
         checkpoint = found if name != text else None
     try:
         found_one = make_demonstrator(

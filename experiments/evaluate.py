@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ __all__ = [
     "best_step",
     "check_policy",
     "choose_policy",
+    "choose_step",
     "evaluate_policy",
     "evaluate_run",
     "evaluation_row",
@@ -123,23 +124,31 @@ def choose_policy(run: RunDir, checkpoint: str) -> tuple[int, Path]:
         RlfdError: If there is none.
     """
     saved = checkpoints.list_policies(run.checkpoints)
+    step = choose_step(run, checkpoint, saved, "policy")
+    return step, saved[step]
+
+
+def choose_step(run: RunDir, checkpoint: str, saved: Mapping[int, Path], what: str) -> int:
+    """Return the step that ``latest``, ``best`` or a step number names among `saved`.
+
+    Raises:
+        RlfdError: If there is none.
+    """
     if not saved:
         raise RlfdError(
-            f"run {run.path} has no saved policy yet", "let it train until its first evaluation"
+            f"run {run.path} has no saved {what} yet", "let it train until its first evaluation"
         )
     if checkpoint == "latest":
-        step = max(saved)
-    elif checkpoint == "best":
+        return max(saved)
+    if checkpoint == "best":
         best = best_step(run)
-        step = max(saved) if best is None else best
-    elif checkpoint.isdigit() and int(checkpoint) in saved:
-        step = int(checkpoint)
-    else:
-        known = ["latest", "best", *map(str, saved)]
-        raise unknown_name(
-            "checkpoint", checkpoint, known, f"saved steps: {', '.join(map(str, saved))}"
-        )
-    return step, saved[step]
+        return max(saved) if best is None else best
+    if checkpoint.isdigit() and int(checkpoint) in saved:
+        return int(checkpoint)
+    known = ["latest", "best", *map(str, saved)]
+    raise unknown_name(
+        "checkpoint", checkpoint, known, f"saved steps: {', '.join(map(str, saved))}"
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rlfd.experiments.evaluate import choose_policy
 from rlfd.experiments.problem import space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
 
-__all__ = ["canonical_init", "relative_place", "same_init", "split_checkpoint", "start_from"]
+__all__ = ["canonical_init", "relative_place", "same_init", "split_reference", "start_from"]
 
 # Settings that change what the same weights mean, or which weights there are.
 NETWORK_SETTINGS = ("hidden", "activation", "layer_norm", "dueling")
@@ -43,7 +43,7 @@ def start_from(
         RlfdError: If there is no such run or policy, or it does not fit; says what differs.
     """
     assert config.init is not None
-    name, checkpoint = split_checkpoint(config.init)
+    name, checkpoint = split_reference(config.init)
     source = find_run(name, runs_dir)
     if source == RunDir.of(config, runs_dir):
         raise RlfdError(f"run {source.path} cannot start from itself", "give it another --exp-name")
@@ -66,16 +66,16 @@ def start_from(
 
 
 def canonical_init(record: dict[str, Any]) -> str:
-    """Return the text that names a recorded start for good."""
+    """Return the text that names a recorded start, or reward, for good."""
     return f"{record['run']}:{record['checkpoint']}"
 
 
 def same_init(given: str | None, stored: str | None, runs_dir: Path) -> bool:
-    """Whether `given` may mean the start that a run has; the source need not be there any more."""
+    """Whether `given` may mean what a run has recorded; the source need not be there any more."""
     if given is None or stored is None:
         return given == stored
-    name, checkpoint = split_checkpoint(given)
-    stored_name, stored_step = split_checkpoint(stored)
+    name, checkpoint = split_reference(given)
+    stored_name, stored_step = split_reference(stored)
     bases = (Path(), runs_dir, runs_dir / "default")  # where `find_run` looks
     spellings = {relative_place(base / name, runs_dir) for base in bases}
     with contextlib.suppress(RlfdError):  # a folder above the run may have been given, too
@@ -83,7 +83,7 @@ def same_init(given: str | None, stored: str | None, runs_dir: Path) -> bool:
     return stored_name in spellings and checkpoint in ("latest", "best", stored_step)
 
 
-def split_checkpoint(text: str) -> tuple[str, str]:
+def split_reference(text: str) -> tuple[str, str]:
     """Return the run and the checkpoint that ``RUN[:CHECKPOINT]`` means."""
     name, colon, checkpoint = text.rpartition(":")
     return (name, checkpoint) if colon else (text, "latest")

@@ -7,6 +7,7 @@
   episodes.csv       one row per training episode
   eval.csv           one row per evaluation episode
   checkpoints/       policy_000010000.safetensors   what acting needs, one per evaluation
+                     reward_000010000.safetensors   the learned reward beside it, if there is one
                      resume_000050000/              everything, the newest two
   videos/  tensorboard/  rlfd.log
 """

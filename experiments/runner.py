@@ -67,6 +67,7 @@ class Runner:
         writer: Any,
         resume_command: str,
         init: dict[str, Any] | None = None,
+        reward_from: dict[str, Any] | None = None,
         demonstrator: AskedDemonstrator | None = None,
         data_dir: Path = Path("data"),
     ) -> None:
@@ -75,8 +76,9 @@ class Runner:
         self.reporter, self.writer = reporter, writer
         self.resume_command = resume_command
         self.init = init  # the policy that the run started from, for run.json
+        self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.demonstrator, self.data_dir = demonstrator, data_dir
-        self.labels: dict[str, Any] | None = None  # the dataset of its answers, for run.json
+        self.labels: dict[str, Any] | None = None  # the dataset of its answers, likewise
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
@@ -249,7 +251,7 @@ class Runner:
 
     def _evaluate_periodically(self) -> None:
         self._settle_recent()
-        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
+        self._save_learned()
         rows: list[dict[str, Any]] = []
         for policy in self.algorithm.policies:
             played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
@@ -289,7 +291,7 @@ class Runner:
     def _finish(self) -> TrainResult:
         """Evaluate final weights and best checkpoint on fresh start states, and close the run."""
         self.algorithm.conclude()
-        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
+        self._save_learned()
         self._checkpoint()
         summary = self._evaluate_finally() if self.config.final_episodes else None
         record = None if self.demonstrator is None else self.demonstrator.record
@@ -343,6 +345,13 @@ class Runner:
         return played
 
     # -- checkpoints ------------------------------------------------------------------------------
+
+    def _save_learned(self) -> None:
+        """Save the policy, and before it the reward that belongs to it."""
+        if self.algorithm.recovers_reward:
+            reward = self.algorithm.reward_state()
+            checkpoint.save_reward(self.run.checkpoints, self.progress, reward)
+        checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
 
     def _checkpoint(self) -> None:
         self._settle_recent()
@@ -435,6 +444,7 @@ class Runner:
             if self.demonstrator is None
             else {**self.demonstrator.record, "queries": self.demonstrator.queries},
             "labels": self.labels,
+            "reward_from": self.reward_from,
             **provenance(),
         }
         try:

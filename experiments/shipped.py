@@ -130,7 +130,7 @@ def _without_places(config: RunConfig, status: Mapping[str, Any]) -> dict[str, A
     values = config.to_json()
     if values["demos"] is not None:
         values["demos"] = (status.get("demos") or {}).get("name", Path(values["demos"]).name)
-    for name in ("init", "demonstrator"):
+    for name in ("init", "demonstrator", "reward_from"):
         if values[name] is not None and Path(values[name]).is_absolute():
             values[name] = "/".join(Path(values[name]).parts[-4:])
     return values

@@ -15,11 +15,13 @@ import torch
 
 from rlfd import demos
 from rlfd.algorithms.base import Algorithm
+from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, World, check, is_playable
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
+from rlfd.experiments.learned_reward import check_reads_reward, learned_reward, paid_by
 from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
@@ -61,29 +63,23 @@ def train(
     run = RunDir.of(resolved.config, runs_dir)
     tensorboard = _tensorboard_writer() if track else None
     check_support(resolved.config.algo, resolved.config.env)
+    check_reads_reward(resolved.config)
     _check_free(run, resume=resume, overwrite=overwrite)
-    if resume:
-        config = run.config()
-        _check_same(resolved, config, run, runs_dir, data_dir)
-        demonstrations = load_demos(config, data_dir)
-        check_demos_unchanged(run, demonstrations)
-        asked = ask(config, runs_dir, data_dir)
-        _check_same_answers(run, asked)
-    else:
-        asked = ask(resolved.config, runs_dir, data_dir)
-        if asked is not None and resolved.config.demonstrator is None:
-            reporter.message(f"asking the demonstrator '{asked.name}'")
-        demonstrations = prepare_demos(resolved.config, data_dir, reporter)
-        name = None
-        if demonstrations is not None:
-            name = demos.reference(demonstrations.info, data_dir)
-        config = dataclasses.replace(
-            resolved.config, demos=name, demonstrator=asked.name if asked is not None else None
-        )
+    config, demonstrations, asked = _teachers(
+        resolved, run, runs_dir, data_dir, reporter, resume=resume
+    )
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
-        algorithm = build_algorithm(config, demonstrations, asked)
+        reward, reward_from = None, None
+        if config.reward_from is not None:
+            recorded = run.status().get("reward_from") if resume else None
+            reward, reward_from = learned_reward(config, runs_dir, recorded)
+            config = dataclasses.replace(config, reward_from=canonical_init(reward_from))
+        given = demonstrations
+        if given is not None and reward is not None:
+            given = paid_by(given, reward)
+        algorithm = build_algorithm(config, given, asked)
         init = run.status().get("init") if resume else None
         if config.init is not None and not resume:
             init = start_from(algorithm, config, runs_dir)
@@ -91,7 +87,7 @@ def train(
         world = None
         if algorithm.needs.interaction:
             seed = derive(config.seed, "world")
-            world = World(config.env, num_envs=config.num_envs, seed=seed)
+            world = World(config.env, num_envs=config.num_envs, seed=seed, learner_reward=reward)
             stack.callback(world.close)
         try:
             stack.enter_context(run.lock())
@@ -122,6 +118,7 @@ def train(
             writer,
             _resume_command(config, runs_dir, data_dir),
             init,
+            reward_from,
             asked,
             data_dir,
         )
@@ -130,6 +127,34 @@ def train(
         if resume and not runner.restore() and config.init is not None:
             runner.init = _start_again(algorithm, config, runs_dir, init)
         return runner.run_to_end()
+
+
+def _teachers(
+    resolved: Resolved,
+    run: RunDir,
+    runs_dir: Path,
+    data_dir: Path,
+    reporter: Reporter,
+    *,
+    resume: bool,
+) -> tuple[RunConfig, Demonstrations | None, AskedDemonstrator | None]:
+    """Return the run's configuration with whom it learns from: demonstrations, and who is asked."""
+    if resume:
+        config = run.config()
+        _check_same(resolved, config, run, runs_dir, data_dir)
+        demonstrations = load_demos(config, data_dir)
+        check_demos_unchanged(run, demonstrations)
+        asked = ask(config, runs_dir, data_dir)
+        _check_same_answers(run, asked)
+        return config, demonstrations, asked
+    config = resolved.config
+    asked = ask(config, runs_dir, data_dir)
+    if asked is not None and config.demonstrator is None:
+        reporter.message(f"asking the demonstrator '{asked.name}'")
+    demonstrations = prepare_demos(config, data_dir, reporter)
+    name = None if demonstrations is None else demos.reference(demonstrations.info, data_dir)
+    who = None if asked is None else asked.name
+    return dataclasses.replace(config, demos=name, demonstrator=who), demonstrations, asked
 
 
 def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
@@ -191,7 +216,8 @@ def _check_same(
             given[name] = demos.reference(
                 named.info, data_dir
             )  # there are several ways to spell it
-        if name in ("init", "demonstrator") and same_init(given[name], stored[name], runs_dir):
+        runs = ("init", "demonstrator", "reward_from")
+        if name in runs and same_init(given[name], stored[name], runs_dir):
             continue
         if given[name] != stored[name]:
             raise RlfdError(
@@ -222,6 +248,8 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
         words += ["--init", config.init]
     if config.demonstrator is not None:
         words += ["--demonstrator", config.demonstrator]
+    if config.reward_from is not None:
+        words += ["--reward-from", config.reward_from]
     for option, folder, usual_folder in (
         ("--runs-dir", runs_dir, "runs"),
         ("--data-dir", data_dir, "data"),

@@ -29,6 +29,7 @@ from rlfd.errors import RlfdError
 __all__ = [
     "AbsorbingMode",
     "HorizonAudit",
+    "absorbing_count",
     "check_discount",
     "relative_to_absorbing",
     "terminal_values",
@@ -47,6 +48,18 @@ def check_discount(absorbing: AbsorbingMode, gamma: float) -> None:
     """
     if absorbing != "off" and gamma == 1.0:
         raise RlfdError(f"absorbing={absorbing} needs gamma < 1", "set absorbing=off")
+
+
+def absorbing_count(steps: int, terminations: int, gamma: float) -> int:
+    """Return how many rows of the absorbing state stand beside so many steps.
+
+    An episode that terminates after L steps spends γ^L / (1 - γ) discounted steps in s_abs. L is
+    taken from the mean: steps per termination. At least one row stands for each.
+    """
+    if terminations == 0:
+        return 0
+    each: float = gamma ** (steps / terminations) / (1.0 - gamma)
+    return round(terminations * max(1.0, each))
 
 
 def terminal_values(reward: Tensor, gamma: float, shape: torch.Size) -> Tensor:

@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, Metrics, Problem, hyper
-from rlfd.algorithms.core.absorbing import AbsorbingMode
+from rlfd.algorithms.core.absorbing import AbsorbingMode, absorbing_count
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.minibatches import cycled
 from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
 from rlfd.algorithms.core.optimisers import Adam
@@ -34,6 +35,8 @@ from rlfd.algorithms.core.timing import timed
 from rlfd.seeding import derive
 
 __all__ = [
+    "SATURATED",
+    "ClassifierFields",
     "Discriminator",
     "DiscriminatorFields",
     "RewardForm",
@@ -107,13 +110,9 @@ def gradient_penalty(slopes: Tensor, counts: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscriminatorFields(AlgorithmConfig):
-    """Hyperparameters of the discriminator and of the reward made from it."""
+class ClassifierFields(AlgorithmConfig):
+    """Hyperparameters of whatever tells demonstrated from own."""
 
-    reward_form: RewardForm = hyper("gail", "-log(1 - D), log D, the logit ℓ, or D")
-    absorbing: AbsorbingMode = hyper(
-        "off", "after a terminal transition: nothing, a neutral reward for ever, or a learned one"
-    )
     d_steps: int = hyper(10, "Adam steps of the discriminator per iteration", low=1)
     d_batch_size: int = hyper(256, "pairs per step from each side", low=1)
     d_learning_rate: float = hyper(3e-4, "Adam's step size for the discriminator", above=0)
@@ -122,6 +121,16 @@ class DiscriminatorFields(AlgorithmConfig):
     d_hidden: tuple[int, ...] = hyper((100, 100), "widths of its hidden layers", low=1)
     d_activation: Activation = hyper("tanh", "what follows each of its hidden layers")
     d_rollouts: int = hyper(1, "rollouts that own pairs are drawn from, the last ones", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorFields(ClassifierFields):
+    """Hyperparameters of the discriminator and of the reward made from it."""
+
+    reward_form: RewardForm = hyper("gail", "-log(1 - D), log D, the logit ℓ, or D")
+    absorbing: AbsorbingMode = hyper(
+        "off", "after a terminal transition: nothing, a neutral reward for ever, or a learned one"
+    )
     demo_every: int = hyper(1, "use every so-manieth pair of each demonstration", low=1)
 
 
@@ -222,16 +231,11 @@ class Discriminator:
         return torch.cat(parts, dim=1)
 
     def with_absorbing(self, rows: Tensor, terminations: int) -> Tensor:
-        """Append rows (s_abs, 0), where there is an indicator: as many as it counts for.
-
-        An episode that terminates after L steps spends γ^L / (1 - γ) discounted steps in s_abs. L
-        is taken from the mean: rows per termination. At least one row stands for each.
-        """
+        """Append rows (s_abs, 0), where there is an indicator: as many as it counts for."""
         if not self._indicator or terminations == 0:
             return rows
-        each = self.gamma ** (len(rows) / terminations) / (1.0 - self.gamma)
-        count = terminations * max(1.0, each)
-        absorbing = rows.new_zeros(round(count), self.width)
+        count = absorbing_count(len(rows), terminations, self.gamma)
+        absorbing = rows.new_zeros(count, self.width)
         absorbing[:, -1] = 1.0
         return torch.cat([rows, absorbing])
 
@@ -324,9 +328,7 @@ class Discriminator:
     @timed("sample")
     def _shuffled(self, rows: Tensor, count: int) -> Tensor:
         """Return `count` rows: all in random order, as often as necessary."""
-        passes = -(-count // len(rows))
-        orders = [torch.randperm(len(rows), generator=self.generator) for _ in range(passes)]
-        return rows[torch.cat(orders)[:count].to(rows.device)]
+        return rows[cycled(len(rows), count, self.generator).to(rows.device)]
 
     def drain(self) -> Metrics:
         """Return the metrics' means over the steps since the last call."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from rlfd.algorithms.core.engine import Batch
 from rlfd.algorithms.core.timing import timed
 
-__all__ = ["shuffled"]
+__all__ = ["cycled", "shuffled"]
 
 
 @timed("sample")
@@ -24,3 +25,10 @@ def shuffled(data: Batch, size: int, generator: torch.Generator) -> list[Batch]:
         {name: value[start : start + size] for name, value in mixed.items()}
         for start in range(0, len(first) - size + 1, size)
     ]
+
+
+def cycled(rows: int, count: int, generator: torch.Generator) -> Tensor:
+    """Return `count` indices below `rows`: all in random order, as often as necessary."""
+    passes = -(-count // rows)
+    orders = [torch.randperm(rows, generator=generator) for _ in range(passes)]
+    return torch.cat(orders)[:count]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
-from rlfd.algorithms.core.distributions import make_distribution
+from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork
 from rlfd.algorithms.core.normaliser import ReturnScaler, RunningNormaliser
 from rlfd.algorithms.core.rollout import Rollout, collect, gae
@@ -114,6 +114,13 @@ class Actor:
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
         return torch.as_tensor(observations, dtype=self.network.mean.dtype, device=self.device)
+
+    def tensors(self, observations: np.ndarray, actions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return observations, and actions in the policy's units instead of the environment's."""
+        continuous = isinstance(self.distribution, Gaussian)
+        kind = self.network.mean.dtype if continuous else torch.int64
+        taken = torch.as_tensor(actions, dtype=kind, device=self.device)
+        return self._tensor(observations), self.distribution.encode(taken)
 
     def policy_state(self) -> dict[str, Tensor]:
         """Return the network's parameters and its observation statistics."""

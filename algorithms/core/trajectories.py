@@ -24,6 +24,7 @@ __all__ = [
     "demo_pieces",
     "lambda_returns",
     "returns_to_go",
+    "side_by_side",
 ]
 
 DEMO_FIELDS: frozenset[DemoField] = frozenset({"next_observations", "rewards", "terminated"})
@@ -65,11 +66,13 @@ class EpisodeAssembler:
 
     Args:
         whole: Wait for an episode's end; otherwise a piece ends with its rollout.
+        limit: A piece ends after so many steps of its episode, whose rest is dropped; 0 = never.
     """
 
-    def __init__(self, *, whole: bool) -> None:
-        self.whole = whole
+    def __init__(self, *, whole: bool, limit: int = 0) -> None:
+        self.whole, self.limit = whole, limit
         self._waiting: list[Batch | None] = []  # per environment, an episode's beginning
+        self._clocks: list[int] = []  # per environment, steps of the running episode, with a limit
 
     def add(self, rollout: Rollout) -> Batch | None:
         """Take a rollout; return what is complete now, environment after environment.
@@ -81,6 +84,9 @@ class EpisodeAssembler:
             {name: getattr(rollout, name)[:, column] for name in FIELDS}
             for column in range(rollout.rewards.shape[1])
         ]
+        if self.limit:
+            self._clocks = self._clocks or [0] * len(columns)
+            columns = [self._cut(index, column) for index, column in enumerate(columns)]
         if not self.whole:
             pieces = join(columns)
             pieces["ended"].view(len(columns), -1)[:, -1] = True
@@ -98,13 +104,46 @@ class EpisodeAssembler:
             self._waiting[index] = rest if len(rest["ended"]) else None
         return join(complete) if complete else None
 
+    def _cut(self, index: int, column: Batch) -> Batch:
+        """Drop what lies beyond the limit in an environment's column, and end pieces there."""
+        _, times = _positions(column["ended"])
+        first = ~torch.cat([column["ended"].new_zeros(1), column["ended"][:-1]]).cumsum(0).bool()
+        times = times + self._clocks[index] * first  # the running episode began before
+        self._clocks[index] = 0 if bool(column["ended"][-1]) else int(times[-1]) + 1
+        kept = times < self.limit
+        column = {name: value[kept] for name, value in column.items()}
+        column["ended"] = column["ended"] | (times[kept] == self.limit - 1)
+        return column
+
     def state_dict(self) -> dict[str, Any]:
         """Return the episodes that are not complete."""
-        return {"waiting": [{} if part is None else dict(part) for part in self._waiting]}
+        waiting = [{} if part is None else dict(part) for part in self._waiting]
+        return {"waiting": waiting} | ({"clocks": list(self._clocks)} if self.limit else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._waiting = [dict(part) or None for part in state["waiting"]]
+        self._clocks = list(state.get("clocks", []))
+
+
+def _positions(ended: Tensor) -> tuple[Tensor, Tensor]:
+    """Return for each row (M,) which piece it belongs to, and its place in that."""
+    piece = torch.cumsum(ended, 0) - ended.long()
+    lengths = torch.bincount(piece)
+    starts = torch.cumsum(lengths, 0) - lengths
+    return piece, torch.arange(len(ended), device=ended.device) - starts[piece]
+
+
+def side_by_side(flat: Tensor, ended: Tensor, length: int) -> Tensor:
+    """Lay pieces side by side, cut after `length` rows or filled up with zeros.
+
+    Shapes (M, ...), (M,) -> (P, length, ...).
+    """
+    piece, time = _positions(ended)
+    kept = time < length
+    padded = flat.new_zeros(int(piece[-1]) + 1, length, *flat.shape[1:])
+    padded[piece[kept], time[kept]] = flat[kept]
+    return padded
 
 
 class TrajectoryBuffer:
@@ -169,21 +208,18 @@ def lambda_returns(
     ended = pieces["ended"]
     next_values = values.roll(-1)
     next_values[ended] = last_values
-    column = torch.cumsum(ended, 0) - ended.long()  # which piece a row belongs to
-    lengths = torch.bincount(column)
-    starts = torch.cumsum(lengths, 0) - lengths
-    row = torch.arange(len(ended), device=ended.device) - starts[column]
-    shape = (int(lengths.max()), len(lengths))
+    column, row = _positions(ended)
+    shape = (int(row.max()) + 1, int(column[-1]) + 1)
 
-    def side_by_side(flat: Tensor) -> Tensor:
+    def aligned(flat: Tensor) -> Tensor:
         return flat.new_zeros(shape).index_put((row, column), flat)
 
     advantages = gae(
-        side_by_side(pieces["rewards"]),
-        side_by_side(values),
-        side_by_side(next_values),
-        side_by_side(pieces["terminated"]),
-        side_by_side(ended),
+        aligned(pieces["rewards"]),
+        aligned(values),
+        aligned(next_values),
+        aligned(pieces["terminated"]),
+        aligned(ended),
         gamma=gamma,
         gae_lambda=lam,
     )

@@ -66,6 +66,18 @@ SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
             ("train", "bc", "--env", "CartPole", "--init", RUN),
             ("only the policy here has body", "'dqn' is not built like one of 'bc'"),
         ),
+        (
+            (*TRAIN, "--seed", 9, "--reward-from", "dqn/CartPole/sead0"),
+            ("unknown run", "seed0"),
+        ),
+        (
+            (*TRAIN, "--seed", 9, "--reward-from", RUN),
+            ("'dqn' learns none", "airl", "gcl"),
+        ),
+        (
+            ("train", "sqil", "--env", "CartPole", "--reward-from", RUN),
+            ("'sqil' reads no reward", "drop --reward-from", "ppo"),
+        ),
         (("train", "dqn", "--env", "Pendulum-v1"), ("'dqn' needs discrete", "continuous", "bc")),
         (("evaluate", "dqn/CartPole/seed1"), ("run 'dqn/CartPole/seed1'", "seed0", "list runs")),
         (("evaluate", RUN, "--checkpoint", "latst"), ("checkpoint 'latst'", "'latest'")),

@@ -47,6 +47,11 @@ SMALL = {
     "d_batch_size": 9,
     "d_steps": 3,
     "d_hidden": (11,),
+    "reward_steps": 3,
+    "reward_batch_size": 5,
+    "reward_hidden": (11,),
+    "max_length": 4,
+    "clone_steps": 7,
     "sil_updates": 2,
     "min_stored": 5,
     "min_episodes": 0,
@@ -454,6 +459,7 @@ def assert_it_goes_on_the_same(algorithm, world, restored, restored_world):
 def variants(name):
     """Return settings whose state differs in kind."""
     return {
+        "airl": [{}, {"absorbing": "off", "d_rollouts": 3, "reward_on": "state-action"}],
         "awr": [{}, {"baseline": "none", "memory": "replace", "optimiser": "momentum"}],
         "dagger": [{"mixing": "episodes"}, {"fit": "scratch", "max_epochs": 2}],
         "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],

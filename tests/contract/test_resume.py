@@ -43,6 +43,12 @@ TINY = {
     "value_epochs": "2",
     "d_batch_size": "7",
     "d_hidden": "5",
+    "d_steps": "5",
+    "reward_steps": "5",
+    "reward_batch_size": "3",
+    "reward_hidden": "5",
+    "max_length": "31",
+    "clone_steps": "20",
     "first_steps": "70",
     "actor_steps": "7",
     "critic_steps": "5",
@@ -65,6 +71,7 @@ class Case:
     steps: int = 700
     kills: int = 3
     demos: str | None = None  # of a method that can do without
+    reward_from: str | None = None  # a run below the folder that all share
     settings: dict[str, str] = field(default_factory=dict)
     compile: str = "off"
 
@@ -80,6 +87,8 @@ class Case:
             words += ["--set", f"{name}={value}"]
         if self.demos is not None:
             words += ["--demos", self.demos]
+        if self.reward_from is not None:
+            words += ["--reward-from", f"../{self.reward_from}"]
         if cls.needs.demonstrations or self.demos is not None:
             words += ["--num-demos", 3]
         if cls.needs.interaction:
@@ -99,6 +108,7 @@ PRIORITISED = {
 }
 ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
 MIXED = {"mixing": "episodes", "schedule": "linear", "fit": "scratch"}
+AIRL_REWARD = {"absorbing": "off", "reward_on": "state-action", "d_rollouts": "3"}
 SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
@@ -124,6 +134,9 @@ CASES = {
     "awr-whole": Case("awr", num_envs=5, settings={"baseline": "none", "memory": "replace"}),
     "marwil-awr": Case("marwil", settings={"mode": "awr", "crossfit": "true"}),
     "gail-ppo": Case("gail", num_envs=5, settings=ADVERSARIAL),
+    "airl-state-action": Case("airl", num_envs=5, settings=AIRL_REWARD),
+    "gcl-gan": Case("gcl", num_envs=5, settings={"learner": "ppo", "objective": "gan"}),
+    "ppo-reward-from": Case("ppo", num_envs=5, reward_from="taught/runs/default/airl"),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
 USUAL = Case("sqil")
@@ -189,7 +202,8 @@ def left_behind(place: Path) -> dict:
         "results": {name: status[name] for name in ("env_steps", "updates", "final", "demos")},
     } | {
         path.name: path.read_bytes()
-        for path in [run / "episodes.csv", run / "eval.csv", *run.glob("checkpoints/policy_*")]
+        for pattern in ("episodes.csv", "eval.csv", "checkpoints/[pr]*_*.safetensors")
+        for path in run.glob(pattern)
     }
 
 
@@ -211,6 +225,7 @@ def lab(tmp_path_factory):
         command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
         command += ["--data-dir", "../data"]
         assert lab.run(lab.folder / "demos", command)["code"] == 0
+    assert lab.run(lab.folder / "taught", Case("airl", num_envs=5).command)["code"] == 0
     yield lab
     lab.server.stdin.close()
     assert lab.server.wait(timeout=60) == 0

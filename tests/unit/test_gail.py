@@ -66,13 +66,13 @@ def test_it_reports_what_the_learner_and_the_discriminator_declare(make_gail, no
 def test_each_of_the_two_leaves_the_other_alone(make_gail, noise_world, learner):
     gail = make_gail(learner=learner)
     rollout = gail.learner.collect(noise_world())
-    policy, d = gail.policy_state(), copied(gail.reward.discriminator.engine.parameters)
-    gail.reward.learn(rollout)
+    policy, d = gail.policy_state(), copied(gail.source.discriminator.engine.parameters)
+    gail.source.learn(rollout)
     assert_same(gail.policy_state(), policy)
-    learned = copied(gail.reward.discriminator.engine.parameters)
+    learned = copied(gail.source.discriminator.engine.parameters)
     assert differ(learned, d)
     gail._improve(rollout)
-    assert_same(gail.reward.discriminator.engine.parameters, learned)
+    assert_same(gail.source.discriminator.engine.parameters, learned)
     assert differ(gail.policy_state(), policy)
 
 
@@ -93,12 +93,12 @@ def test_the_discriminator_learns_first_and_then_pays_for_the_same_rollout(
 ):
     """Alg. 1: lines 3, 4, 5."""
     gail = make_gail(reward_form="airl")
-    learned = spy(monkeypatch, gail.reward, "learn")
+    learned = spy(monkeypatch, gail.source, "learn")
     paid = spy(monkeypatch, gail.learner, "improve")
     collected = spy(monkeypatch, gail.learner, "collect")
-    before = gail.reward.discriminator.engine.count
+    before = gail.source.discriminator.engine.count
     gail.iteration(noise_world())
-    assert gail.reward.discriminator.engine.count == before + 4
+    assert gail.source.discriminator.engine.count == before + 4
     (_, rollout), (seen, _), (improved, _) = collected[0], learned[0], paid[0]
     assert seen is rollout
     assert improved is rollout
@@ -108,9 +108,9 @@ def test_the_discriminator_learns_first_and_then_pays_for_the_same_rollout(
 def test_pairs_are_paid_by_their_logits(make_gail, noise_world, form):
     gail = make_gail(reward_form=form)
     rollout = gail.learner.collect(noise_world())
-    gail.reward.learn(rollout)
-    rewards, metrics = gail.reward.pay(rollout)
-    discriminator = gail.reward.discriminator
+    gail.source.learn(rollout)
+    rewards, metrics = gail.source.pay(rollout)
+    discriminator = gail.source.discriminator
     for t, n in ((0, 0), (3, 1), (2, 2)):
         row = discriminator.rows(rollout.observations[t, n][None], rollout.actions[t, n][None])
         expected = imitation_reward(discriminator.logits(row), form)
@@ -126,14 +126,14 @@ def test_where_the_end_has_a_value_rewards_count_from_there(
 ):
     gail = make_gail(reward_form=form, absorbing=absorbing)
     rollout = gail.learner.collect(noise_world())
-    gail.reward.learn(rollout)
-    rewards, metrics = gail.reward.pay(rollout)
+    gail.source.learn(rollout)
+    rewards, metrics = gail.source.pay(rollout)
     neutral = imitation_reward(torch.zeros(()), form)
     if absorbing == "value":
         torch.testing.assert_close(metrics["reward/absorbing"], neutral)
     else:
         assert metrics["reward/absorbing"] != neutral
-        logit = gail.reward.discriminator.absorbing_logit()
+        logit = gail.source.discriminator.absorbing_logit()
         assert metrics["reward/absorbing"] == imitation_reward(logit, form)
     mean = metrics["reward/learned"] - metrics["reward/absorbing"]
     torch.testing.assert_close(rewards.mean(), mean)
@@ -144,8 +144,8 @@ def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
 ):
     gail = make_gail(absorbing="indicator", gamma=0.9, batch_steps=33)
     world = noise_world()
-    seen = spy(monkeypatch, gail.reward.discriminator, "learn")
-    rollouts = spy(monkeypatch, gail.reward, "learn")
+    seen = spy(monkeypatch, gail.source.discriminator, "learn")
+    rollouts = spy(monkeypatch, gail.source, "learn")
     for _ in range(3):
         gail.iteration(world)
     for (rows, _), (rollout, _) in zip(seen, rollouts, strict=True):
@@ -158,7 +158,7 @@ def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
 
 def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypatch):
     gail, world = make_gail(d_rollouts=3), noise_world()
-    seen = spy(monkeypatch, gail.reward.discriminator, "learn")
+    seen = spy(monkeypatch, gail.source.discriminator, "learn")
     collected = spy(monkeypatch, gail.learner, "collect")
     for _ in range(5):
         gail.iteration(world)
@@ -175,7 +175,7 @@ def test_it_goes_on_the_same_with_the_rollouts_it_remembers(make_gail, noise_wor
     restored.iteration(noise_world(seed=9))
     restored.load_state_dict(gail.state_dict())
     rollout = gail.learner.collect(world)
-    results = [(one.reward.learn(rollout), one._improve(rollout)) for one in (gail, restored)]
+    results = [(one.source.learn(rollout), one._improve(rollout)) for one in (gail, restored)]
     for first, second in zip(*results, strict=True):
         assert_same(first, second)
     assert_same(gail.policy_state(), restored.policy_state())
@@ -186,7 +186,7 @@ def test_g_steps_are_rollouts_for_each_training_of_the_discriminator(make_gail, 
     for iteration in range(1, 4):
         gail.iteration(world)
         assert world.env_steps == iteration * 3 * 12
-        assert gail.reward.discriminator.engine.count == iteration * 4
+        assert gail.source.discriminator.engine.count == iteration * 4
 
 
 def test_a_reward_of_one_sign_is_reported_once(make_gail, noise_world, caplog):
