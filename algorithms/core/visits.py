@@ -95,7 +95,7 @@ class Visits:
         order = torch.argsort(self._rows["episodes"], stable=True)
         lengths = torch.bincount(self._rows["episodes"]).tolist()
         made = []
-        for episode, rows in enumerate(order.split(lengths)):
+        for episode, rows in enumerate(torch.split(order, lengths)):
             part = {name: values[rows].numpy() for name, values in self._rows.items()}
             last = final[episode].numpy()[None]
             made.append(
