@@ -1,12 +1,14 @@
 """Learning methods: one file each, registered by name."""
 
 from rlfd.algorithms import (
+    apprenticeship,
     awr,
     bc,
     gail,
     gmmil,
     mail,
     marwil,
+    maxent_irl,
     mcpo,
     pofd,
     rwr,
@@ -20,6 +22,7 @@ from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 
 __all__ = [
     "a2c",
+    "apprenticeship",
     "awr",
     "bc",
     "dqn",
@@ -28,6 +31,7 @@ __all__ = [
     "gmmil",
     "mail",
     "marwil",
+    "maxent_irl",
     "mcpo",
     "names",
     "pofd",

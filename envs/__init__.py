@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from rlfd.envs.absent import is_playable
 from rlfd.envs.play import PlayedEpisode, play_episodes
-from rlfd.envs.registry import check, elsewhere, make, names, spec
+from rlfd.envs.registry import check, elsewhere, make, names, spec, table
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
+from rlfd.envs.tabular import Table
 from rlfd.envs.world import EpisodeRecord, Transitions, World
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Option",
     "PlayedEpisode",
     "Reference",
+    "Table",
     "Transitions",
     "World",
     "check",
@@ -24,4 +26,5 @@ __all__ = [
     "names",
     "play_episodes",
     "spec",
+    "table",
 ]
