@@ -1,9 +1,9 @@
 """Apprenticeship learning: a mixture of policies that visits what the demonstrator visits.
 
 Abbeel and Ng, "Apprenticeship Learning via Inverse Reinforcement Learning", ICML 2004; with
-solver=qp in the structured-margin form of Ratliff, Bagnell and Zinkevich, "Maximum Margin Planning",
-ICML 2006, over the policies found so far. In a finite process whose dynamics are known, with
-μ(π) = E_π Σ_t γ^t f(s_t, a_t), μ_E that of the demonstrations:
+solver=qp in the structured-margin form of Ratliff, Bagnell and Zinkevich, "Maximum Margin
+Planning", ICML 2006, over the policies found so far. In a finite process whose dynamics are known,
+with μ(π) = E_π Σ_t γ^t f(s_t, a_t), μ_E that of the demonstrations:
 
     projection  ψ = μ_E - μ̄, μ̄ the point nearest to μ_E on the line from the last μ̄ to the newest μ
     qp          min ½‖ψ‖² + C Σ_j ξ_j,  ψ·μ_E >= ψ·μ_j + ‖μ_E - μ_j‖ - ξ_j,  ξ >= 0

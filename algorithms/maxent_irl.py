@@ -1,7 +1,7 @@
 """Maximum entropy inverse reinforcement learning in a finite process whose dynamics are known.
 
-Ziebart, Maas, Bagnell and Dey, "Maximum Entropy Inverse Reinforcement Learning", AAAI 2008; Ziebart,
-Bagnell and Dey, "Modeling Interaction via the Principle of Maximum Causal Entropy", ICML 2010.
+Ziebart, Maas, Bagnell and Dey, "Maximum Entropy Inverse Reinforcement Learning", AAAI 2008;
+Ziebart, Bagnell and Dey, "Modeling Interaction via the Principle of Maximum Causal Entropy", ICML 2010.
 
 Find ψ such that demonstrations are likely where r_ψ(s, a) = ψ·f(s, a) is the reward, by going up
 
@@ -9,8 +9,8 @@ Find ψ such that demonstrations are likely where r_ψ(s, a) = ψ·f(s, a) is th
 
 The model is one of
 
-    causal      π_t(a|s) = exp(Q_t - V_t),  Q_t = r + γ E V_{t+1},  V_t = log Σ_a exp Q_t      (2010)
-    trajectory  p(ζ) ∝ p_0 Π_t p(a|s) exp(r(s_t, a_t)) P(s_{t+1}|s_t, a_t)                     (2008)
+    causal      π_t(a|s) = exp(Q_t - V_t),  Q_t = r + γ E V_{t+1},  V_t = log Σ_a exp Q_t    (2010)
+    trajectory  p(ζ) ∝ p_0 Π_t p(a|s) exp(r(s_t, a_t)) P(s_{t+1}|s_t, a_t)                   (2008)
 
 The second lets the agent bend chance in its favour, Q_t = r + log E exp V_{t+1}. They are the same
 where dynamics are deterministic; elsewhere only the first is about somebody who acts.
@@ -74,8 +74,8 @@ class MaxEntIRLConfig(AlgorithmConfig):
         "linear", "r_ψ: weighs the environment's features, or has an entry for each (s, a)"
     )
     gamma: float = hyper(1.0, "γ, discount per step, on both sides; causal only", above=0, high=1)
-    learning_rate: float = hyper(0.1, "Adam's step size", above=0)
-    l2: float = hyper(1e-4, "λ_2, weight of ‖ψ‖²/2, which keeps it finite", low=0)
+    learning_rate: float = hyper(0.3, "Adam's step size", above=0)
+    l2: float = hyper(1e-2, "λ_2, weight of ‖ψ‖²/2, which keeps it finite", low=0)
     tolerance: float = hyper(1e-3, "stop where no entry of the gradient is larger", low=0)
     max_iterations: int = hyper(1000, "gradient steps at most", low=1)
     starts: Literal["demonstrations", "model"] = hyper(

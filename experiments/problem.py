@@ -35,6 +35,7 @@ __all__ = [
     "demo_tensors",
     "env_of_demos",
     "space_differences",
+    "tabular_model",
     "variant_for",
 ]
 
@@ -214,9 +215,8 @@ def _check_states(demonstrations: Demonstrations, known: Table) -> None:
         )
 
 
-def _tabular_model(known: Table | None) -> TabularModel | None:
-    if known is None:
-        return None
+def tabular_model(known: Table) -> TabularModel:
+    """Return a table as algorithms may see it: without its reward."""
     transitions, start, features = (
         torch.tensor(values, dtype=torch.float64)
         for values in (known.transitions, known.start, known.features)
@@ -247,7 +247,7 @@ def build_for_acting(config: RunConfig) -> Algorithm:
 
 def _build(config: RunConfig, demonstrations: DemoTensors | None) -> Algorithm:
     shape, action = check_support(config.algo, config.env)
-    needs = algorithms.get(config.algo).needs
+    known = table(config.env) if algorithms.get(config.algo).needs.dynamics else None
     problem = Problem(
         observation_shape=shape,
         action=action,
@@ -257,6 +257,6 @@ def _build(config: RunConfig, demonstrations: DemoTensors | None) -> Algorithm:
         seed=derive(config.seed, "algorithm"),
         device=torch.device(config.device),
         compile=config.compile,
-        model=_tabular_model(table(config.env) if needs.dynamics else None),
+        model=None if known is None else tabular_model(known),
     )
     return algorithms.get(config.algo)(problem, config.algorithm)

@@ -18,7 +18,9 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
 from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
+from rlfd.experiments.grid_figure import plot_gaps
 from rlfd.experiments.initial_policy import same_init
+from rlfd.experiments.known import GAPS, measure_gaps
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
 from rlfd.experiments.quality_figure import plot_demonstrations
 from rlfd.experiments.report import NullReporter, Reporter
@@ -322,7 +324,7 @@ class _Measuring:
         return _Measured(values, f"{note} finished" if note else "")
 
     def _run(self, section: Section, result: RunResult) -> dict[str, float]:
-        values = tables.measure(result, self.metric)
+        values = tables.measure(result, self.metric) | measure_gaps(result.run)
         headline = f"final, {result.policies[0]}"
         if headline not in values:  # trained without an evaluation at the end
             return values
@@ -401,7 +403,7 @@ def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
                         "demos": section.demos_name,
                         "row": row.label,
                         "measure": name,
-                        "metric": measuring.metric,
+                        "metric": "gap" if name in GAPS else measuring.metric,
                     }
                     | tables.statistics_row(one.values.get(name, ()))
                     | {
@@ -439,7 +441,7 @@ def _text_tables(sections: Sequence[Section], table: pd.DataFrame) -> dict[str, 
                     row["paper"] = f"{best['paper']:.2f} ± {best['paper_spread']:.2f}"
             rows.append(row | {"note": str(best["note"])})
         shown = pd.DataFrame(rows)
-        empty = [name for name in (tables.DENSE, tables.SHARE) if (shown[name] == "–").all()]
+        empty = [name for name in (tables.DENSE, tables.SHARE, *GAPS) if (shown[name] == "–").all()]
         if not (shown["note"] != "").any():
             empty.append("note")
         texts[_title(section, sections)] = shown.drop(columns=empty)
@@ -519,6 +521,8 @@ def _over_demonstrations(
     runs = _shown_runs(measuring, sections, rows)
     if not runs:
         return []
+    if entry.measure:
+        return [_gap_figure(measuring, entry, sections, rows, folder, command)]
     labels = {
         (exp_name(suite, row, section.demos), row.algo): row.label
         for section in sections
@@ -533,6 +537,28 @@ def _over_demonstrations(
         labels=labels,
     )
     return [files]
+
+
+def _gap_figure(
+    measuring: _Measuring,
+    entry: FigurePlan,
+    sections: Sequence[Section],
+    rows: Sequence[Row],
+    folder: Path,
+    command: str,
+) -> figures.FigureFiles:
+    """Draw a gap of known finite environments against the number of demonstrations."""
+    values: dict[str, dict[str, dict[int, Sequence[float]]]] = {}
+    for section in sections:
+        for row in rows:
+            measured = measuring.measure(section, row).values.get(entry.measure)
+            if measured and section.demos is not None:
+                lines = values.setdefault(env_title(section.task.config), {})
+                number = row.num_demos or section.demos.num or section.demos.episodes
+                lines.setdefault(row.label, {})[number] = measured
+    algorithms = {row.label: row.algo for row in rows}
+    out = folder / f"{entry.name}.png"
+    return plot_gaps(values, algorithms, entry.measure, out, command=command)
 
 
 def _reference_lines(

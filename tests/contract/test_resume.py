@@ -97,17 +97,25 @@ PRIORITISED = {
 }
 ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
 SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
+PLANNING = {"max_iterations": "240", "tolerance": "0"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
 
 def native(name: str) -> str:
-    """Return an environment with actions that the algorithm can choose."""
+    """Return an environment that the algorithm is made for."""
+    if algorithms.get(name).needs.dynamics:
+        return "GridWorld"
     discrete = "discrete" in algorithms.get(name).needs.action_kinds
     return "CartPole" if discrete else "Pendulum"
 
 
 CASES = {
-    name: Case(name, env=native(name), num_envs=3 + 2 * (index % 4))
+    name: Case(
+        name,
+        env=native(name),
+        num_envs=3 + 2 * (index % 4),
+        settings=PLANNING if algorithms.get(name).needs.dynamics else {},
+    )
     for index, name in enumerate(algorithms.names())
 } | {
     "dqn-prioritised": Case("dqn", num_envs=7, settings=PRIORITISED),
@@ -120,6 +128,9 @@ CASES = {
     "awr-whole": Case("awr", num_envs=5, settings={"baseline": "none", "memory": "replace"}),
     "marwil-awr": Case("marwil", settings={"mode": "awr", "crossfit": "true"}),
     "gail-ppo": Case("gail", num_envs=5, settings=ADVERSARIAL),
+    "apprenticeship-qp": Case(
+        "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
+    ),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
 USUAL = Case("sqil")
@@ -203,6 +214,7 @@ def lab(tmp_path_factory):
         ("LunarLander", "controller"),
         ("Pendulum", "random"),
         ("Hopper", "random"),
+        ("GridWorld", "controller"),
     ):
         command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
         command += ["--data-dir", "../data"]
