@@ -158,8 +158,9 @@ class Apprenticeship(Algorithm):
         self._features = sparse.csr_array(flat)  # (S A, F)
         self._discounts = config.gamma ** np.arange(self.dynamics.horizon)
         visits = visits_of(problem.demonstrations)
-        self.demonstrated = visits.occupancy(self.dynamics.shape, config.gamma)  # (S, A)
-        self.target = self.demonstrated.ravel() @ self._features  # μ_E
+        self.demonstrated = visits.occupancy(self.dynamics.shape)  # (S, A)
+        discounted = visits.occupancy(self.dynamics.shape, config.gamma)
+        self.target = discounted.ravel() @ self._features  # μ_E
         generator = torch.Generator().manual_seed(problem.seed)
         first = torch.randint(actions, (self.dynamics.horizon, states), generator=generator)
         self.psi = np.zeros(len(self.target))

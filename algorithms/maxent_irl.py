@@ -1,7 +1,8 @@
 """Maximum entropy inverse reinforcement learning in a finite process whose dynamics are known.
 
 Ziebart, Maas, Bagnell and Dey, "Maximum Entropy Inverse Reinforcement Learning", AAAI 2008;
-Ziebart, Bagnell and Dey, "Modeling Interaction via the Principle of Maximum Causal Entropy", ICML 2010.
+Ziebart, Bagnell and Dey, "Modeling Interaction via the Principle of Maximum Causal Entropy", ICML
+2010.
 
 Find ψ such that demonstrations are likely where r_ψ(s, a) = ψ·f(s, a) is the reward, by going up
 
@@ -135,7 +136,7 @@ class MaxEntIRL(Algorithm):
         self.dynamics = Dynamics(problem.model)
         shape = self.dynamics.shape
         self._visits = visits_of(problem.demonstrations)
-        self.demonstrated = self._visits.occupancy(shape, config.gamma)  # (S, A)
+        self.demonstrated = self._visits.occupancy(shape)  # (S, A)
         self._start = self.dynamics.start
         if config.starts == "demonstrations":
             self._start = self._visits.start(shape[0])
@@ -151,7 +152,7 @@ class MaxEntIRL(Algorithm):
             Adam(config.learning_rate, planned_updates=config.max_iterations),
             compile="on" if problem.compile == "on" else "off",  # planning takes the time
         )
-        self._target = self._expectation(self.demonstrated)  # f_E
+        self._target = self._expectation(self._visits.occupancy(shape, config.gamma))  # f_E
         self._discounts = config.gamma ** np.arange(self.dynamics.horizon)
         self._converged = False
         self._plan()

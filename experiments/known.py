@@ -36,7 +36,7 @@ class Recovered:
         table: The environment.
         rewards: The recovered reward. Shape (S, A).
         visits: Σ_t D_t(s, a) of the learned policy, exactly. Shape (S, A).
-        demonstrated: The same of the demonstrations, discounted as the method does. Shape (S, A).
+        demonstrated: The same of the demonstrations, mean over episodes. Shape (S, A).
     """
 
     table: Table
