@@ -87,6 +87,7 @@ def _algos() -> Listing:
             "demonstrations": needs.demonstrations,
             "reward": needs.reward,
             "interaction": needs.interaction,
+            "dynamics": needs.dynamics,
         }
         entries.append(
             {
