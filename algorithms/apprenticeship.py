@@ -120,7 +120,7 @@ def margin_weights(differences: Array, slack: float) -> Array:
 
     bounds = [(0.0, slack or None)] * len(losses)
     options = {"maxiter": 10_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-12}
-    found = optimize.minimize(
+    found: Any = optimize.minimize(  # type: ignore[call-overload]
         negative_dual, np.zeros(len(losses)), jac=True, bounds=bounds, method="L-BFGS-B",
         options=options,
     )  # fmt: skip

@@ -141,10 +141,10 @@ class MaxEntIRL(Algorithm):
         if config.starts == "demonstrations":
             self._start = self._visits.start(shape[0])
         pairs = shape[0] * shape[1]
-        features = sparse.eye_array(pairs)  # one-hots of (s, a)
+        features: Any = sparse.eye_array(pairs)  # one-hots of (s, a)
         if config.reward == "linear":
             features = problem.model.features.numpy().reshape(pairs, -1)
-        self._features = sparse.csr_array(features)  # (S A, F)
+        self._features: Any = sparse.csr_array(features)  # (S A, F)
         self.weights = _Weights(self._features.shape[1])
         self.engine = UpdateEngine(
             self.weights,

@@ -121,7 +121,7 @@ def _draw(found: Recovered, title: str) -> Figure:
         image = axis.imshow(_picture(values, found.table, mean=is_reward), **options)
         bar = figure.colorbar(image, ax=axis, fraction=0.046, pad=0.03)
         bar.ax.tick_params(labelsize=6)
-        bar.outline.set_linewidth(0.4)  # type: ignore[operator]
+        bar.outline.set_linewidth(0.4)
         if not is_reward:
             ticks = [value for value in (0, 1, 3, 10, 30, 100, 300) if value <= most]
             bar.set_ticks(FixedLocator(ticks))
@@ -139,7 +139,8 @@ def _picture(values: Array, table: Table, *, mean: bool) -> Array:
     """Return what is shown as an image: actions x states of a chain, else the grid."""
     if table.cells[0] == 1:
         return values.T
-    return (values.mean(axis=1) if mean else values.sum(axis=1)).reshape(table.cells)
+    by_state: Array = values.mean(axis=1) if mean else values.sum(axis=1)
+    return by_state.reshape(table.cells)
 
 
 def _draw_arrows(axis: Axes, found: Recovered) -> None:
@@ -187,13 +188,14 @@ def plot_gaps(
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, len(values), squeeze=False, sharey=True)
         for axis, task in zip(axes.flat, values, strict=True):
-            for label, part in data[data["task"] == task].groupby("label", sort=False):
-                colour, dashes = styles[str(label), algorithms[str(label)]]
+            for group, part in data[data["task"] == task].groupby("label", sort=False):
+                name = str(group)
+                colour, dashes = styles[name, algorithms[name]]
                 axis.plot(
                     part["num_demos"], 100 * part["mean"], color=colour, linestyle=dashes,
-                    marker="o", markersize=2.5, linewidth=1.2, label=maths(str(label)),
+                    marker="o", markersize=2.5, linewidth=1.2, label=maths(name),
                 )  # fmt: skip
-                low, high = (100 * part[name].astype(float) for name in ("low", "high"))
+                low, high = (100 * part[side].astype(float) for side in ("low", "high"))
                 axis.fill_between(
                     part["num_demos"], low, high, color=colour, alpha=0.18, linewidth=0
                 )
@@ -215,5 +217,5 @@ def plot_gaps(
             frameon=False, title=caption, handlelength=2.6,
         )  # fmt: skip
         header = [f"command: {command}"] if command else []
-        place = save(figure, out, data, [*header, caption])
-    return FigureFiles(out, place, ())
+        csv = save(figure, out, data, [*header, caption])
+    return FigureFiles(out, csv, ())
