@@ -2,6 +2,7 @@
 
 from rlfd.algorithms import (
     airl,
+    apprenticeship,
     awr,
     bc,
     dagger,
@@ -10,6 +11,7 @@ from rlfd.algorithms import (
     gmmil,
     mail,
     marwil,
+    maxent_irl,
     mcpo,
     pofd,
     rwr,
@@ -24,6 +26,7 @@ from rlfd.algorithms.rl import a2c, dqn, ppo, sac, soft_q, td3, trpo
 __all__ = [
     "a2c",
     "airl",
+    "apprenticeship",
     "awr",
     "bc",
     "dagger",
@@ -34,6 +37,7 @@ __all__ = [
     "gmmil",
     "mail",
     "marwil",
+    "maxent_irl",
     "mcpo",
     "names",
     "pofd",

@@ -88,6 +88,7 @@ def _algos() -> Listing:
             "reward": needs.reward,
             "interaction": needs.interaction,
             "demonstrator": needs.demonstrator,
+            "dynamics": needs.dynamics,
         }
         entries.append(
             {

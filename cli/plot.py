@@ -83,6 +83,7 @@ def plot(
     """Draw learning curves: one line per algorithm, 95 % bootstrap intervals over seeds.
 
     Or, with --x quality and --x num-demos, what is made of better and of more demonstrations.
+    Of a single run that recovers a reward from known dynamics: reward, visits and policy.
 
     With --table, print the results at the end of training, as numbers over seeds; with --table and
     --out, do both.
@@ -114,11 +115,18 @@ def plot(
 def _draw(
     runs: Sequence[RunDir], out: Path, x: Any, metric: Any, iqm: bool, policy: Any
 ) -> FigureFiles:
+    from rlfd.algorithms import get
     from rlfd.experiments.figures import plot_learning_curves
     from rlfd.experiments.quality_figure import DEMO_AXES, plot_demonstrations
 
     command = command_line("rlfd", *sys.argv[1:])
     common = {"x": x, "metric": metric, "use_iqm": iqm, "policy": policy, "command": command}
+    if len(runs) == 1 and x == "env-steps" and metric is None:
+        config = runs[0].config()
+        if get(config.algo).needs.dynamics:
+            from rlfd.experiments.grid_figure import plot_recovered
+
+            return plot_recovered(runs[0], out, command=command)
     if x not in DEMO_AXES:
         return plot_learning_curves(runs, out, **common)
     if policy == "both":

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.demos.shipped import strengths
-from rlfd.envs import EnvConfig, check, make, names, spec
+from rlfd.envs import EnvConfig, Table, check, make, names, spec, table
+from rlfd.envs.tabular import decode, soft_policy
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = [
@@ -29,7 +30,7 @@ Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
 
 RANDOM_STREAM, NOISE_STREAM, ACTION_NOISE_STREAM = 0xD1CE, 0x0153, 0xACE5  # uses of one seed
-NOOP_STREAM = 0x1D7E
+NOOP_STREAM, PLANNER_STREAM = 0x1D7E, 0x50F7
 
 
 class Demonstrator(Protocol):
@@ -121,6 +122,30 @@ class _Random:
     def describe(self) -> dict[str, Any]:
         """Return the kind of policy."""
         return {"policy": "random"}
+
+
+class _Planner:
+    """The best policy of a known finite environment, where entropy counts as much as reward."""
+
+    def __init__(self, known: Table, seed: int) -> None:
+        self._horizon = known.horizon
+        self._bounds = soft_policy(known).cumsum(axis=2)  # (T, S, A)
+        self._generators = _Generators(PLANNER_STREAM, seed)
+
+    def reset(self, n: int) -> None:
+        """Begin every generator anew."""
+        self._generators.clear()
+
+    def act(self, observations: Array, indices: Indices) -> Array:
+        """Draw an action for each row."""
+        states, steps = decode(observations, self._horizon)
+        draws = np.array([self._generators[int(index)].random() for index in indices])
+        actions: Array = (self._bounds[steps, states, :-1] <= draws[:, None]).sum(axis=1)
+        return actions
+
+    def describe(self) -> dict[str, Any]:
+        """Return the kind of policy and what it is."""
+        return {"policy": "controller", "source": "maximum causal entropy, with the true reward"}
 
 
 class Noisy:
@@ -287,7 +312,8 @@ def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator
         RlfdError: If `env` has no such demonstrator.
     """
     env = check(env)
-    if policy == "controller" and env.name not in _CONTROLLERS:
+    known = table(env)
+    if policy == "controller" and env.name not in _CONTROLLERS and known is None:
         raise RlfdError(
             f"there is no controller for {env.name}, known are {', '.join(policies(env))}",
             "train an agent and give its run folder as --policy",
@@ -299,6 +325,8 @@ def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator
         space = made.action_space
         made.close()
         return _Random(space, seed)
+    if known is not None:
+        return _Planner(known, seed)
     rule, source = _CONTROLLERS[env.name]
     return _Controller(rule, source)
 

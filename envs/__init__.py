@@ -5,8 +5,9 @@ from __future__ import annotations
 from rlfd.envs.absent import is_playable
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.play import PlayedEpisode, play_episodes
-from rlfd.envs.registry import check, elsewhere, make, names, spec
+from rlfd.envs.registry import check, elsewhere, make, names, spec, table
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
+from rlfd.envs.tabular import Table
 from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PlayedEpisode",
     "Reference",
     "RewardFunction",
+    "Table",
     "Transitions",
     "World",
     "check",
@@ -27,4 +29,5 @@ __all__ = [
     "names",
     "play_episodes",
     "spec",
+    "table",
 ]

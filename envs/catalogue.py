@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from rlfd.envs.rewards import Balanced, Goal, Progress, Reached, Upright
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Option, Reference
+from rlfd.envs.tabular import chain, grid_world
 
 __all__ = ["SPECS"]
 
@@ -50,6 +51,24 @@ _LANDER_OPTIONS = {
 def _unit(default: float) -> dict[str, Option]:
     text = "length of the track that is rewarded"
     return {"unit": Option(default, 0.01, 1000.0, text, rewards=("sparse", "beyond"))}
+
+
+def _grid(slip: float) -> dict[str, Option]:
+    return {
+        "size": Option(8, 2, 64, "cells along each side", whole=True),
+        "slip": Option(slip, 0.0, 1.0, "probability of a random direction"),
+        "goals": Option(1, 1, 100, "cells that pay", whole=True),
+        "pits": Option(4, 0, 1000, "cells that cost", whole=True),
+        "layout": Option(0, 0, 2**31, "0: goals in the corners; else the places' seed", whole=True),
+        "horizon": Option(30, 1, 1000, "steps of an episode", whole=True),
+    }
+
+
+_CHAIN = {
+    "length": Option(7, 2, 1000, "states", whole=True),
+    "slip": Option(0.2, 0.0, 1.0, "probability that the other action happens"),
+    "horizon": Option(20, 1, 1000, "steps of an episode", whole=True),
+}
 
 
 SPECS: dict[str, EnvSpec] = {
@@ -279,6 +298,39 @@ SPECS: dict[str, EnvSpec] = {
                 "standard": Reference(47.3, None, None, None),
             },
             description="balance two poles on a cart; 1 action, 9 observations; ends with a fall",
+        ),
+        EnvSpec(
+            name="GridWorld",
+            gym_id="rlfd/GridWorld-v0",
+            option_rules=_grid(0.0),
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-3.6, None, 67.0, None),
+            },
+            description="a grid with goals and pits, its table known; 4 directions, 30 steps",
+            table=grid_world,
+        ),
+        EnvSpec(
+            name="SlipperyGridWorld",
+            gym_id="rlfd/GridWorld-v0",
+            option_rules=_grid(0.3),
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(-3.5, None, 44.6, None),
+            },
+            description="the same, with a random direction in three steps of ten",
+            table=grid_world,
+        ),
+        EnvSpec(
+            name="Chain",
+            gym_id="rlfd/Chain-v0",
+            option_rules=_CHAIN,
+            default_demonstrator="controller",
+            references={
+                "standard": Reference(10.4, None, 15.3, None),
+            },
+            description="a chain whose end pays, its table known; ahead or back, 20 steps",
+            table=chain,
         ),
     )
 }

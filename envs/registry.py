@@ -22,9 +22,10 @@ from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
 from rlfd.envs.rewards import Beyond, Delayed
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
+from rlfd.envs.tabular import Table
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["check", "elsewhere", "make", "names", "spec"]
+__all__ = ["check", "elsewhere", "make", "names", "spec", "table"]
 
 _CHOICES = (spaces.MultiDiscrete, spaces.MultiBinary)
 LIST_HINT = "list them with 'rlfd list envs'"
@@ -129,6 +130,8 @@ def _in_range(what: str, value: Json, rule: Option) -> float:
         raise RlfdError(f"{what} must be a number, not {value!r}")
     if not math.isfinite(value) or not rule.low <= value <= rule.high:
         raise RlfdError(f"{what} must be from {rule.low:g} to {rule.high:g}, not {value!r}")
+    if rule.whole and value != int(value):
+        raise RlfdError(f"{what} must be a whole number, not {value!r}")
     return float(value)
 
 
@@ -138,6 +141,17 @@ def _plain_json(config: EnvConfig) -> dict[str, Json]:
     except (TypeError, ValueError) as error:
         raise RlfdError(f"options of {config.name} must be plain JSON values: {error}") from error
     return options
+
+
+def table(config: EnvConfig) -> Table | None:
+    """Return the table of a finite environment that is known; None for every other one.
+
+    Raises:
+        RlfdError: If the config is wrong.
+    """
+    config = check(config)
+    make_table = spec(config.name).table
+    return None if make_table is None else make_table(**config.options)
 
 
 def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
@@ -154,7 +168,7 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         return Absent(config.name, config.options)
     known = spec(config.name)
     kwargs = dict(known.kwargs)
-    if config.name not in SPECS:
+    if config.name not in SPECS or known.table is not None:
         kwargs |= config.options
     if render_mode is not None:  # there are environments that do not know the argument
         kwargs["render_mode"] = render_mode

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import gymnasium
 
 from rlfd.envs.rewards import OtherReward, Progress
+from rlfd.envs.tabular import Table
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["EnvConfig", "EnvSpec", "Environment", "Json", "Option", "Reference"]
@@ -89,6 +90,7 @@ class Option:
         help: One line for people.
         starts: The starts that it belongs to, or empty: all. With another one it is refused.
         rewards: The rewards that it belongs to, likewise.
+        whole: Whether it counts something.
     """
 
     default: float
@@ -97,6 +99,7 @@ class Option:
     help: str
     starts: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
+    whole: bool = False
 
     def belongs_to(self, config: EnvConfig) -> bool:
         """Whether it changes anything with this start and reward."""
@@ -134,6 +137,8 @@ class EnvSpec:
         references: Measured scores with the dense reward, by start.
         description: One line for people.
         wrap: Puts the protocol around the Gymnasium environment.
+        table: Returns the table of a finite environment with these options, which are the Gymnasium
+            environment's keyword arguments then.
     """
 
     name: str
@@ -152,6 +157,7 @@ class EnvSpec:
     wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
         default=None, repr=False, compare=False
     )
+    table: Callable[..., Table] | None = field(default=None, repr=False, compare=False)
 
     @property
     def options(self) -> dict[str, float]:

@@ -14,9 +14,17 @@ import torch
 from gymnasium import spaces
 
 from rlfd import algorithms, demos
-from rlfd.algorithms.base import ActionSpec, Algorithm, DemoTensors, Needs, Oracle, Problem
+from rlfd.algorithms.base import (
+    ActionSpec,
+    Algorithm,
+    DemoTensors,
+    Needs,
+    Oracle,
+    Problem,
+    TabularModel,
+)
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, check, elsewhere, make
+from rlfd.envs import EnvConfig, Table, check, elsewhere, make, names, spec, table
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
 from rlfd.seeding import derive
@@ -28,6 +36,7 @@ __all__ = [
     "demo_tensors",
     "env_of_demos",
     "space_differences",
+    "tabular_model",
     "variant_for",
 ]
 
@@ -87,7 +96,8 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     """Return observation shape and action space, if the algorithm can handle them.
 
     Raises:
-        RlfdError: If the algorithm was not made for this kind of actions; names those that were.
+        RlfdError: If the algorithm was not made for this kind of actions; names those that were. Or
+            if it plans, and the environment has no table; names those that have.
     """
     shape, action = _env_spaces(env)
     needs = algorithms.get(algo).needs
@@ -99,6 +109,12 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
             f"'{algo}' needs {' or '.join(sorted(needs.action_kinds))} actions, "
             f"environment '{env.name}' has {action.kind} ones",
             f"algorithms for it: {', '.join(able)}",
+        )
+    if needs.dynamics and table(env) is None:
+        known = [name for name in names() if spec(name).table is not None]
+        raise RlfdError(
+            f"'{algo}' plans with known dynamics, and nothing is known about those of '{env.name}'",
+            f"environments whose table is known: {', '.join(known)}",
         )
     return shape, action
 
@@ -178,8 +194,40 @@ def build_algorithm(
     """Build a run's algorithm."""
     tensors = None
     if demonstrations is not None:
-        tensors = demo_tensors(demonstrations, algorithms.get(config.algo).needs)
+        needs = algorithms.get(config.algo).needs
+        known = table(config.env) if needs.dynamics else None
+        if known is not None:
+            _check_states(demonstrations, known)
+        tensors = demo_tensors(demonstrations, needs)
     return _build(config, tensors, demonstrator)
+
+
+def _check_states(demonstrations: Demonstrations, known: Table) -> None:
+    """Refuse demonstrations that are not walks through a table, from its first step to its last."""
+    clock = np.arange(known.horizon + 1, dtype=np.float32) / known.horizon
+    for index, episode in enumerate(demonstrations.episodes):
+        states, times = episode.observations[:, :-1], episode.observations[:, -1]
+        outside = ~(((states == 0) | (states == 1)).all(axis=1) & (states.sum(axis=1) == 1))
+        if outside.any():
+            problem = f"step {int(outside.argmax())} is in none of its {states.shape[1]} states"
+        elif len(times) != len(clock) or not np.allclose(times, clock, atol=1e-6):
+            problem = f"it does not last {known.horizon} steps, counted in its observations"
+        else:
+            continue
+        raise RlfdError(
+            f"demonstrations '{demonstrations.info.id}' lie outside the environment's table: of "
+            f"episode {index}, {problem}",
+            "collect some with 'rlfd collect-demos' in this environment, with these options",
+        )
+
+
+def tabular_model(known: Table) -> TabularModel:
+    """Return a table as algorithms may see it: without its reward."""
+    transitions, start, features = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in (known.transitions, known.start, known.features)
+    )
+    return TabularModel(transitions, start, features, known.horizon)
 
 
 def build_for_acting(config: RunConfig) -> Algorithm:
@@ -207,6 +255,7 @@ def _build(
     config: RunConfig, demonstrations: DemoTensors | None, demonstrator: Oracle | None = None
 ) -> Algorithm:
     shape, action = check_support(config.algo, config.env)
+    known = table(config.env) if algorithms.get(config.algo).needs.dynamics else None
     problem = Problem(
         observation_shape=shape,
         action=action,
@@ -217,5 +266,6 @@ def _build(
         device=torch.device(config.device),
         compile=config.compile,
         demonstrator=demonstrator,
+        model=None if known is None else tabular_model(known),
     )
     return algorithms.get(config.algo)(problem, config.algorithm)

@@ -18,7 +18,9 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
 from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
+from rlfd.experiments.grid_figure import plot_gaps
 from rlfd.experiments.initial_policy import same_init
+from rlfd.experiments.known import GAPS, measure_gaps
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
 from rlfd.experiments.quality_figure import plot_demonstrations
 from rlfd.experiments.report import NullReporter, Reporter
@@ -310,6 +312,12 @@ class _Measuring:
         wanted = f"steps to {self.metric} {self.suite.reach:g}"
         return {f"{wanted}, {policy}": policy for policy in ("sampled", "greedy")}
 
+    def metric_of(self, measure: str) -> str:
+        """Return what a measure is given in."""
+        if measure in self.reaching:
+            return tables.ENV_STEPS
+        return "gap" if measure in GAPS else self.metric
+
     def measure(self, section: Section, row: Row) -> _Measured:
         """Return a row's numbers in a section."""
         if row.policy == DEMONSTRATIONS:
@@ -338,7 +346,7 @@ class _Measuring:
         return _Measured(values, f"{note} finished" if note else "")
 
     def _run(self, section: Section, result: RunResult) -> dict[str, float]:
-        values = tables.measure(result, self.metric)
+        values = tables.measure(result, self.metric) | measure_gaps(result.run)
         headline = f"final, {result.policies[0]}"
         if self.suite.reach is not None and result.interacts:
             values |= {
@@ -424,7 +432,7 @@ def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
                         "demos": section.demos_name,
                         "row": row.label,
                         "measure": name,
-                        "metric": tables.ENV_STEPS if steps else measuring.metric,
+                        "metric": measuring.metric_of(name),
                     }
                     | (tables.reached_row if steps else tables.statistics_row)(
                         one.values.get(name, ())
@@ -464,7 +472,7 @@ def _text_tables(sections: Sequence[Section], table: pd.DataFrame) -> dict[str, 
                     row["paper"] = f"{best['paper']:.2f} ± {best['paper_spread']:.2f}"
             rows.append(row | {"note": str(best["note"])})
         shown = pd.DataFrame(rows)
-        empty = [name for name in (tables.DENSE, tables.SHARE) if (shown[name] == "–").all()]
+        empty = [name for name in (tables.DENSE, tables.SHARE, *GAPS) if (shown[name] == "–").all()]
         if not (shown["note"] != "").any():
             empty.append("note")
         texts[_title(section, sections)] = shown.drop(columns=empty)
@@ -551,6 +559,8 @@ def _over_demonstrations(
     runs = _shown_runs(measuring, sections, rows)
     if not runs:
         return []
+    if entry.measure:
+        return [_gap_figure(measuring, entry, sections, rows, folder, command)]
     labels = {
         (exp_name(suite, row, section.demos), row.algo): row.label
         for section in sections
@@ -565,6 +575,28 @@ def _over_demonstrations(
         labels=labels,
     )
     return [files]
+
+
+def _gap_figure(
+    measuring: _Measuring,
+    entry: FigurePlan,
+    sections: Sequence[Section],
+    rows: Sequence[Row],
+    folder: Path,
+    command: str,
+) -> figures.FigureFiles:
+    """Draw a gap of known finite environments against the number of demonstrations."""
+    values: dict[str, dict[str, dict[int, Sequence[float]]]] = {}
+    for section in sections:
+        for row in rows:
+            measured = measuring.measure(section, row).values.get(entry.measure)
+            if measured and section.demos is not None:
+                lines = values.setdefault(env_title(section.task.config), {})
+                number = row.num_demos or section.demos.num or section.demos.episodes
+                lines.setdefault(row.label, {})[number] = measured
+    algorithms = {row.label: row.algo for row in rows}
+    out = folder / f"{entry.name}.png"
+    return plot_gaps(values, algorithms, entry.measure, out, command=command)
 
 
 def _reference_lines(

@@ -33,6 +33,8 @@ METRIC_COLUMNS: dict[Metric, str] = {
 
 _NAMES = {
     "soft-q": "Soft Q",
+    "maxent-irl": "MaxEnt IRL",
+    "apprenticeship": "Apprenticeship",
     "pofd": "POfD",
     "sqil-sac": "SQIL (SAC)",
 }  # those that are not simply written in capitals

@@ -26,6 +26,7 @@ from rlfd.demos import TOLERANCE
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
 from rlfd.experiments.config import setting_text
+from rlfd.experiments.known import GAPS
 from rlfd.experiments.launch import Job
 
 __all__ = [
@@ -184,12 +185,14 @@ class FigurePlan:
         x: ``quality`` or ``num-demos``: final performance over all sets of demonstrations;
             ``labels``: learning curves with what was shown beside what was asked; learning curves
             if empty.
+        measure: With ``num-demos``: a gap of known finite environments instead of the performance.
     """
 
     name: str
     group: str
     rows: Sequence[str]
     x: str = ""
+    measure: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,7 @@ def parse_suite(name: str, text: str) -> Suite:
         _all_known(f"figure '{figure.name}'", [figure.group], groups)
         _all_known(f"figure '{figure.name}'", figure.rows, labels)
         _all_known(f"figure '{figure.name}'", [figure.x] if figure.x else [], FIGURE_AXES)
+        _all_known(f"figure '{figure.name}'", [figure.measure] if figure.measure else [], GAPS)
     for entries in (groups, tasks, sets, labels):
         if len(set(entries)) < len(entries):
             raise ValueError(f"suite '{name}' has one name twice in {entries}")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rlfd.experiments import statistics
+from rlfd.experiments.known import GAPS
 from rlfd.experiments.results import METRIC_COLUMNS, Metric, RunResult, common_metric, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.files import write_text
@@ -43,9 +44,10 @@ MEASURES = (*_EVALUATIONS, BEST_TRAINING)
 """Columns of every table: final weights, best checkpoint, best consecutive training episodes."""
 SHARE = "share of demonstrations"
 DENSE = "dense return"
-SUITE_MEASURES = (*MEASURES, SHARE, DENSE)
+SUITE_MEASURES = (*MEASURES, SHARE, DENSE, *GAPS)
 """Columns of a suite's tables: also the final return of the policy that the method is judged by, as
-share of that of its demonstrations, and with the environment's own dense reward."""
+share of that of its demonstrations, and with the environment's own dense reward; and both gaps of
+known finite environments."""
 
 
 ENV_STEPS = "env steps"
@@ -135,6 +137,7 @@ def format_statistics(row: Mapping[str, Any], metric: str) -> str:
         return _format_steps(row)
     mean, se, iqm, low, high = (row[name] for name in ("mean", "se", "iqm", "low", "high"))
     digits = 2 if metric == "success" or abs(mean) < 10 else 1
+    digits = 4 if metric == "gap" else digits
     text = f"{mean:.{digits}f}"
     if _is_number(se):
         text += f" ± {se:.{digits}f}"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rlfd import algorithms
-from rlfd.algorithms.base import ActionSpec, DemoTensors, Problem
+from rlfd.algorithms.base import ActionSpec, DemoTensors, Problem, TabularModel
 from rlfd.envs import Transitions
 
 torch.set_num_threads(1)
@@ -130,6 +130,43 @@ class RuleOracle:
         return (parts % np.array(sizes)).astype(np.int64)
 
 
+def noise_model(actions, *, states=SIZE - 1, horizon=9, features=3, seed=0):
+    """Return a known decision process, drawn at random; its observations have the usual size."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    transitions, start = draw(states, actions, states), draw(states)
+    return TabularModel(
+        transitions=transitions / transitions.sum(2, keepdim=True),
+        start=start / start.sum(),
+        features=draw(states, actions, features),
+        horizon=horizon,
+    )
+
+
+def walks(model, count=3, *, seed=0):
+    """Return demonstrations that walk at random through a known decision process."""
+    generator = torch.Generator().manual_seed(seed)
+    states, actions, _ = model.transitions.shape
+    rows, chosen = [], []
+    for _ in range(count):
+        state = int(torch.multinomial(model.start, 1, generator=generator))
+        for step in range(model.horizon):
+            rows.append(torch.zeros(states + 1))
+            rows[-1][state], rows[-1][-1] = 1.0, step / model.horizon
+            action = int(torch.randint(actions, (), generator=generator))
+            chosen.append(action)
+            following = model.transitions[state, action]
+            state = int(torch.multinomial(following, 1, generator=generator))
+    return DemoTensors(
+        observations=torch.stack(rows),
+        actions=torch.tensor(chosen),
+        episode_ids=torch.arange(count).repeat_interleave(model.horizon),
+    )
+
+
 @pytest.fixture
 def noise_world():
     return NoiseWorld
@@ -174,7 +211,10 @@ def make_algorithm():
         action = action or ActionSpec("discrete", (NUM_ACTIONS,))
         if isinstance(action, int):
             action = ActionSpec("discrete", (action,))
-        if demos is None and cls.needs.demonstrations:
+        model = noise_model(action.sizes[0]) if cls.needs.dynamics else None
+        if demos is None and model is not None:
+            demos = walks(model)
+        elif demos is None and cls.needs.demonstrations:
             demos = noise_demos(shape=shape)
         if cls.needs.demonstrator:
             demonstrator = demonstrator or RuleOracle(action)
@@ -188,8 +228,10 @@ def make_algorithm():
             device=torch.device("cpu"),
             compile=compile,
             demonstrator=demonstrator,
+            model=model,
         )
-        return cls(problem, cls.Config(**{"hidden": (11,)} | hyper))
+        small = {"hidden": (11,)} if hasattr(cls.Config, "hidden") else {}
+        return cls(problem, cls.Config(**small | hyper))
 
     return make
 

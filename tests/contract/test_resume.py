@@ -110,17 +110,25 @@ ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g
 MIXED = {"mixing": "episodes", "schedule": "linear", "fit": "scratch"}
 AIRL_REWARD = {"absorbing": "off", "reward_on": "state-action", "d_rollouts": "3"}
 SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
+PLANNING = {"max_iterations": "240", "tolerance": "0"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
 
 def native(name: str) -> str:
-    """Return an environment with actions that the algorithm can choose."""
+    """Return an environment that the algorithm is made for."""
+    if algorithms.get(name).needs.dynamics:
+        return "GridWorld"
     discrete = "discrete" in algorithms.get(name).needs.action_kinds
     return "CartPole" if discrete else "Pendulum"
 
 
 CASES = {
-    name: Case(name, env=native(name), num_envs=3 + 2 * (index % 4))
+    name: Case(
+        name,
+        env=native(name),
+        num_envs=3 + 2 * (index % 4),
+        settings=PLANNING if algorithms.get(name).needs.dynamics else {},
+    )
     for index, name in enumerate(algorithms.names())
 } | {
     "dagger-episodes": Case("dagger", num_envs=5, demos="controller", settings=MIXED),
@@ -137,6 +145,9 @@ CASES = {
     "airl-state-action": Case("airl", num_envs=5, settings=AIRL_REWARD),
     "gcl-gan": Case("gcl", num_envs=5, settings={"learner": "ppo", "objective": "gan"}),
     "ppo-reward-from": Case("ppo", num_envs=5, reward_from="taught/runs/default/airl"),
+    "apprenticeship-qp": Case(
+        "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
+    ),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
 USUAL = Case("sqil")
@@ -221,6 +232,7 @@ def lab(tmp_path_factory):
         ("LunarLander", "controller"),
         ("Pendulum", "random"),
         ("Hopper", "random"),
+        ("GridWorld", "controller"),
     ):
         command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
         command += ["--data-dir", "../data"]
