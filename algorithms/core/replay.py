@@ -274,22 +274,23 @@ class DemoStore:
     """Demonstrated transitions on the device; never evicted, drawn with replacement.
 
     Args:
-        demonstrations: With the fields next_observations and terminated.
+        demonstrations: What is stored of them is what they have: next_observations; terminated,
+            and discounts with it.
         gamma: γ, for the discounts.
         device: Where they live.
     """
 
     def __init__(self, demonstrations: DemoTensors, *, gamma: float, device: torch.device) -> None:
-        if demonstrations.next_observations is None or demonstrations.terminated is None:
-            raise ValueError("the store needs next_observations and terminated")
-        terminated = demonstrations.terminated.to(device)
         self._fields: Batch = {
             "observations": demonstrations.observations.to(device),
             "actions": demonstrations.actions.to(device),
-            "next_observations": demonstrations.next_observations.to(device),
-            "terminated": terminated,
-            "discounts": gamma * (~terminated).float(),
         }
+        if demonstrations.next_observations is not None:
+            self._fields["next_observations"] = demonstrations.next_observations.to(device)
+        if demonstrations.terminated is not None:
+            terminated = demonstrations.terminated.to(device)
+            self._fields["terminated"] = terminated
+            self._fields["discounts"] = gamma * (~terminated).float()
         ids = demonstrations.episode_ids
         first = torch.ones_like(ids, dtype=torch.bool)
         first[1:] = ids[1:] != ids[:-1]
@@ -310,7 +311,7 @@ class DemoStore:
 
     @timed("sample")
     def sample(self, batches: int, size: int, generator: torch.Generator) -> list[Batch]:
-        """Draw minibatches: observations, actions, next_observations, terminated, discounts."""
+        """Draw minibatches of whatever is stored."""
         device = self._starts.device
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=device)
         fields = {name: value.index_select(0, slots) for name, value in self._fields.items()}

@@ -49,6 +49,7 @@ SMALL = {
     "d_hidden": (11,),
     "sil_updates": 2,
     "min_stored": 5,
+    "pretrain_env_steps": 40,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))
@@ -457,6 +458,7 @@ def variants(name):
         "gmmil": [{}, {"inner_steps": 2, "absorbing": "indicator"}],
         "marwil": [{}, {"mode": "awr"}, {"crossfit": True}],
         "mcpo": [{}, {"d0": 9.0}, {"recovery": "gmmil", "absorbing": "indicator"}],
+        "psq": [{}, {"gate_rate": 0.1, "gate_scale": "lengths", "evaluator": "online"}],
         "sil": [{}, {"learner": "ppo"}, {"optional_demos": True, "keep_demos": True}],
         "soft-q": [{}, {"n_step": 3}],
         "sqil": [{}, {"mode": "full"}],

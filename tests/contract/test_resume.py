@@ -49,6 +49,7 @@ TINY = {
     "max_iterations": "25",
     "sil_updates": "2",
     "min_stored": "30",
+    "pretrain_env_steps": "400",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 
