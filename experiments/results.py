@@ -33,6 +33,9 @@ METRIC_COLUMNS: dict[Metric, str] = {
 
 _NAMES = {
     "soft-q": "Soft Q",
+    "bc-soft-q": "BC + soft Q",
+    "dqfd": "DQfD",
+    "dqfd-reward-free": "DQfD (no rewards)",
     "pofd": "POfD",
     "sqil-sac": "SQIL (SAC)",
 }  # those that are not simply written in capitals

@@ -118,15 +118,17 @@ class SoftQLoop:
         metrics = {"loss/td": loss, "q/mean": q.mean(), "q/target": y.mean()}
         return loss, q_values, metrics | {"policy/entropy": entropy}
 
-    def act_and_store(self, world: World) -> TransitionBatch:
-        """Act once in every environment."""
+    def act_and_store(self, world: World, *, paid: bool = True) -> TransitionBatch:
+        """Act once in every environment; unless `paid`, store rewards of 0."""
         config, learner = self.config, self.learner
         epsilon = linear(
             world.env_steps, config.epsilon_start, config.epsilon_final, config.epsilon_env_steps
         )
         boltzmann = learner.boltzmann(world.observations, config.temperature, learner.generator)
         transitions = world.step(learner.with_uniform(boltzmann, epsilon))
-        rewards = torch.from_numpy(transitions.learner_rewards * config.reward_scale)
+        rewards = torch.zeros(world.num_envs)
+        if paid:
+            rewards = torch.from_numpy(transitions.learner_rewards * config.reward_scale)
         learner.store(transitions, rewards=rewards)
         return transitions
 

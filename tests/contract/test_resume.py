@@ -50,6 +50,7 @@ TINY = {
     "sil_updates": "2",
     "min_stored": "30",
     "pretrain_env_steps": "400",
+    "pretrain_updates": "130",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 
