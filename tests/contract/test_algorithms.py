@@ -49,7 +49,7 @@ SMALL = {
     "d_hidden": (11,),
     "sil_updates": 2,
     "min_stored": 5,
-    "pretrain_env_steps": 40,
+    "pretrain_env_steps": 24,
     "pretrain_updates": 3,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
