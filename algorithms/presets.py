@@ -70,14 +70,24 @@ _PAPER_IMITATION: dict[str, Any] = {
 # steps (docs/algorithms/dqn.md).
 _LANDER_REWARD = {"reward_scale": 0.05}
 
+# τ = 0.25 in units of the raw reward; more would pay for hovering
+_SOFT_LANDER = {**_LANDER_REWARD, "temperature": 0.0125, "learning_starts": 1_000}
+_PRETRAINED_LANDER = Preset(run={"steps": 300_000, "num_envs": 16}, algorithm=_SOFT_LANDER)
+
 # Chosen on CartPole, seeds 100-102: greedy returns of at least 494 after 50k steps, where the
 # defaults, found on longer runs, reach 129 (dqn) and 161 (soft-q) on seed 100.
-_CART_POLE = {
-    "learning_rate": 1e-3,
-    "updates_per_env_step": 0.5,
-    "polyak_tau": 0.02,
-    "epsilon_env_steps": 8_000,
-}
+_FAST_CART_POLE = {"learning_rate": 1e-3, "updates_per_env_step": 0.5, "polyak_tau": 0.02}
+_CART_POLE = {**_FAST_CART_POLE, "epsilon_env_steps": 8_000}
+
+_PRETRAINED_CART_POLE = Preset(
+    run={"steps": 50_000}, algorithm={**_CART_POLE, "pretrain_env_steps": 10_000}
+)
+
+_DQFD_CART_POLE = Preset(
+    run={"steps": 20_000},
+    algorithm={**_CART_POLE, "reward_scale": 0.1},
+)
+_DQFD_LANDER = Preset(run={"steps": 300_000, "num_envs": 16}, algorithm=_LANDER_REWARD)
 
 # A quarter of the usual network and half of the usual batch cost a fifth of the time per update
 # and lose nothing that we saw: HalfCheetah passes 8,000 after 350k steps (docs/algorithms/sac.md).
@@ -390,10 +400,29 @@ PRESETS: dict[Key, Preset] = {
     ),
     ("soft-q", "default", "CartPole"): Preset(run={"steps": 50_000}, algorithm=_CART_POLE),
     ("soft-q", "default", "LunarLander"): Preset(
-        run={"steps": 400_000, "num_envs": 16},
-        # τ = 0.25 in units of the raw reward; more would pay for hovering
-        algorithm={**_LANDER_REWARD, "temperature": 0.0125, "learning_starts": 1_000},
+        run={"steps": 400_000, "num_envs": 16}, algorithm=_SOFT_LANDER
     ),
+    ("nac", "default", "CartPole"): Preset(
+        run={"steps": 50_000}, algorithm={**_FAST_CART_POLE, "learning_starts": 500}
+    ),
+    ("nac", "default", "LunarLander"): Preset(
+        run={"steps": 300_000, "num_envs": 16}, algorithm={**_SOFT_LANDER, "batch_size": 128}
+    ),
+    ("gail-dqn", "default", "CartPole"): Preset(run={"steps": 50_000}, algorithm=_CART_POLE),
+    ("gail-dqn", "default", "LunarLander"): Preset(run={"steps": 300_000, "num_envs": 16}),
+    **{
+        (name, "default", env): preset
+        for name in ("dqfd", "dqfd-reward-free")
+        for env, preset in (("CartPole", _DQFD_CART_POLE), ("LunarLander", _DQFD_LANDER))
+    },
+    **{
+        (name, "default", env): preset
+        for name in ("psq", "bc-soft-q")
+        for env, preset in (
+            ("CartPole", _PRETRAINED_CART_POLE),
+            ("LunarLander", _PRETRAINED_LANDER),
+        )
+    },
 }
 
 

@@ -33,7 +33,7 @@ class Episode:
     Args:
         observations: The first one, and what came of each action. Shape (T + 1, ...).
         actions: Shape (T, ...).
-        rewards: The environment's own, float64. Shape (T,).
+        rewards: The environment's own, float64, NaN where there were none. Shape (T,).
         terminated: Whether the task ended it.
         truncated: Whether it was cut; never true together with `terminated`.
         success: The environment's success test; None where there is none.
@@ -126,6 +126,11 @@ class Demonstrations:
     def returns(self) -> npt.NDArray[np.float64]:
         """Return of each episode."""
         return np.array([episode.episode_return for episode in self.episodes], np.float64)
+
+    @property
+    def has_rewards(self) -> bool:
+        """Whether there are any; a dataset without them has NaN in every place."""
+        return any(not np.isnan(episode.rewards).all() for episode in self.episodes)
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:

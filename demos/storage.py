@@ -444,7 +444,7 @@ def _episode(
 
 
 def _check_values(demos: Demonstrations) -> None:
-    box, info = demos.observation_space, demos.info
+    box, info, has_rewards = demos.observation_space, demos.info, demos.has_rewards
     for index, episode in enumerate(demos.episodes):
         if episode.observations.shape[1:] != box.shape:
             raise _damaged(
@@ -457,6 +457,8 @@ def _check_values(demos: Demonstrations) -> None:
             ("action", episode.actions),
             ("reward", episode.rewards),
         ):
+            if what == "reward" and not has_rewards:
+                continue
             if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
                 raise RlfdError(
                     f"episode {index} of '{info.id}' has a {what} that is not a finite number",

@@ -73,6 +73,12 @@ _STYLES: dict[str, tuple[str, Any]] = {
     "awr": (_VERMILLION, _DASHES[2]),
     "awr-offline": (_VERMILLION, _DASHES[3]),
     "marwil": (_BLUE, _DASHES[3]),
+    "psq": (_BLUE, _DASHES[2]),
+    "bc-soft-q": (_ORANGE, _DASHES[0]),
+    "dqfd": (_GREEN, (0, (8, 2))),
+    "dqfd-reward-free": (_VERMILLION, (0, (8, 2))),
+    "nac": (_ORANGE, _DASHES[1]),
+    "gail-dqn": (_GREEN, (0, (8, 2, 1, 2))),
 }
 # Further variants (--exp-name) of one algorithm in one figure: from Tol's "muted", so that a
 # colour above never stands for anything but its algorithm.

@@ -94,6 +94,13 @@ def load_demos(config: RunConfig, data_dir: Path) -> Demonstrations | None:
             f"({', '.join(sorted(needs.demo_fields))})",
             "learn from them with 'bc' or 'dagger', or give demonstrations",
         )
+    if _reads_rewards(config) and not loaded.has_rewards:
+        raise RlfdError(
+            f"demonstrations '{loaded.info.id}' have no rewards, and '{config.algo}' learns from "
+            "them",
+            "name others with --demos, or choose a method that needs none, as bc, sqil, psq or "
+            "dqfd-reward-free",
+        )
     if config.num_demos is None:
         return loaded
     return loaded.subset(config.num_demos, config.seed)
@@ -122,6 +129,6 @@ def describe_demos(demonstrations: Demonstrations | None) -> dict[str, Any] | No
         "reward": demonstrations.info.env.reward if demonstrations.info.env else "dense",
         "episodes": len(demonstrations.episodes),
         "transitions": demonstrations.num_transitions,
-        "return_mean": float(demonstrations.returns.mean()),
+        "return_mean": float(demonstrations.returns.mean()) if demonstrations.has_rewards else None,
         "success_rate": demonstrations.success_rate,
     }

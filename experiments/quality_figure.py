@@ -191,6 +191,8 @@ def _measure(
             why = "learned without demonstrations"
         elif value is None or not envs.is_playable(result.env.name):
             why = "not evaluated at the end"
+        elif demos["return_mean"] is None:
+            why = "learned from demonstrations without rewards"
         else:
             config = result.run.config()
             paid = result.env.reward if metric == "return" else "dense"

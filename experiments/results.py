@@ -35,6 +35,9 @@ _NAMES = {
     "soft-q": "Soft Q",
     "maxent-irl": "MaxEnt IRL",
     "apprenticeship": "Apprenticeship",
+    "bc-soft-q": "BC + soft Q",
+    "dqfd": "DQfD",
+    "dqfd-reward-free": "DQfD (no rewards)",
     "pofd": "POfD",
     "sqil-sac": "SQIL (SAC)",
 }  # those that are not simply written in capitals

@@ -1,6 +1,6 @@
 """What every learner of a discrete Q function is made of: network, engine, memory, acting, pace.
 
-A part, not a base class: `dqn`, `soft-q`, `sqil` and `sqil-t` each hold one and add their loss and
+A part, not a base class: `dqn`, `soft-q`, `sqil` and others each hold one and add their loss and
 their loop.
 """
 
@@ -58,7 +58,8 @@ class QLearner:
         loss: Pure loss; it may call `values`.
         dueling: See `QNetwork`.
         use_target: Whether the loss reads target parameters.
-        replay: Further arguments of `ReplayBuffer` (n_step, prioritised, priority_epsilon).
+        replay: Further arguments of `ReplayBuffer` (n_step, prioritised, and so on).
+        pretrain_updates: Gradient steps before the first env step.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class QLearner:
         dueling: bool = False,
         use_target: bool = True,
         replay: dict[str, Any] | None = None,
+        pretrain_updates: int = 0,
     ) -> None:
+        self.pretrain_updates = pretrain_updates
         self.config, self.device = config, problem.device
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.num_actions = problem.action.sizes[0]
@@ -114,7 +117,14 @@ class QLearner:
 
     def _due(self, env_steps: int) -> int:
         started = max(0, env_steps - self.config.learning_starts)
-        return int(started * self.config.updates_per_env_step + 1e-9)
+        return self.pretrain_updates + int(started * self.config.updates_per_env_step + 1e-9)
+
+    def pretraining_left(self, updates: int) -> int:
+        """Return how many gradient steps remain before the first env step, at most a hundred.
+
+        More would keep the runner waiting: it can stop and save between iterations only.
+        """
+        return max(0, min(100, self.pretrain_updates - updates))
 
     def updates_due(self, env_steps: int, updates: int) -> int:
         """Return how many gradient steps are due after so many env steps and updates."""
@@ -166,11 +176,22 @@ class QLearner:
         explore = (draws < epsilon).cpu().numpy()
         return np.where(explore, self.uniform(len(actions)), actions)
 
-    def store(self, transitions: TransitionBatch, *, rewards: Tensor | None = None) -> None:
+    @timed("act")
+    @torch.no_grad()
+    def likelihoods(
+        self, observations: np.ndarray, actions: np.ndarray, temperature: float
+    ) -> Tensor:
+        """Return π(a|s) of the Boltzmann policy. Shape (B,)."""
+        log_probs = soft.boltzmann_log_probs(self.network(self._tensor(observations)), temperature)
+        return select(log_probs, torch.as_tensor(actions, device=self.device)).exp()
+
+    def store(
+        self, transitions: TransitionBatch, *, rewards: Tensor | None = None, **extra: Tensor
+    ) -> None:
         """Put transitions into memory with the given rewards (N,), or with those of the world."""
         if rewards is None:
             rewards = torch.from_numpy(transitions.learner_rewards)
-        self.replay.add(transitions, rewards)
+        self.replay.add(transitions, rewards, **extra)
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
         return torch.as_tensor(observations, dtype=torch.float32, device=self.device)

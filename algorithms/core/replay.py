@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,6 @@ from rlfd.algorithms.core.engine import Batch
 from rlfd.algorithms.core.timing import timed
 
 __all__ = ["BlockSumPriorities", "DemoStore", "ReplayBuffer"]
-
-FIELDS = ("observations", "actions", "rewards", "next_observations", "terminated", "ended")
 
 
 class ReplayBuffer:
@@ -35,6 +34,7 @@ class ReplayBuffer:
         priority_epsilon: ε added to each absolute error.
         action_shape: Shape of one action; () for discrete ones.
         action_dtype: How actions are kept.
+        extra: Names of further numbers that are kept of each transition.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class ReplayBuffer:
         priority_epsilon: float = 1e-6,
         action_shape: tuple[int, ...] = (),
         action_dtype: torch.dtype = torch.int64,
+        extra: Sequence[str] = (),
     ) -> None:
         self.rows = max(1, capacity // num_envs)
         self.num_envs, self.gamma, self.n_step, self.device = num_envs, gamma, n_step, device
@@ -62,7 +63,8 @@ class ReplayBuffer:
             "next_observations": torch.zeros(*shape, *observation_shape, device=device),
             "terminated": torch.zeros(shape, dtype=torch.bool, device=device),
             "ended": torch.zeros(shape, dtype=torch.bool, device=device),
-        }
+        } | {name: torch.zeros(shape, device=device) for name in extra}
+        self._drawn = ("observations", "actions", "rewards", *extra)
         self._flat = {name: value.flatten(0, 1) for name, value in self._memory.items()}
         self._position = 0  # row written next
         self._filled = 0  # rows that hold data
@@ -71,20 +73,65 @@ class ReplayBuffer:
         )
         self._max_priority = 1.0
 
+    @classmethod
+    def of_demonstrations(
+        cls,
+        demonstrations: DemoTensors,
+        rewards: Tensor,
+        *,
+        gamma: float,
+        device: torch.device,
+    ) -> ReplayBuffer:
+        """Return a memory, full from the start, of demonstrations as those of one environment.
+
+        Args:
+            demonstrations: Where next_observations or terminated are missing, returns mean nothing.
+            rewards: What the learner is to see as reward. Shape (M,).
+            gamma: γ.
+            device: Where the memory lives.
+        """
+        count = demonstrations.num_transitions
+        buffer = cls(
+            count,
+            num_envs=1,
+            observation_shape=demonstrations.observations.shape[1:],
+            gamma=gamma,
+            device=device,
+        )
+        ids, flat = demonstrations.episode_ids, buffer._flat
+        flat["observations"].copy_(demonstrations.observations)
+        flat["actions"].copy_(demonstrations.actions)
+        flat["rewards"].copy_(rewards)
+        if demonstrations.next_observations is not None:
+            flat["next_observations"].copy_(demonstrations.next_observations)
+        if demonstrations.terminated is not None:
+            flat["terminated"].copy_(demonstrations.terminated)
+        flat["ended"].fill_(True)
+        flat["ended"][:-1] = (ids[1:] != ids[:-1]).to(device)
+        buffer._filled = count
+        return buffer
+
     def __len__(self) -> int:
         return self._filled * self.num_envs
+
+    @property
+    def next_slots(self) -> Tensor:
+        """Slots that the next step of every environment will be written to. Shape (N,)."""
+        first = self._position * self.num_envs
+        return torch.arange(first, first + self.num_envs, device=self.device)
 
     @property
     def terminations(self) -> int:
         """Terminal transitions that are stored."""
         return _count(self._memory["terminated"])
 
-    def add(self, transitions: TransitionBatch, rewards: Tensor) -> None:
+    def add(self, transitions: TransitionBatch, rewards: Tensor, **extra: Tensor) -> None:
         """Store one step of every environment.
 
         Args:
             transitions: N transitions.
             rewards: What the learner is to see as reward. Shape (N,).
+            extra: Further numbers by name. Each of shape (N,).
         """
         row = self._position
         memory = self._memory
@@ -95,9 +142,10 @@ class ReplayBuffer:
         memory["terminated"][row] = torch.from_numpy(transitions.terminated)
         ended = transitions.terminated | transitions.truncated
         memory["ended"][row] = torch.from_numpy(ended)
+        for name, values in extra.items():
+            memory[name][row] = values
         if self._priorities is not None:
-            first = row * self.num_envs
-            slots = torch.arange(first, first + self.num_envs, device=self.device)
+            slots = self.next_slots
             self._priorities.set(
                 slots, torch.full_like(slots, self._max_priority, dtype=torch.float64)
             )
@@ -115,14 +163,13 @@ class ReplayBuffer:
 
         Returns:
             Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step
-            sums),
-            next_observations (B, *shape) (after the last summed step) and discounts (B,)
-            (γ^n · (1 - terminated)). With n-step returns also path_observations
+            sums), what is kept besides, next_observations (B, *shape) (after the last summed step)
+            and discounts (B,) (γ^n · (1 - terminated)). With n-step returns also path_observations
             (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
             where the sum had stopped before.
         """
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
-        return _split(self._gather(slots), batches)
+        return _split(self.gather(slots), batches)
 
     @timed("sample")
     def sample_prioritised(self, size: int, beta: float, generator: torch.Generator) -> Batch:
@@ -140,7 +187,7 @@ class ReplayBuffer:
             raise ValueError("this buffer was not built for prioritised sampling")
         slots, probabilities = self._priorities.sample(size, generator)
         weights = (len(self) * probabilities).pow(-beta)
-        batch = self._gather(slots)
+        batch = self.gather(slots)
         batch["weights"] = (weights / weights.max()).float()
         batch["slots"] = slots
         return batch
@@ -153,18 +200,22 @@ class ReplayBuffer:
         self._priorities.set(slots, values)
         self._max_priority = max(self._max_priority, float(values.max()))
 
-    def _gather(self, slots: Tensor) -> Batch:
+    def gather(self, slots: Tensor, n_step: int | None = None) -> Batch:
+        """Return the transitions in the given slots (B,) as `sample` does.
+
+        Args:
+            slots: row · N + environment.
+            n_step: Another length of the returns than this memory's own.
+        """
+        n_step = self.n_step if n_step is None else n_step
         memory = self._flat  # index_select takes a third of the time of indexing with brackets
-        batch = {
-            name: memory[name].index_select(0, slots)
-            for name in ("observations", "actions", "rewards")
-        }
+        batch = {name: memory[name].index_select(0, slots) for name in self._drawn}
         last = slots
         discount = torch.full(slots.shape, self.gamma, device=self.device)
-        if self.n_step > 1:
+        if n_step > 1:
             path, path_discounts = [], []
             alive = self._may_continue(last)
-            for _ in range(1, self.n_step):
+            for _ in range(1, n_step):
                 following = torch.where(
                     alive, (last + self.num_envs) % (self.rows * self.num_envs), last
                 )
@@ -202,7 +253,7 @@ class ReplayBuffer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._position, self._filled = int(state["position"]), int(state["filled"])
-        for name in FIELDS:
+        for name in self._memory:
             self._memory[name][: self._filled] = state[name]
         if self._priorities is not None:
             values = state["priorities"].to(self.device)
@@ -274,22 +325,25 @@ class DemoStore:
     """Demonstrated transitions on the device; never evicted, drawn with replacement.
 
     Args:
-        demonstrations: With the fields next_observations and terminated.
+        demonstrations: What is stored of them is what they have: next_observations, rewards;
+            terminated, and discounts with it.
         gamma: γ, for the discounts.
         device: Where they live.
     """
 
     def __init__(self, demonstrations: DemoTensors, *, gamma: float, device: torch.device) -> None:
-        if demonstrations.next_observations is None or demonstrations.terminated is None:
-            raise ValueError("the store needs next_observations and terminated")
-        terminated = demonstrations.terminated.to(device)
         self._fields: Batch = {
             "observations": demonstrations.observations.to(device),
             "actions": demonstrations.actions.to(device),
-            "next_observations": demonstrations.next_observations.to(device),
-            "terminated": terminated,
-            "discounts": gamma * (~terminated).float(),
         }
+        if demonstrations.next_observations is not None:
+            self._fields["next_observations"] = demonstrations.next_observations.to(device)
+        if demonstrations.rewards is not None:
+            self._fields["rewards"] = demonstrations.rewards.to(device)
+        if demonstrations.terminated is not None:
+            terminated = demonstrations.terminated.to(device)
+            self._fields["terminated"] = terminated
+            self._fields["discounts"] = gamma * (~terminated).float()
         ids = demonstrations.episode_ids
         first = torch.ones_like(ids, dtype=torch.bool)
         first[1:] = ids[1:] != ids[:-1]
@@ -310,7 +364,7 @@ class DemoStore:
 
     @timed("sample")
     def sample(self, batches: int, size: int, generator: torch.Generator) -> list[Batch]:
-        """Draw minibatches: observations, actions, next_observations, terminated, discounts."""
+        """Draw minibatches of whatever is stored."""
         device = self._starts.device
         slots = torch.randint(len(self), (batches * size,), generator=generator, device=device)
         fields = {name: value.index_select(0, slots) for name, value in self._fields.items()}

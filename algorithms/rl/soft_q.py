@@ -26,7 +26,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    TransitionBatch,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
@@ -34,7 +43,7 @@ from rlfd.algorithms.core.schedules import linear
 from rlfd.algorithms.registry import register
 from rlfd.algorithms.rl.dqn import huber
 
-__all__ = ["SoftQ", "SoftQConfig"]
+__all__ = ["SoftQ", "SoftQConfig", "SoftQLoop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +63,15 @@ class SoftQConfig(QLearnerConfig):
     epsilon_env_steps: int = hyper(40_000, "env steps over which it falls linearly", low=0)
 
 
-@register
-class SoftQ(Algorithm):
-    """Soft Q-learning."""
+class SoftQLoop:
+    """Acting, and the soft Bellman error: what `soft-q` and the methods built on it share.
 
-    name = "soft-q"
-    title = "Reinforcement Learning with Deep Energy-Based Policies (Haarnoja et al., 2017)"
-    summary = "maximum-entropy Q-learning with reward; log-sum-exp backup, Boltzmann policy"
-    Config = SoftQConfig
-    needs = Needs(demonstrations=False, reward=True, interaction=True)
-    policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
-    metric_definitions: Mapping[str, str] = {
+    Args:
+        config: Hyperparameters.
+        learner: Network, engine and memory.
+    """
+
+    metric_definitions: ClassVar[dict[str, str]] = {
         "loss/td": "Huber loss of the soft temporal-difference error, mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch",
         "q/target": "mean of the target y over the batch",
@@ -72,11 +79,8 @@ class SoftQ(Algorithm):
         "optim/grad_norm": "norm of the gradient before clipping",
     }
 
-    learner: QLearner
-
-    def __init__(self, problem: Problem, config: SoftQConfig) -> None:
-        self.config = config
-        self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
+    def __init__(self, config: SoftQConfig, learner: QLearner) -> None:
+        self.config, self.learner = config, learner
 
     def _soft_value(
         self, parameters: Parameters, target: Parameters, observations: Tensor
@@ -98,9 +102,10 @@ class SoftQ(Algorithm):
         bonus = batch["path_discounts"] * entropy.view(path.shape[:2])
         return self.config.temperature * bonus.sum(dim=1)
 
-    def _loss(
+    def bellman(
         self, parameters: Parameters, target: Parameters, batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Return the loss, Q(s, ·) of shape (B, A), and its metrics."""
         with torch.no_grad():
             next_value = self._soft_value(parameters, target, batch["next_observations"])
             y = batch["rewards"] + batch["discounts"] * next_value
@@ -111,25 +116,63 @@ class SoftQ(Algorithm):
         loss = huber(q - y, self.config.huber_delta).mean()
         entropy = soft.boltzmann_entropy(q_values, self.config.temperature).mean()
         metrics = {"loss/td": loss, "q/mean": q.mean(), "q/target": y.mean()}
-        return loss, metrics | {"policy/entropy": entropy}
+        return loss, q_values, metrics | {"policy/entropy": entropy}
 
-    def iteration(self, world: World) -> Metrics:
-        """Act once in every environment, then take the updates that are due."""
+    def act_and_store(self, world: World, *, paid: bool = True) -> TransitionBatch:
+        """Act once in every environment; unless `paid`, store rewards of 0."""
         config, learner = self.config, self.learner
         epsilon = linear(
             world.env_steps, config.epsilon_start, config.epsilon_final, config.epsilon_env_steps
         )
         boltzmann = learner.boltzmann(world.observations, config.temperature, learner.generator)
         transitions = world.step(learner.with_uniform(boltzmann, epsilon))
-        rewards = torch.from_numpy(transitions.learner_rewards * config.reward_scale)
+        rewards = torch.zeros(world.num_envs)
+        if paid:
+            rewards = torch.from_numpy(transitions.learner_rewards * config.reward_scale)
         learner.store(transitions, rewards=rewards)
+        return transitions
 
-        due = learner.updates_due(world.env_steps, self.updates)
-        if due > 0:
-            for batch in learner.replay.sample(due, config.batch_size, learner.generator):
-                learner.engine.step(batch)
-            self.updates += due
-        return learner.engine.drain()
+    def batches_due(self, world: World, updates: int) -> list[Batch]:
+        """Draw a minibatch for each update that is due, `updates` having been made before."""
+        learner = self.learner
+        due = learner.updates_due(world.env_steps, updates)
+        if due <= 0:
+            return []
+        return learner.replay.sample(due, self.config.batch_size, learner.generator)
+
+
+@register
+class SoftQ(Algorithm):
+    """Soft Q-learning."""
+
+    name = "soft-q"
+    title = "Reinforcement Learning with Deep Energy-Based Policies (Haarnoja et al., 2017)"
+    summary = "maximum-entropy Q-learning with reward; log-sum-exp backup, Boltzmann policy"
+    Config = SoftQConfig
+    needs = Needs(demonstrations=False, reward=True, interaction=True)
+    policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
+    metric_definitions: Mapping[str, str] = SoftQLoop.metric_definitions
+
+    learner: QLearner
+
+    def __init__(self, problem: Problem, config: SoftQConfig) -> None:
+        self.config = config
+        self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
+        self.loop = SoftQLoop(config, self.learner)
+
+    def _loss(
+        self, parameters: Parameters, target: Parameters, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, _, metrics = self.loop.bellman(parameters, target, batch)
+        return loss, metrics
+
+    def iteration(self, world: World) -> Metrics:
+        """Act once in every environment, then take the updates that are due."""
+        self.loop.act_and_store(world)
+        for batch in self.loop.batches_due(world, self.updates):
+            self.learner.engine.step(batch)
+            self.updates += 1
+        return self.learner.engine.drain()
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None

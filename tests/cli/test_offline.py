@@ -142,6 +142,29 @@ def test_an_interrupted_run_finds_a_folder_that_lies_elsewhere(data):
     assert_refused(run_inside(*command, "--seed", 0, "--demos", "own", "--resume"), "no run")
 
 
+def test_demonstrations_without_rewards_serve_methods_that_need_none(data):
+    with h5py.File(data / "data/demos/CartPole/foreign-v0/data/main_data.hdf5", "a") as file:
+        for episode in file.values():
+            episode["rewards"][:] = np.nan
+    before = snapshot(data)
+    for algo in ("marwil", "awr-offline", "dqfd", "nac"):
+        refused = run_inside("train", algo, "--env", "CartPole", "--demos", "foreign")
+        assert_refused(refused, "'CartPole/foreign-v0'", "no rewards", f"'{algo}'", "psq")
+    assert snapshot(data) == before
+    assert run_inside("show", "foreign").code == 0
+    small = ("--set", "hidden=5", "--final-episodes", 2, "--eval-every", 0)
+    short = (*small, "--steps", 40, "--num-envs", 4, "--set", "learning_starts=8")
+    for algo, options in (
+        ("bc", QUICK),
+        ("psq", short),
+        ("dqfd-reward-free", (*short, "--set", "pretrain_updates=5")),
+    ):
+        done = run_inside("train", algo, "--env", "CartPole", "--demos", "foreign", *options)
+        assert done.code == 0, done.stderr
+        (status,) = (data / "runs/default" / algo).rglob("run.json")
+        assert json.loads(status.read_text())["demos"]["return_mean"] is None
+
+
 def test_rewards_that_are_not_numbers_are_refused(data):
     with h5py.File(data / "data/demos/CartPole/foreign-v0/data/main_data.hdf5", "a") as file:
         file["episode_1/rewards"][3] = np.nan

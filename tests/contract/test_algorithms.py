@@ -57,6 +57,8 @@ SMALL = {
     "min_stored": 5,
     "min_episodes": 0,
     "round_epochs": 1,
+    "pretrain_env_steps": 24,
+    "pretrain_updates": 3,
 }
 EAGER_TO_LEARN = SMALL | {"learning_starts": 9, "updates_per_env_step": 1 / 3}
 DISCRETE = ActionSpec("discrete", (7,))
@@ -317,7 +319,8 @@ def test_what_needs_no_reward_does_not_read_it(name, build, make_demos, noise_wo
 
 @pytest.mark.parametrize(
     "name",
-    # imitation of discrete actions, whatever they brought; on-policy methods learn from episodes
+    # imitation of discrete actions, whatever they brought; on-policy methods learn from episodes,
+    # adversarial ones where the learner itself went
     [
         n
         for n in WITH_DEMONSTRATIONS
@@ -325,6 +328,7 @@ def test_what_needs_no_reward_does_not_read_it(name, build, make_demos, noise_wo
         and not algorithms.get(n).needs.reward
         and not algorithms.get(n).needs.dynamics  # which matches what is visited, not pairs
         and not hasattr(algorithms.get(n).Config, "batch_steps")
+        and not hasattr(algorithms.get(n).Config, "d_steps")
     ],
     indirect=True,
 )
@@ -469,9 +473,12 @@ def variants(name):
         "awr": [{}, {"baseline": "none", "memory": "replace", "optimiser": "momentum"}],
         "dagger": [{"mixing": "episodes"}, {"fit": "scratch", "max_epochs": 2}],
         "dqn": [{}, {"prioritised": True, "n_step": 3}, {"target_update": "copy"}],
+        "gail-dqn": [{}, {"d_every_updates": 3}],
         "gmmil": [{}, {"inner_steps": 2, "absorbing": "indicator"}],
         "marwil": [{}, {"mode": "awr"}, {"crossfit": True}],
         "mcpo": [{}, {"d0": 9.0}, {"recovery": "gmmil", "absorbing": "indicator"}],
+        "nac": [{}, {"keep_demos": True}],
+        "psq": [{}, {"gate_rate": 0.1, "gate_scale": "lengths", "evaluator": "online"}],
         "sil": [{}, {"learner": "ppo"}, {"optional_demos": True, "keep_demos": True}],
         "soft-q": [{}, {"n_step": 3}],
         "sqil": [{}, {"mode": "full"}],

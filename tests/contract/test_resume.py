@@ -57,6 +57,8 @@ TINY = {
     "min_stored": "30",
     "min_episodes": "0",
     "round_epochs": "2",
+    "pretrain_env_steps": "400",
+    "pretrain_updates": "130",
 }
 OFFLINE = ("--eval-every", 29, "--checkpoint-every", 17)
 

@@ -62,3 +62,17 @@ def test_sqil_from_twenty_demonstrations_without_reward(returns):
 def test_dagger_within_five_rounds(returns):
     options = {"steps": 10_000, "num_envs": 4}  # 4,000 of the demonstrator, then 2,000 a round
     assert returns("dagger", seeds=(0, 1), **options).min() >= 490
+
+
+def test_dqfd_balances_right_after_pretraining_on_five_demonstrations(returns):
+    """10,000 updates, then a single step in each environment."""
+    assert returns("dqfd", steps=8, num_demos=5).min() >= 400
+
+
+@pytest.mark.parametrize("algo", ["dqfd", "psq", "nac"])
+def test_learning_from_demonstrations_and_reward(returns, algo):
+    assert returns(algo, num_demos=5).min() >= 475
+
+
+def test_gail_with_soft_q_learning_from_five_demonstrations_without_reward(returns):
+    assert returns("gail-dqn", num_demos=5).min() >= 450

@@ -95,7 +95,7 @@ def test_n_step_target_by_hand(float64, make_algorithm, tabular_world):
     )
     for _ in range(3):
         dqn.learner.store(world.step(np.array([0])))
-    batch = dqn.learner.replay._gather(torch.tensor([0]))
+    batch = dqn.learner.replay.gather(torch.tensor([0]))
     assert loss_of(dqn, batch)[1]["q/target"].item() == pytest.approx(1 + 1 + 1 + 1)
 
 

@@ -174,10 +174,10 @@ def test_n_step_targets_earn_entropy_at_every_state_passed(make, kl, tabular_wor
     value = tau * math.log(sum(math.exp(v / tau) for v in TARGET[1])) - kl * tau * math.log(2)
     bonus = tau * (0.5 * entropy(TARGET[1]) + 0.25 * entropy(TARGET[2]))
     expected = (1 + 0.5 * 2 + 0.25 * 4) + bonus + 0.125 * value
-    batch = algorithm.learner.replay._gather(torch.tensor([0]))
+    batch = algorithm.learner.replay.gather(torch.tensor([0]))
     assert target_of(algorithm, batch) == pytest.approx(expected)
     # from the last transition only one step is known: no state is passed
-    batch = algorithm.learner.replay._gather(torch.tensor([2]))
+    batch = algorithm.learner.replay.gather(torch.tensor([2]))
     assert target_of(algorithm, batch) == pytest.approx(4 + 0.5 * value)
 
 
