@@ -312,6 +312,12 @@ class _Measuring:
         wanted = f"steps to {self.metric} {self.suite.reach:g}"
         return {f"{wanted}, {policy}": policy for policy in ("sampled", "greedy")}
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Everything that the suite's tables may say about a row."""
+        known = any(envs.spec(task.env).table is not None for task in self.suite.tasks)
+        return (*tables.SUITE_MEASURES, *(GAPS if known else ()), *self.reaching)
+
     def metric_of(self, measure: str) -> str:
         """Return what a measure is given in."""
         if measure in self.reaching:
@@ -340,8 +346,7 @@ class _Measuring:
         runs = self.finished(section, row)
         note = "" if len(runs) == len(self.seeds) else f"{len(runs)} of {len(self.seeds)} runs"
         by_seed = [self._run(section, result) for result in load_results(runs)] if runs else []
-        names = [name for name in tables.SUITE_MEASURES if any(name in v for v in by_seed)]
-        names += [name for name in self.reaching if any(name in v for v in by_seed)]
+        names = [name for name in self.measures if any(name in v for v in by_seed)]
         values = {name: [v[name] for v in by_seed if name in v] for name in names}
         return _Measured(values, f"{note} finished" if note else "")
 
@@ -422,7 +427,7 @@ def _table(measuring: _Measuring, sections: Sequence[Section]) -> pd.DataFrame:
         for row in rows_of(measuring.suite, section):
             one = measuring.measure(section, row)
             paper = row.paper.get(section.task.name, (None, None))
-            for name in (*tables.SUITE_MEASURES, *measuring.reaching):
+            for name in measuring.measures:
                 steps = name in measuring.reaching
                 compared = paper if name == tables.BEST_TRAINING else (None, None)
                 rows.append(
@@ -472,7 +477,8 @@ def _text_tables(sections: Sequence[Section], table: pd.DataFrame) -> dict[str, 
                     row["paper"] = f"{best['paper']:.2f} ± {best['paper_spread']:.2f}"
             rows.append(row | {"note": str(best["note"])})
         shown = pd.DataFrame(rows)
-        empty = [name for name in (tables.DENSE, tables.SHARE, *GAPS) if (shown[name] == "–").all()]
+        optional = [name for name in (tables.DENSE, tables.SHARE, *GAPS) if name in shown]
+        empty = [name for name in optional if (shown[name] == "–").all()]
         if not (shown["note"] != "").any():
             empty.append("note")
         texts[_title(section, sections)] = shown.drop(columns=empty)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from rlfd.experiments import statistics
-from rlfd.experiments.known import GAPS
 from rlfd.experiments.results import METRIC_COLUMNS, Metric, RunResult, common_metric, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.files import write_text
@@ -44,10 +43,9 @@ MEASURES = (*_EVALUATIONS, BEST_TRAINING)
 """Columns of every table: final weights, best checkpoint, best consecutive training episodes."""
 SHARE = "share of demonstrations"
 DENSE = "dense return"
-SUITE_MEASURES = (*MEASURES, SHARE, DENSE, *GAPS)
+SUITE_MEASURES = (*MEASURES, SHARE, DENSE)
 """Columns of a suite's tables: also the final return of the policy that the method is judged by, as
-share of that of its demonstrations, and with the environment's own dense reward; and both gaps of
-known finite environments."""
+share of that of its demonstrations, and with the environment's own dense reward."""
 
 
 ENV_STEPS = "env steps"

@@ -97,9 +97,8 @@ def train(
                 "choose another place with --runs-dir",
             ) from error
         _check_free(run, resume=resume, overwrite=overwrite)  # again, now that nobody else may
-        if resume:
-            run.remove_temporaries()
-        else:
+        run.remove_temporaries()  # also of a run that was killed while its folder was made
+        if not resume:
             if run.exists:
                 run.remove_contents()
             run.create(dataclasses.replace(resolved, config=config))

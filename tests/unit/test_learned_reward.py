@@ -123,9 +123,9 @@ def test_demonstrations_with_rewards_are_paid_by_it_too(folder, train, monkeypat
     given = []
     build = training.build_algorithm
 
-    def noting(config, demonstrations):
+    def noting(config, demonstrations, demonstrator):
         given.append(demonstrations)
-        return build(config, demonstrations)
+        return build(config, demonstrations, demonstrator)
 
     monkeypatch.setattr(training, "build_algorithm", noting)
     run = train("sil", demos="few", reward_from=SOURCE, steps=60)
