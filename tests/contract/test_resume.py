@@ -71,7 +71,7 @@ class Case:
     env: str = "CartPole"
     num_envs: int = 3
     steps: int = 700
-    kills: int = 3
+    kills: int = 2
     demos: str | None = None  # of a method that can do without
     reward_from: str | None = None  # a run below the folder that all share
     settings: dict[str, str] = field(default_factory=dict)
@@ -109,7 +109,7 @@ PRIORITISED = {
     "target_update": "copy",
 }
 ADVERSARIAL = {"learner": "ppo", "absorbing": "indicator", "d_rollouts": "3", "g_steps": "2"}
-MIXED = {"mixing": "episodes", "schedule": "linear", "fit": "scratch"}
+MIXED = {"mixing": "episodes", "schedule": "linear", "fit": "scratch", "batch_size": "99"}
 AIRL_REWARD = {"absorbing": "off", "reward_on": "state-action", "d_rollouts": "3"}
 SIL_PPO = {"learner": "ppo", "keep_demos": "true", "buffer_size": "1700"}
 PLANNING = {"max_iterations": "240", "tolerance": "0"}
