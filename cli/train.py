@@ -102,8 +102,9 @@ def train(
         typer.Option(
             parser=parse_run,
             metavar="RUN",
-            help="Train on the reward that this run learned ('airl', 'gcl'), not on the "
-            "environment's, which is reported all the same; RUN:best or RUN:STEP as with --init.",
+            help="Train on the reward that this run learned (airl, gcl, maxent-irl, "
+            "apprenticeship), not on the environment's, which is reported all the same; RUN:best "
+            "or RUN:STEP as with --init.",
             rich_help_panel=_LEARN,
         ),
     ] = None,
