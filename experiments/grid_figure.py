@@ -113,8 +113,8 @@ def _draw(found: Recovered, title: str) -> Figure:
     panels: tuple[tuple[str, Array, dict[str, Any]], ...] = (
         ("true reward", found.table.rewards, {"cmap": REWARDS}),
         ("recovered reward", found.rewards, {"cmap": REWARDS}),
-        ("steps spent, demonstrations", found.demonstrated, {"cmap": VISITS, "norm": norm}),
-        ("steps spent, learned policy", found.visits, {"cmap": VISITS, "norm": norm}),
+        ("visits, demonstrations", found.demonstrated, {"cmap": VISITS, "norm": norm}),
+        ("visits, learned policy", found.visits, {"cmap": VISITS, "norm": norm}),
     )
     for axis, (name, values, options) in zip(axes.flat, panels, strict=True):
         is_reward = options["cmap"] == REWARDS
