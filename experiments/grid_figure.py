@@ -186,7 +186,7 @@ def plot_gaps(
     with style_context():
         figure = Figure(figsize=(COLUMN if len(values) == 1 else 7.0, 2.5), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, len(values), squeeze=False, sharey=True)
+        axes = figure.subplots(1, len(values), squeeze=False)
         for axis, task in zip(axes.flat, values, strict=True):
             for group, part in data[data["task"] == task].groupby("label", sort=False):
                 name = str(group)
@@ -211,7 +211,9 @@ def plot_gaps(
             axis.grid(axis="y", color="0.9", linewidth=0.5)
         axes.flat[0].set_ylabel(f"{measure} (%)")
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        caption = "mean and 95% bootstrap interval of the interquartile mean over seeds"
+        counts = sorted({int(n) for n in data["n"]})
+        seeds = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        caption = f"mean and 95% bootstrap interval of the interquartile mean over {seeds} seeds"
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2 if len(values) == 1 else 4,
             frameon=False, title=caption, handlelength=2.6,

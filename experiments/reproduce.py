@@ -645,8 +645,10 @@ def _save(
     ]
     success = "return" not in set(table["metric"])
     lines += [*bullets, ""] if bullets else []
+    steps = f", {about['steps']:,} env steps per run unless a row or task says otherwise"
+    budget = steps if about["steps"] else ""
     lines += [
-        f"Seeds {seeds}, {about['steps']:,} env steps per run unless a row or task says otherwise. "
+        f"Seeds {seeds}{budget}. "
         f"{'Success rates' if success else 'Returns'}: mean over seeds ± standard error, "
         "interquartile mean [95 % bootstrap interval over seeds]."
         + ("" if success else f" '{tables.SHARE}' and '{tables.DENSE}': {_JUDGED}.")
