@@ -305,13 +305,13 @@ PRESETS: dict[Key, Preset] = {
         },
         algorithm={"batch_steps": 8_192, "minibatch_size": 256},
     ),
-    # lengths of the tasks' episodes, 200 iterations; not tuned (docs/algorithms/gcl.md)
+    # lengths of the tasks' episodes, 200 iterations; hardly tuned (docs/algorithms/gcl.md)
     ("gcl", "default", "CartPole"): Preset(
         run={"steps": 200_000, "num_envs": 8}, algorithm={"batch_steps": 2_000, "max_length": 500}
     ),
     ("gcl", "default", "Pendulum"): Preset(
-        run={"steps": 800_000, "num_envs": 10, "eval_every": 80_000},
-        algorithm={"batch_steps": 4_000},
+        run={"steps": 200_000, "num_envs": 5, "eval_every": 20_000},
+        algorithm={"batch_steps": 1_000},
     ),
     ("gcl", "default", "LunarLander"): Preset(
         run={"steps": 1_000_000, "num_envs": 16, "eval_every": 100_000},
