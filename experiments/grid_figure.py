@@ -212,8 +212,8 @@ def plot_gaps(
         axes.flat[0].set_ylabel(f"{measure} (%)")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         counts = sorted({int(n) for n in data["n"]})
-        number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        caption = f"mean and 95% bootstrap interval of the interquartile mean over {number} seeds"
+        how_many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        caption = f"mean and 95% bootstrap interval of the interquartile mean over {how_many} seeds"
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2 if len(values) == 1 else 4,
             frameon=False, title=caption, handlelength=2.6,
