@@ -350,7 +350,7 @@ PRESETS: dict[Key, Preset] = {
     ("sil", "default", None): Preset(run={"num_envs": 16}),
     ("sil", "default", "CartPole"): Preset(run={"steps": 100_000}),
     ("sil", "default", "LunarLander"): Preset(
-        # chosen on seeds 100 and 101 (docs/algorithms/sil.md): a filter for rewards of both signs
+        # chosen on seed 100, does not carry to others (docs/algorithms/sil.md)
         run={"steps": 500_000, "num_envs": 16},
         algorithm={**_A2C_SCALED, "episode_filter": "above-median"},
     ),
