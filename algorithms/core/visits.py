@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,10 +120,10 @@ class Visits:
             "count": self._count,
         }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self._rows = dict(state["rows"])  # type: ignore[call-overload]
-        self._ended, self._last = state["ended"], state["last"]  # type: ignore[assignment]
+        self._rows = dict(state["rows"])
+        self._ended, self._last = state["ended"], state["last"]
         running = state["running"]
         self._running = running.clone() if isinstance(running, Tensor) else None
-        self._reached, self._count = state["reached"], state["count"]  # type: ignore[assignment]
+        self._reached, self._count = state["reached"], state["count"]
