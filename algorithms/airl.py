@@ -23,7 +23,6 @@ Departures from the paper:
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,9 +41,8 @@ from rlfd.algorithms.core.absorbing import (
     relative_to_absorbing,
 )
 from rlfd.algorithms.core.discriminator import (
-    INPUT_CLIP,
-    SATURATED,
     ClassifierFields,
+    classification_metrics,
     coin_entropy,
     discrimination_loss,
     gradient_penalty,
@@ -52,13 +50,13 @@ from rlfd.algorithms.core.discriminator import (
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import cycled
 from rlfd.algorithms.core.networks import Activation, mlp
-from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
 from rlfd.algorithms.core.on_policy import Actor
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
+from rlfd.algorithms.core.transition_rows import TransitionRows
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
 from rlfd.seeding import derive
@@ -166,9 +164,8 @@ class ShapedReward(nn.Module):
 class ShapedDiscriminator:
     """D = sigmoid(f - log π): networks, engine, input statistics and demonstrations.
 
-    A state is an observation, and with absorbing=indicator a last entry that is 1 in s_abs alone:
-    there terminal transitions lead, and there they stay. log π is a constant of the learner's
-    *current* policy, 0 in s_abs, where there is nothing to choose.
+    With absorbing=indicator terminal transitions lead to s_abs and stay there. log π is a constant
+    of the learner's *current* policy, 0 in s_abs, where there is nothing to choose.
 
     Args:
         problem: With demonstrations that have next observations and `terminated`.
@@ -199,12 +196,15 @@ class ShapedDiscriminator:
         self.config, self.actor, self.device = config, actor, problem.device
         self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
         self._indicator = config.absorbing == "indicator"
-        self._plain = math.prod(problem.observation_shape)
-        self.states = self._plain + self._indicator
-        self.features = actor.distribution.num_features
+        self.rows = TransitionRows(
+            problem.observation_shape,
+            actor.distribution,
+            indicator=self._indicator,
+            device=self.device,
+        )
         self.network = ShapedReward(
-            self.states,
-            self.features,
+            self.rows.states,
+            self.rows.features,
             on_actions=config.reward_on == "state-action",
             gamma=config.gamma,
             hidden=config.d_hidden,
@@ -224,8 +224,6 @@ class ShapedDiscriminator:
         )
         self.audit = HorizonAudit(config.absorbing)
         self._saw_absorbing = False
-        self._moments = RunningMoments(self._plain + self.features, self.device)
-        self._set_statistics()
         actions = actor.distribution.encode(demos.actions)
         if problem.action.kind == "continuous":
             actions = actions.clamp(-ACTION_LIMIT, ACTION_LIMIT)
@@ -239,62 +237,6 @@ class ShapedDiscriminator:
         self._past: deque[Batch] = deque(maxlen=config.d_rollouts - 1)
 
     # -- what the networks see --------------------------------------------------------------------
-
-    def rows(
-        self, observations: Tensor, actions: Tensor, next_observations: Tensor, terminated: Tensor
-    ) -> Tensor:
-        """Join transitions to rows (s, a, s'), before standardisation.
-
-        Args:
-            observations: Shape (B, *observation_shape).
-            actions: In the policy's units. Shape (B,) or (B, k).
-            next_observations: Shape (B, *observation_shape).
-            terminated: Shape (B,).
-
-        Returns:
-            Shape (B, W).
-        """
-        features = self.actor.distribution.features(actions)
-        before, after = observations.flatten(1), next_observations.flatten(1)
-        if self._indicator:
-            gone = terminated[:, None].to(before.dtype)  # into s_abs
-            before = nn.functional.pad(before, (0, 1))
-            after = torch.cat([after * (1.0 - gone), gone], dim=1)
-        return torch.cat([before, features, after], dim=1)
-
-    def standardise(self, rows: Tensor) -> Tensor:
-        """Return the networks' inputs of rows (B, W); s_abs is 0 but for its mark there, too."""
-        inputs = ((rows - self._mean) / self._std).clamp(-INPUT_CLIP, INPUT_CLIP)
-        if not self._indicator:
-            return inputs
-        before, after = self._marks(rows)
-        pair, following = inputs[:, : -self.states], inputs[:, -self.states :]
-        pair, following = pair * (1.0 - before), following * (1.0 - after)
-        pair[:, self._plain], following[:, -1] = before[:, 0], after[:, 0]
-        return torch.cat([pair, following], dim=1)
-
-    def _marks(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return whether s and s' are s_abs, both of shape (B, 1)."""
-        return rows[:, self._plain : self._plain + 1], rows[:, -1:]
-
-    def observe(self, rows: Tensor) -> None:
-        """Take the states and actions of rows (B, W) into the statistics, but for s_abs."""
-        if self._indicator:
-            rows = rows[self._marks(rows)[0][:, 0] == 0.0]
-        actions = rows[:, self.states : self.states + self.features]
-        self._moments.update(torch.cat([rows[:, : self._plain], actions], dim=1))
-        self._set_statistics()
-
-    def _set_statistics(self) -> None:
-        std = usable_std(self._moments.variance.sqrt())
-        self._mean = self._spread(self._moments.mean, 0.0)
-        self._std = self._spread(std, 1.0)
-
-    def _spread(self, values: Tensor, mark: float) -> Tensor:
-        """Lay statistics of (s, a) out as a row (s, a, s') has its entries."""
-        states, actions = values[: self._plain], values[self._plain :]
-        states = torch.cat([states, states.new_full((int(self._indicator),), mark)])
-        return torch.cat([states, actions, states]).to(torch.get_default_dtype())
 
     @torch.no_grad()
     def log_probs(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -319,16 +261,11 @@ class ShapedDiscriminator:
         ends = int(terminated.sum()) if self._indicator else 0
         count = absorbing_count(len(rows), ends, self.config.gamma)
         stays = {
-            "rows": self._absorbing_row().expand(count, -1),
+            "rows": self.rows.absorbing().expand(count, -1),
             "alive": alive.new_ones(count),
             "log_probs": alive.new_zeros(count),
         }
         return {name: torch.cat([value, stays[name]]) for name, value in table.items()}
-
-    def _absorbing_row(self) -> Tensor:
-        row = torch.zeros(1, 2 * self.states + self.features, device=self.device)
-        row[:, self._plain] = row[:, -1] = 1.0
-        return row
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -356,11 +293,7 @@ class ShapedDiscriminator:
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
-            "discriminator/accuracy_demo": (demo_logits > 0).to(loss.dtype).mean(),
-            "discriminator/accuracy_own": (own_logits < 0).to(loss.dtype).mean(),
-            "discriminator/logit_demo": demo_logits.mean(),
-            "discriminator/logit_own": own_logits.mean(),
-            "discriminator/saturation": (logits.abs() > SATURATED).to(loss.dtype).mean(),
+            **classification_metrics(demo_logits, own_logits),
             "discriminator/gradient_penalty": penalty,
         }
 
@@ -374,7 +307,7 @@ class ShapedDiscriminator:
         self._past.append(newest)
         count, size = self.config.d_steps, self.config.d_batch_size
         own, demo = (self._drawn(table, count * size) for table in (own, demo))
-        self.observe(torch.cat([own["rows"], demo["rows"]]))
+        self.rows.observe(torch.cat([own["rows"], demo["rows"]]))
         for start in range(0, count * size, size):
             self.step(
                 *({n: v[start : start + size] for n, v in side.items()} for side in (own, demo))
@@ -391,27 +324,13 @@ class ShapedDiscriminator:
         """Make one Adam step on L_D; both sides as tables of B rows."""
         batch = {name: torch.cat([demo[name], own[name]]) for name in own}
         if self._indicator and not self._saw_absorbing:
-            self._saw_absorbing = bool(self._marks(batch["rows"])[0].any())
+            self._saw_absorbing = bool(self.rows.marks(batch["rows"])[0].any())
         if self.config.d_gradient_penalty > 0.0:
             shape = (len(own["alive"]), 1)
             batch["mix"] = torch.rand(shape, generator=self.generator).to(self.device)
-            batch |= self._comparable(batch["rows"])
-        batch["rows"] = self.standardise(batch["rows"])
+            batch |= self.rows.comparable(batch["rows"])
+        batch["rows"] = self.rows.standardise(batch["rows"])
         self.engine.step(batch)
-
-    def _comparable(self, rows: Tensor) -> Batch:
-        """Say which columns the gradient is penalised in, and which pairs of rows count.
-
-        Not in the direction of the mark: nothing lies between s_abs and other states.
-        """
-        compared = torch.ones_like(rows[0])
-        ordinary = torch.ones_like(rows[:, 0])
-        if self._indicator:
-            compared[self._plain] = compared[-1] = 0.0
-            before, after = self._marks(rows)
-            ordinary = (1.0 - torch.maximum(before, after))[:, 0]
-        demo, own = ordinary.chunk(2)
-        return {"compared": compared, "ordinary": demo * own}
 
     # -- paying -----------------------------------------------------------------------------------
 
@@ -419,7 +338,7 @@ class ShapedDiscriminator:
     def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
         """Return what D, as it is now, pays a rollout: rewards (T, N), and metrics."""
         transitions, form = _transitions(rollout), self.config.reward_form
-        inputs = self.standardise(self.rows(**transitions))
+        inputs = self.rows.standardise(self.rows(**transitions))
         g = self.network.reward(inputs)
         paid = g
         if form != "g":
@@ -444,7 +363,7 @@ class ShapedDiscriminator:
         """Return g or f of staying in s_abs, a scalar; 0 as long as D never saw it."""
         if not self._saw_absorbing:
             return torch.zeros((), device=self.device)
-        row = self.standardise(self._absorbing_row())
+        row = self.rows.standardise(self.rows.absorbing())
         if not shaped:
             return self.network.reward(row)[0]
         value: Tensor = self.network(row, torch.ones_like(row[:, 0]))[0]
@@ -453,7 +372,7 @@ class ShapedDiscriminator:
     @torch.no_grad()
     def rewards(self, transitions: Batch) -> Tensor:
         """Return g, counted from that of s_abs. Shape (B,)."""
-        g = self.network.reward(self.standardise(self.rows(**transitions)))
+        g = self.network.reward(self.rows.standardise(self.rows(**transitions)))
         return relative_to_absorbing(g, self.absorbing_reward(shaped=False))
 
     # -- state ------------------------------------------------------------------------------------
@@ -464,8 +383,8 @@ class ShapedDiscriminator:
             f"g.{name}": value.clone() for name, value in self.network.g.state_dict().items()
         }
         return weights | {
-            "mean": self._mean.clone(),
-            "std": self._std.clone(),
+            "mean": self.rows.mean.clone(),
+            "std": self.rows.std.clone(),
             "absorbing": torch.tensor(self._saw_absorbing),
         }
 
@@ -473,14 +392,15 @@ class ShapedDiscriminator:
         """Restore what `reward_state` returned."""
         weights = {n.removeprefix("g."): v for n, v in state.items() if n.startswith("g.")}
         self.network.g.load_state_dict(weights)
-        self._mean, self._std = state["mean"].to(self._mean), state["std"].to(self._std)
+        rows = self.rows
+        rows.mean, rows.std = state["mean"].to(rows.mean), state["std"].to(rows.std)
         self._saw_absorbing = bool(state["absorbing"])
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next rollout's reward depends on."""
         return {
             "engine": self.engine.state_dict(),
-            "moments": self._moments.state_dict(),
+            "moments": self.rows.state_dict(),
             "generator": self.generator.get_state(),
             "saw_absorbing": self._saw_absorbing,
             "past": {str(index): dict(part) for index, part in enumerate(self._past)},
@@ -489,8 +409,7 @@ class ShapedDiscriminator:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.engine.load_state_dict(state["engine"])
-        self._moments.load_state_dict(state["moments"])
-        self._set_statistics()
+        self.rows.load_state_dict(state["moments"])
         self.generator.set_state(state["generator"])
         self._saw_absorbing = bool(state["saw_absorbing"])
         past = state["past"]

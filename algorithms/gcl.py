@@ -35,10 +35,8 @@ Departures from the paper:
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -51,10 +49,9 @@ from torch.func import functional_call
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
 from rlfd.algorithms.core.absorbing import HorizonAudit, check_discount, relative_to_absorbing
 from rlfd.algorithms.core.discriminator import INPUT_CLIP, discrimination_loss
-from rlfd.algorithms.core.distributions import LOG_STD_RANGE
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import cycled
-from rlfd.algorithms.core.networks import Activation, PolicyNetwork, mlp
+from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
 from rlfd.algorithms.core.on_policy import Actor
 from rlfd.algorithms.core.optimisers import Adam
@@ -62,7 +59,7 @@ from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learn
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
-from rlfd.algorithms.core.trajectories import EpisodeAssembler, side_by_side
+from rlfd.algorithms.core.trajectory_samples import SampleFields, TrajectorySamples
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
 from rlfd.seeding import derive
@@ -75,7 +72,6 @@ __all__ = [
     "gan_logits",
     "gcl_objective",
     "importance_weights",
-    "log_mixture",
     "log_partition",
 ]
 
@@ -85,16 +81,11 @@ LOG_PROB_CLIP = 20.0  # of one action, nats
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCLConfig(TrustRegionFields, ClipFields):
+class GCLConfig(SampleFields, TrustRegionFields, ClipFields):
     """Hyperparameters of GCL."""
 
     learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
     objective: Literal["gcl", "gan"] = hyper("gcl", "likelihood, or cross entropy of D")
-    max_length: int = hyper(200, "steps after which trajectories are cut", low=1)
-    absorbing: Literal["off", "indicator"] = hyper(
-        "indicator", "after a terminal transition: nothing, or a learned reward for ever"
-    )
-    samplers: int = hyper(5, "K, iterations whose trajectories are samples, the last ones", low=1)
     reward_steps: int = hyper(20, "Adam steps of the reward per iteration", low=1)
     reward_batch_size: int = hyper(16, "trajectories per step, of each side", low=1)
     reward_learning_rate: float = hyper(1e-3, "Adam's step size for the reward", above=0)
@@ -103,10 +94,6 @@ class GCLConfig(TrustRegionFields, ClipFields):
     output_l2: float = hyper(0.1, "weight of the squared rewards, summed over a trajectory", low=0)
     ess_floor: float = hyper(
         0.1, "equal weights where the effective sample size is a smaller share", low=0, high=1
-    )
-    clone_steps: int = hyper(500, "Adam steps of the cloned policy, at the beginning", low=1)
-    clone_log_std: float = hyper(
-        -2.0, "continuous actions: floor of its log-std, where the bounds are ±1", low=-5, high=2
     )
     gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
     gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
@@ -122,19 +109,6 @@ class GCLConfig(TrustRegionFields, ClipFields):
 
 
 # -- the estimator ------------------------------------------------------------------------------
-
-
-def log_mixture(log_densities: Tensor, shares: Tensor) -> Tensor:
-    """Return log Σ_k α_k q_k(ζ).
-
-    Args:
-        log_densities: log q_k of each trajectory. Shape (M, K).
-        shares: α, summing to 1. Shape (K,).
-
-    Returns:
-        Shape (M,).
-    """
-    return torch.logsumexp(log_densities + shares.log(), dim=1)
 
 
 def importance_weights(rewards: Tensor, log_q: Tensor) -> Tensor:
@@ -177,9 +151,7 @@ def gan_logits(rewards: Tensor, log_q: Tensor, log_z: Tensor) -> Tensor:
 class TrajectoryReward:
     """r(s, a), learned from whole trajectories of the demonstrator and of the last samplers.
 
-    Trajectories are padded to `max_length` steps side by side. With absorbing=indicator a row has a
-    last entry that is 1 in the absorbing state alone, which fills up what terminated; other padding
-    is worth nothing.
+    Padding of trajectories is worth nothing, but for that with the absorbing state.
 
     Args:
         problem: With demonstrations, and whether they terminated.
@@ -206,12 +178,10 @@ class TrajectoryReward:
         assert demos is not None
         assert demos.terminated is not None
         self.config, self.actor, self.device = config, actor, problem.device
-        self.generator = torch.Generator().manual_seed(derive(problem.seed, "trajectories"))
-        self._indicator = config.absorbing == "indicator"
-        self._plain = math.prod(problem.observation_shape) + actor.distribution.num_features
-        self.width = self._plain + self._indicator
+        self.samples = TrajectorySamples(problem, config, actor)
+        self._indicator, self._plain = self.samples.indicator, self.samples.plain
         self.network = mlp(
-            [self.width, *config.reward_hidden, 1],
+            [self.samples.width, *config.reward_hidden, 1],
             layer_norm=False,
             activation=config.reward_activation,
             generator=torch.Generator(device=self.device).manual_seed(
@@ -228,45 +198,9 @@ class TrajectoryReward:
             norm_name="gcl/grad_norm",
         )
         self.audit = HorizonAudit(config.absorbing)
-        self.assembler = EpisodeAssembler(whole=True, limit=config.max_length)
         self._warned = self._saw_absorbing = False
         self._moments = RunningMoments(self._plain, self.device)
         self._set_statistics()
-        self._pool: deque[Batch] = deque(maxlen=config.samplers)
-        self._samplers: deque[PolicyNetwork] = deque(maxlen=config.samplers)
-        self._demos = self._padded(self._demonstrated(problem))
-        self.clone, self.cloning = self._cloner(problem)
-
-    def _demonstrated(self, problem: Problem) -> Batch:
-        """Return demonstrations as flat pieces."""
-        demos = problem.demonstrations
-        assert demos is not None
-        assert demos.terminated is not None
-        ids = demos.episode_ids
-        pieces = {
-            "observations": demos.observations.to(torch.get_default_dtype()),
-            "actions": self.actor.distribution.encode(demos.actions),
-            "terminated": demos.terminated,
-            "ended": torch.cat([ids[1:] != ids[:-1], torch.ones(1, dtype=torch.bool)]),
-        }
-        return {name: value.to(self.device) for name, value in pieces.items()}
-
-    def _padded(self, pieces: Batch) -> Batch:
-        """Lay flat pieces side by side: (P, L, ...), with `taken` steps and `stays` in s_abs."""
-        ended, length = pieces["ended"], self.config.max_length
-        names = ("observations", "actions", "terminated")
-        trajectories = {n: side_by_side(pieces[n], ended, length) for n in names}
-        ones = torch.ones(len(ended), dtype=torch.bool, device=ended.device)
-        trajectories["taken"] = side_by_side(ones, ended, length)
-        over = trajectories.pop("terminated").any(1, keepdim=True)
-        trajectories["stays"] = over & ~trajectories["taken"] & self._indicator
-        return trajectories
-
-    def _rows(self, observations: Tensor, actions: Tensor) -> Tensor:
-        """Join pairs (B, ...) to what the network sees, before standardisation. (B, W)."""
-        features = self.actor.distribution.features(actions)
-        parts = [observations.flatten(1), features]
-        return torch.cat(parts + [features.new_zeros(len(features), 1)] * self._indicator, dim=1)
 
     def _standardise(self, rows: Tensor) -> Tensor:
         inputs = (rows[..., : self._plain] - self._mean) / self._std
@@ -275,82 +209,6 @@ class TrajectoryReward:
     def _set_statistics(self) -> None:
         self._mean = self._moments.mean.to(torch.get_default_dtype())
         self._std = usable_std(self._moments.variance.sqrt()).to(torch.get_default_dtype())
-
-    # -- densities --------------------------------------------------------------------------------
-
-    def _cloner(self, problem: Problem) -> tuple[PolicyNetwork, UpdateEngine]:
-        """Return the policy that π̂_E is to be, and the engine that fits it."""
-        config = self.config
-        network = PolicyNetwork(
-            problem.observation_shape,
-            self.actor.distribution.num_outputs,
-            hidden=config.hidden,
-            activation=config.activation,
-            log_std_start=max(config.log_std_start, config.clone_log_std),
-            observation_clip=INPUT_CLIP,
-            generator=torch.Generator(device=self.device).manual_seed(
-                derive(problem.seed, "clone weights")
-            ),
-            device=self.device,
-        )
-        seen = self._demos["observations"][self._demos["taken"]].flatten(1)
-        network.mean.copy_(seen.mean(0))
-        network.std.copy_(usable_std(seen.std(0, correction=0)))
-
-        def loss(
-            parameters: Parameters, _: Parameters, batch: Batch
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            outputs = functional_call(network, parameters, (batch["observations"],))
-            log_std = parameters["log_std"].clamp(config.clone_log_std, LOG_STD_RANGE[1])
-            value = -self.actor.distribution.log_prob(outputs, log_std, batch["actions"]).mean()
-            return value, {"loss": value}
-
-        planned = Adam(1e-3, planned_updates=config.clone_steps)
-        return network, UpdateEngine(network, loss, planned, compile=problem.compile)
-
-    def _fit_clone(self) -> None:
-        """Fit π̂_E to the demonstrated pairs, by maximum likelihood."""
-        taken, size = self._demos["taken"], 256
-        pairs = {n: self._demos[n][taken] for n in ("observations", "actions")}
-        rows, steps = len(pairs["observations"]), self.config.clone_steps
-        order = cycled(rows, steps * size, self.generator).to(self.device)
-        for chosen in torch.split(order, size):
-            self.cloning.step({name: value[chosen] for name, value in pairs.items()})
-        self.cloning.drain()
-        log_std = self.clone.log_std
-        log_std.copy_(log_std.clamp(self.config.clone_log_std, LOG_STD_RANGE[1]))
-
-    @torch.no_grad()
-    def _log_density(self, network: PolicyNetwork, trajectories: Batch) -> Tensor:
-        """Return Σ_t log π(a_t|s_t). Shape (P,)."""
-        outputs = network(trajectories["observations"].flatten(0, 1))
-        actions = trajectories["actions"].flatten(0, 1)
-        log_probs = self.actor.distribution.log_prob(outputs, network.log_std, actions)
-        log_probs = log_probs.clamp(-LOG_PROB_CLIP, LOG_PROB_CLIP)
-        taken = trajectories["taken"]
-        return (log_probs.view(taken.shape) * taken).sum(1)
-
-    def _table(self, trajectories: Batch, shares: Tensor) -> Batch:
-        """Return rows, which of them count, and log-densities of samplers and clone."""
-        taken = trajectories["taken"]
-        rows = self._rows(
-            trajectories["observations"].flatten(0, 1), trajectories["actions"].flatten(0, 1)
-        ).view(*taken.shape, -1)
-        stays = trajectories["stays"]
-        if self._indicator:
-            absorbing = torch.zeros_like(rows[0, 0])
-            absorbing[-1] = 1.0
-            rows = torch.where(stays[..., None], absorbing, rows)
-        each = [self._log_density(network, trajectories) for network in self._samplers]
-        own = log_mixture(torch.stack(each, dim=1), shares)
-        clone = self._log_density(self.clone, trajectories)
-        half = torch.full_like(shares[:1], 0.5).expand(2)
-        return {
-            "rows": rows,
-            "counts": (taken | stays).to(rows.dtype),
-            "log_own": own,
-            "log_q": log_mixture(torch.stack([own, clone], dim=1), half),
-        }
 
     # -- learning ---------------------------------------------------------------------------------
 
@@ -384,25 +242,17 @@ class TrajectoryReward:
 
     def learn(self, rollout: Rollout) -> Metrics | None:
         """Add a rollout to the samples and improve r; None as long as no trajectory is whole."""
-        if not self.cloning.count:
-            self._fit_clone()
-        pieces = self.assembler.add(rollout)
-        if pieces is not None:
-            self._samplers.append(copy.deepcopy(self.actor.network))
-            self._pool.append(self._padded(pieces))
-        if not self._pool:
+        self.samples.add(rollout)
+        if not self.samples.pool:
             return None
-        pool = {name: torch.cat([part[name] for part in self._pool]) for name in self._pool[0]}
-        sizes = torch.tensor([float(len(part["taken"])) for part in self._pool])
-        shares = (sizes / sizes.sum()).to(pool["observations"])
-        own, demo = self._table(pool, shares), self._table(self._demos, shares)
+        demo, own = self.samples.tables()
         steps, size = self.config.reward_steps, self.config.reward_batch_size
         for chosen in zip(self._draws(demo, steps), self._draws(own, steps), strict=True):
             self._step(demo, own, *chosen)
         metrics = self.engine.drain()
         self._warn(metrics, 2 * size)
         return metrics | {
-            "gcl/trajectories": sizes.sum(),
+            "gcl/trajectories": torch.tensor(float(len(own["log_q"]))),
             "gcl/log_q_own": own["log_q"].mean(),
             "gcl/log_q_demo": demo["log_q"].mean(),
         }
@@ -410,7 +260,7 @@ class TrajectoryReward:
     @timed("sample")
     def _draws(self, table: Batch, steps: int) -> tuple[Tensor, ...]:
         size = self.config.reward_batch_size
-        order = cycled(len(table["log_q"]), steps * size, self.generator)
+        order = cycled(len(table["log_q"]), steps * size, self.samples.generator)
         return torch.split(order.to(self.device), size)
 
     def _step(self, demo: Batch, own: Batch, demos: Tensor, owns: Tensor) -> None:
@@ -448,7 +298,8 @@ class TrajectoryReward:
     @torch.no_grad()
     def rewards(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return r(s, a) of pairs (B, ...), actions in the policy's units. Shape (B,)."""
-        rewards: Tensor = self.network(self._standardise(self._rows(observations, actions)))[:, 0]
+        rows = self.samples.rows(observations, actions)
+        rewards: Tensor = self.network(self._standardise(rows))[:, 0]
         return rewards
 
     @torch.no_grad()
@@ -456,7 +307,7 @@ class TrajectoryReward:
         """Return r(s_abs), a scalar; 0 as long as there was no such state."""
         if not self._saw_absorbing:
             return torch.zeros((), device=self.device)
-        row = torch.zeros(1, self.width, device=self.device)
+        row = torch.zeros(1, self.samples.width, device=self.device)
         row[:, -1] = 1.0
         reward: Tensor = self.network(row)[0, 0]
         return reward
@@ -492,15 +343,8 @@ class TrajectoryReward:
         """Return everything that the next rollout's reward depends on."""
         return {
             "engine": self.engine.state_dict(),
-            "cloning": self.cloning.state_dict(),
             "moments": self._moments.state_dict(),
-            "generator": self.generator.get_state(),
-            "assembler": self.assembler.state_dict(),
-            "pool": {str(index): dict(part) for index, part in enumerate(self._pool)},
-            "samplers": {
-                str(index): {name: value.clone() for name, value in network.state_dict().items()}
-                for index, network in enumerate(self._samplers)
-            },
+            "samples": self.samples.state_dict(),
             "saw_absorbing": self._saw_absorbing,
             "warned": self._warned,
         }
@@ -508,18 +352,9 @@ class TrajectoryReward:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.engine.load_state_dict(state["engine"])
-        self.cloning.load_state_dict(state["cloning"])
         self._moments.load_state_dict(state["moments"])
         self._set_statistics()
-        self.generator.set_state(state["generator"])
-        self.assembler.load_state_dict(state["assembler"])
-        self._pool.clear()
-        self._samplers.clear()
-        for index in range(len(state["pool"])):
-            self._pool.append(dict(state["pool"][str(index)]))
-            network = copy.deepcopy(self.actor.network)
-            network.load_state_dict(state["samplers"][str(index)])
-            self._samplers.append(network)
+        self.samples.load_state_dict(state["samples"])
         self._saw_absorbing = bool(state["saw_absorbing"])
         self._warned = bool(state["warned"])
 

@@ -94,6 +94,19 @@ def discrimination_loss(demo_logits: Tensor, own_logits: Tensor) -> Tensor:
     return -F.logsigmoid(demo_logits).mean() - F.logsigmoid(-own_logits).mean()
 
 
+def classification_metrics(demo_logits: Tensor, own_logits: Tensor) -> dict[str, Tensor]:
+    """Return how well both sides, logits of shape (B,) each, are told apart."""
+    kind = demo_logits.dtype
+    saturated = torch.cat([demo_logits, own_logits]).abs() > SATURATED
+    return {
+        "discriminator/accuracy_demo": (demo_logits > 0).to(kind).mean(),
+        "discriminator/accuracy_own": (own_logits < 0).to(kind).mean(),
+        "discriminator/logit_demo": demo_logits.mean(),
+        "discriminator/logit_own": own_logits.mean(),
+        "discriminator/saturation": saturated.to(kind).mean(),
+    }
+
+
 def gradient_penalty(slopes: Tensor, counts: Tensor) -> Tensor:
     """Return E[(‖∇_z ℓ(ẑ)‖ - 1)²].
 
@@ -293,11 +306,7 @@ class Discriminator:
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
-            "discriminator/accuracy_demo": (demo_logits > 0).to(loss.dtype).mean(),
-            "discriminator/accuracy_own": (own_logits < 0).to(loss.dtype).mean(),
-            "discriminator/logit_demo": demo_logits.mean(),
-            "discriminator/logit_own": own_logits.mean(),
-            "discriminator/saturation": (logits.abs() > SATURATED).to(loss.dtype).mean(),
+            **classification_metrics(demo_logits, own_logits),
             "discriminator/gradient_penalty": penalty,
         }
 

@@ -75,7 +75,7 @@ def test_the_reward_is_the_log_odds_of_d(
     network, shaped = airl.learner.actor.network, airl.discriminator.network
     for t, n in ((0, 0), (2, 0), (3, 1), (2, 2)):
         parts = {name: getattr(rollout, name)[t, n][None] for name in NAMES}
-        row = airl.discriminator.standardise(airl.discriminator.rows(**parts))
+        row = airl.discriminator.rows.standardise(airl.discriminator.rows(**parts))
         alive = 1.0 - parts["terminated"].double() * (absorbing == "off")
         f = shaped(row, alive)
         pi = airl.learner.actor.distribution.log_prob(
@@ -242,8 +242,8 @@ def test_terminal_transitions_lead_to_the_absorbing_state_which_is_shown(make_ai
     assert torch.equal(stays[0], torch.eye(19)[5] + torch.eye(19)[18])  # 5 + 1, 7, 5 + 1
     assert (table["alive"] == 1.0).all()
     assert (table["log_probs"][33:] == 0.0).all()
-    airl.discriminator.observe(table["rows"])
-    inputs = airl.discriminator.standardise(table["rows"])
+    airl.discriminator.rows.observe(table["rows"])
+    inputs = airl.discriminator.rows.standardise(table["rows"])
     torch.testing.assert_close(inputs[33:], stays)
     torch.testing.assert_close(inputs[:33, :5].mean(0), torch.zeros(5), rtol=0, atol=1e-5)
 

@@ -14,12 +14,12 @@ from rlfd.algorithms.base import DemoTensors
 from rlfd.algorithms.core.discriminator import discrimination_loss
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trajectories import EpisodeAssembler, side_by_side
+from rlfd.algorithms.core.trajectory_samples import log_mixture
 from rlfd.algorithms.gcl import (
     effective_size,
     gan_logits,
     gcl_objective,
     importance_weights,
-    log_mixture,
     log_partition,
 )
 
@@ -191,11 +191,11 @@ def test_densities_are_sums_over_steps_of_every_sampler_and_the_clone(
     learned = gcl.trajectories
     for _ in range(3):
         gcl.iteration(world)
-    assert len(learned._samplers) == len(learned._pool) == 2
+    assert len(learned.samples.samplers) == len(learned.samples.pool) == 2
     gcl.trajectories.learn(gcl.learner.collect(world))
-    newest = learned._pool[-1]
+    newest = learned.samples.pool[-1]
     shares = torch.tensor([0.3, 0.7])
-    table = learned._table(newest, shares)
+    table = learned.samples.table(newest, shares)
 
     def density(network, row):
         count = int(newest["taken"][row].sum())
@@ -204,21 +204,21 @@ def test_densities_are_sums_over_steps_of_every_sampler_and_the_clone(
         return log_probs.gather(1, newest["actions"][row, :count, None]).sum().exp()
 
     for row in (0, 3):
-        each = [density(network, row) for network in learned._samplers]
+        each = [density(network, row) for network in learned.samples.samplers]
         own = 0.3 * each[0] + 0.7 * each[1]
         torch.testing.assert_close(table["log_own"][row].exp(), own)
-        both = 0.5 * own + 0.5 * density(learned.clone, row)
+        both = 0.5 * own + 0.5 * density(learned.samples.clone, row)
         torch.testing.assert_close(table["log_q"][row].exp(), both)
-    assert not torch.equal(*(density(network, 0) for network in learned._samplers))
+    assert not torch.equal(*(density(network, 0) for network in learned.samples.samplers))
     now = gcl.learner.actor.network.state_dict()
-    assert all(torch.equal(v, now[n]) for n, v in learned._samplers[-1].state_dict().items())
+    assert all(torch.equal(v, now[n]) for n, v in learned.samples.samplers[-1].state_dict().items())
 
 
 def test_the_clone_knows_what_is_demonstrated(make_gcl, make_demos, noise_world):
     demos = make_demos((4, 4, 4, 4))
     gcl = make_gcl(demos=demos, clone_steps=400, hidden=(31,))
     gcl.trajectories.learn(gcl.learner.collect(noise_world()))
-    outputs = gcl.trajectories.clone(demos.observations)
+    outputs = gcl.trajectories.samples.clone(demos.observations)
     chosen = torch.log_softmax(outputs, dim=1).gather(1, demos.actions[:, None])
     assert chosen.exp().min() > 0.4  # of seven actions
 
@@ -229,8 +229,8 @@ def test_terminated_trajectories_stay_in_the_absorbing_state(make_gcl, make_demo
     demos = make_demos((2, 3, 7), terminated=[True, False, True], actions=torch.arange(12) % 7)
     gcl = make_gcl(absorbing=absorbing, demos=demos)
     learned = gcl.trajectories
-    learned._samplers.append(gcl.learner.actor.network)
-    table = learned._table(learned._demos, torch.ones(1))
+    learned.samples.samplers.append(gcl.learner.actor.network)
+    table = learned.samples.table(learned.samples.demos, torch.ones(1))
     on = float(absorbing == "indicator")
     expected = [[1.0, 1.0, on, on], [1.0, 1.0, 1.0, 0.0], [1.0] * 4]
     assert table["counts"].tolist() == expected

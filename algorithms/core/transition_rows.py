@@ -1,0 +1,135 @@
+"""Transitions as rows (s, a, s') for a network of whole transitions, as AIRL's.
+
+A state is an observation, and with an indicator a last entry that is 1 in the absorbing state s_abs
+alone: there terminal transitions lead, and there they stay. Rows are standardised by the mean and
+std of the states and actions that were observed, the same for s and s'.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rlfd.algorithms.core.discriminator import INPUT_CLIP
+from rlfd.algorithms.core.distributions import Distribution
+from rlfd.algorithms.core.engine import Batch
+from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
+
+__all__ = ["TransitionRows"]
+
+
+class TransitionRows:
+    """How transitions are laid out as rows of width W, and statistics of their entries.
+
+    Args:
+        observation_shape: Of one observation.
+        distribution: Of the learner's policy, whose features of actions are in the rows.
+        indicator: Whether there is an absorbing state.
+        device: Where rows live.
+    """
+
+    def __init__(
+        self,
+        observation_shape: tuple[int, ...],
+        distribution: Distribution,
+        *,
+        indicator: bool,
+        device: torch.device,
+    ) -> None:
+        self.distribution, self.device = distribution, device
+        self.indicator = indicator
+        self._plain = math.prod(observation_shape)
+        self.states = self._plain + indicator
+        self.features = distribution.num_features
+        self.moments = RunningMoments(self._plain + self.features, device)
+        self._set_statistics()
+
+    def __call__(
+        self, observations: Tensor, actions: Tensor, next_observations: Tensor, terminated: Tensor
+    ) -> Tensor:
+        """Join transitions to rows, before standardisation.
+
+        Args:
+            observations: Shape (B, *observation_shape).
+            actions: In the policy's units. Shape (B,) or (B, k).
+            next_observations: Shape (B, *observation_shape).
+            terminated: Shape (B,).
+
+        Returns:
+            Shape (B, W).
+        """
+        features = self.distribution.features(actions)
+        before, after = observations.flatten(1), next_observations.flatten(1)
+        if self.indicator:
+            gone = terminated[:, None].to(before.dtype)  # into s_abs
+            before = nn.functional.pad(before, (0, 1))
+            after = torch.cat([after * (1.0 - gone), gone], dim=1)
+        return torch.cat([before, features, after], dim=1)
+
+    def absorbing(self) -> Tensor:
+        """Return the row of staying in s_abs, (s_abs, 0, s_abs). Shape (1, W)."""
+        row = torch.zeros(1, 2 * self.states + self.features, device=self.device)
+        row[:, self._plain] = row[:, -1] = 1.0
+        return row
+
+    def marks(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether s and s' are s_abs, both of shape (B, 1); with an indicator only."""
+        return rows[:, self._plain : self._plain + 1], rows[:, -1:]
+
+    def standardise(self, rows: Tensor) -> Tensor:
+        """Return the networks' inputs of rows (B, W); s_abs is 0 but for its mark there, too."""
+        inputs = ((rows - self.mean) / self.std).clamp(-INPUT_CLIP, INPUT_CLIP)
+        if not self.indicator:
+            return inputs
+        before, after = self.marks(rows)
+        pair, following = inputs[:, : -self.states], inputs[:, -self.states :]
+        pair, following = pair * (1.0 - before), following * (1.0 - after)
+        pair[:, self._plain], following[:, -1] = before[:, 0], after[:, 0]
+        return torch.cat([pair, following], dim=1)
+
+    def observe(self, rows: Tensor) -> None:
+        """Take the states and actions of rows (B, W) into the statistics, but for s_abs."""
+        if self.indicator:
+            rows = rows[self.marks(rows)[0][:, 0] == 0.0]
+        actions = rows[:, self.states : self.states + self.features]
+        self.moments.update(torch.cat([rows[:, : self._plain], actions], dim=1))
+        self._set_statistics()
+
+    def comparable(self, rows: Tensor) -> Batch:
+        """Say where slopes between the halves of rows (2B, W), one side each, have a meaning.
+
+        Returns:
+            `compared`, 1 for columns that count, 0 for the marks: nothing lies between s_abs and
+            other states; `ordinary`, 1 for pairs of rows without s_abs. Shapes (W,) and (B,).
+        """
+        compared = torch.ones_like(rows[0])
+        ordinary = torch.ones_like(rows[:, 0])
+        if self.indicator:
+            compared[self._plain] = compared[-1] = 0.0
+            before, after = self.marks(rows)
+            ordinary = (1.0 - torch.maximum(before, after))[:, 0]
+        first, second = ordinary.chunk(2)
+        return {"compared": compared, "ordinary": first * second}
+
+    def _set_statistics(self) -> None:
+        std = usable_std(self.moments.variance.sqrt())
+        self.mean = self._spread(self.moments.mean, 0.0)
+        self.std = self._spread(std, 1.0)
+
+    def _spread(self, values: Tensor, mark: float) -> Tensor:
+        """Lay statistics of (s, a) out as a row (s, a, s') has its entries."""
+        states, actions = values[: self._plain], values[self._plain :]
+        states = torch.cat([states, states.new_full((int(self.indicator),), mark)])
+        return torch.cat([states, actions, states]).to(torch.get_default_dtype())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the statistics."""
+        return self.moments.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.moments.load_state_dict(state)
+        self._set_statistics()
