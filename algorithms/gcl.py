@@ -81,7 +81,7 @@ LOG_PROB_CLIP = 20.0  # of one action, nats
 
 
 @dataclass(frozen=True, kw_only=True)
-class GCLConfig(SampleFields, TrustRegionFields, ClipFields):
+class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
     """Hyperparameters of GCL."""
 
     learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
