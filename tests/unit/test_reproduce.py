@@ -10,7 +10,7 @@ from rlfd import algorithms, demos
 from rlfd.cli.main import app
 from rlfd.envs import EnvConfig, check
 from rlfd.errors import RlfdError
-from rlfd.experiments import reproduce as module
+from rlfd.experiments import measuring as module
 from rlfd.experiments.problem import check_support
 from rlfd.experiments.reproduce import reproduce
 from rlfd.experiments.suite import (

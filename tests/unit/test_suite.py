@@ -12,9 +12,13 @@ from rlfd.cli.main import app
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, reproduce, tables
+from rlfd.experiments import measuring as measuring_module
+from rlfd.experiments.measuring import Measuring
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import load_suite, parse_suite, plan, sections_of
+from rlfd.experiments.suite_demos import datasets_of, describe
+from rlfd.experiments.suite_figures import draw_suite
 
 GRID = """
 title = "A grid"
@@ -119,7 +123,7 @@ def folders(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     """Let policies that are only evaluated play few episodes."""
-    monkeypatch.setattr(reproduce, "EPISODES", 2)
+    monkeypatch.setattr(measuring_module, "EPISODES", 2)
 
 
 def names(jobs):
@@ -234,7 +238,7 @@ name = "good\"""",
 def test_sets_are_mixed_from_others(folders):
     suite = parse_suite("mixed", MIXED)
     section = next(s for s in sections_of(suite, ["half"]) if s.task.name == "car")
-    collected = reproduce._datasets(
+    collected = datasets_of(
         suite, [section], folders["runs_dir"], folders["data_dir"], NullReporter(), collect=True
     )
     assert list(collected) == ["MountainCar-sparse/mixed-half-v0"]
@@ -246,7 +250,7 @@ def test_sets_are_mixed_from_others(folders):
     ]
     weak = noted["parts"][1]["demonstrator"]
     assert (weak["policy"], weak["noise"], weak["noop"]) == ("controller", 0.0, 0.25)
-    described = reproduce._describe("half", mixture)
+    described = describe("half", mixture)
     assert described["mixture"] == [
         {"share": 0.5, "name": "mixed-good-v0"},
         {"share": 0.5, "name": "mixed-weak-v0"},
@@ -256,7 +260,7 @@ def test_sets_are_mixed_from_others(folders):
     # once it is there, nobody asks for its parts
     for name in ("good", "weak"):
         shutil.rmtree(folders["data_dir"] / f"demos/MountainCar-sparse/mixed-{name}-v0")
-    again = reproduce._datasets(
+    again = datasets_of(
         suite, [section], folders["runs_dir"], folders["data_dir"], NullReporter(), collect=False
     )
     assert again[mixture.info.id].info == mixture.info
@@ -294,12 +298,12 @@ def test_a_figure_over_all_sets_of_demonstrations(folders, make_run, quick):
                 has_success=False, demos={"name": name, "return_mean": quality, "episodes": 3},
             )  # fmt: skip
     sections = [s for s in sections_of(suite, ["all"]) if s.group.name == "all"]
-    measuring = reproduce._Measuring(suite, suite.seeds, folders["runs_dir"], {}, NullReporter())
-    (files,) = reproduce._figures(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
+    measuring = Measuring(suite, suite.seeds, folders["runs_dir"], {}, NullReporter())
+    (files,) = draw_suite(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
     assert files.figure.name == "q.png"
     twice = parse_suite("grid", text.replace('name = "curves"', 'name = "q"'))
-    measuring = reproduce._Measuring(twice, twice.seeds, folders["runs_dir"], {}, NullReporter())
-    drawn = reproduce._figures(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
+    measuring = Measuring(twice, twice.seeds, folders["runs_dir"], {}, NullReporter())
+    drawn = draw_suite(measuring, sections, folders["runs_dir"], pd.DataFrame(), "rlfd")
     assert [other.figure.name for other in drawn] == ["q-all.png"]
     data = pd.read_csv(files.data, comment="#").query("kind == 'point'")
     assert data["x"].tolist() == [50, 500]
@@ -451,16 +455,16 @@ def test_a_suite_with_real_runs_can_be_repeated_until_it_is_whole(grid, folders,
 def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, monkeypatch):
     played = []
     monkeypatch.setattr(
-        reproduce.envs,
+        measuring_module.envs,
         "play_episodes",
         lambda env, seeds, act: played.append(len(seeds)) or iter(()),
     )
-    monkeypatch.setattr(reproduce.np, "mean", lambda values: 0.0)
-    measuring = reproduce._Measuring(grid, [0], folders["runs_dir"], {}, reproduce.NullReporter())
+    monkeypatch.setattr(measuring_module.np, "mean", lambda values: 0.0)
+    measuring = Measuring(grid, [0], folders["runs_dir"], {}, NullReporter())
     measuring._play(EnvConfig("CartPole"), "random")
     monkeypatch.setitem(presets._ENVIRONMENTS, "CartPole", {"final_episodes": 50})
     other = parse_suite("grid", GRID.replace("final_episodes = 3\n", ""))
-    measuring = reproduce._Measuring(other, [0], folders["runs_dir"], {}, reproduce.NullReporter())
+    measuring = Measuring(other, [0], folders["runs_dir"], {}, NullReporter())
     measuring._play(EnvConfig("CartPole"), "random")
     measuring._play(EnvConfig("MountainCar"), "random")
     assert played == [3, 50, 100]
