@@ -2,7 +2,8 @@
 
 An action is held for `frame_skip` frames; what is seen is the brighter of the last two, in grey,
 scaled down by area, and stacked with what was seen at the three steps before: uint8
-(4, size, size), zeros before an episode's first frame. An episode begins with 0 to `noop_max` - 1
+(4, size, size), the newest last. An episode's first frame stands for those before it, as in
+Gymnasium (the vector itself has zeros there). An episode begins with 0 to `noop_max` - 1
 frames without action and ends with the game or after `max_frames`. Nothing presses FIRE, and a lost
 life ends nothing, unless `life_loss` tells a learner so.
 
@@ -169,7 +170,7 @@ class Emulators:
         self.lives = np.zeros(num_envs, np.int32)
         self.frames = np.zeros(num_envs, np.int32)  # of the running episodes
         self.emulator_seeds = np.full(num_envs, -1)  # of the last reset; -1 goes on
-        self._age = np.full(num_envs, FRAME_STACK)  # steps since what is an end for a learner
+        self._age = np.zeros(num_envs, np.int64)  # steps since what is a start for a learner
 
     # -- resets -----------------------------------------------------------------------------------
 
@@ -207,7 +208,7 @@ class Emulators:
         # the first reset must be one of all
         only = {} if chosen.all() else {"options": {"reset_mask": chosen}}
         observations, info = self._envs.reset(seed=np.array(emulator_seeds), **only)
-        self._age[indices] = FRAME_STACK
+        self._age[indices] = 0
         self.lives, self.frames = info["lives"], info["episode_frame_number"]
         return self._masked(observations)
 
@@ -242,21 +243,22 @@ class Emulators:
         if self._ends_with_life and lost.any():
             self._age[lost] = 0
             observations = observations.copy()
-            self._forget(observations)
+            self._begin_stacks(observations)
             over = over | lost
         infos: dict[int, dict[str, Any]] = {int(index): {} for index in ended}
         return Step(following, observations, rewards, over, cut, infos)
 
     def _masked(self, observations: Array) -> Array:
-        self._forget(observations)
+        self._begin_stacks(observations)
         for rows, columns in self._score:
             observations[:, :, rows, columns] = 0
         return observations
 
-    def _forget(self, observations: Array) -> None:
-        """Blacken the frames of before a lost life, as those of before an episode are."""
+    def _begin_stacks(self, observations: Array) -> None:
+        """Put the first frame since the start, or since a lost life, in place of older ones."""
         for index in np.flatnonzero(self._age < FRAME_STACK - 1):
-            observations[index, : FRAME_STACK - 1 - self._age[index]] = 0
+            first = FRAME_STACK - 1 - self._age[index]
+            observations[index, :first] = observations[index, first]
 
     # -- saving -----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 def stack_frames(frames: Array, size: int) -> Array:
     """Return the stacks that an episode's frames were seen in.
 
-    Before the first frame there was nothing: zeros.
+    The first one stands for those before it.
 
     Args:
         frames: All of an episode, in order. Shape (T, H, W).
@@ -25,8 +25,8 @@ def stack_frames(frames: Array, size: int) -> Array:
         Each frame as the last one of its stack, a view that nobody can write to. Shape
         (T, S, H, W).
     """
-    before = np.zeros((size - 1, *frames.shape[1:]), frames.dtype)
-    windows = np.lib.stride_tricks.sliding_window_view(np.concatenate([before, frames]), size, 0)
+    padded = np.concatenate([*[frames[:1]] * (size - 1), frames])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, size, 0)
     return np.moveaxis(windows, -1, 1)
 
 
