@@ -5,7 +5,7 @@ scaled down by area, and stacked with what was seen at the three steps before: u
 (4, size, size), the newest last. An episode's first frame stands for those before it, as in
 Gymnasium (the vector itself has zeros there). An episode begins with 0 to `noop_max` - 1
 frames without action and ends with the game or after `max_frames`. Nothing presses FIRE, and a lost
-life ends nothing, unless `life_loss` tells a learner so.
+life ends nothing; with `life_loss` a learner takes it for the end, while play and stacks go on.
 
 ALE's vector has defaults of its own, some of them traps; all that matters is given here by name,
 and pinned by tests:
@@ -46,7 +46,7 @@ __all__ = ["FRAME_STACK", "NO_BUTTONS", "AtariGame", "Emulators", "games", "opti
 Array = npt.NDArray[Any]
 
 FRAME_STACK = 4
-RESEED_STEPS = 10_000
+RESEED_STEPS = 20_000
 NO_BUTTONS = (0, 1, 1)
 """Of a joystick: no fire, neither left nor right, neither down nor up."""
 
@@ -171,7 +171,7 @@ class Emulators:
         self.lives = np.zeros(num_envs, np.int32)
         self.frames = np.zeros(num_envs, np.int32)  # of the running episodes
         self.emulator_seeds = np.full(num_envs, -1)  # of the last reset; -1 goes on
-        self._age = np.zeros(num_envs, np.int64)  # steps since what is a start for a learner
+        self._age = np.zeros(num_envs, np.int64)  # steps of the running episodes
 
     # -- resets -----------------------------------------------------------------------------------
 
@@ -240,10 +240,7 @@ class Emulators:
         observations, ended = following, np.flatnonzero(over | cut)
         if len(ended):
             observations = self.renew(ended, reseed=reseed)
-        if self._ends_with_life and lost.any():
-            self._age[lost] = 0
-            observations = observations.copy()
-            self._begin_stacks(observations)
+        if self._ends_with_life:
             over = over | lost
         infos: dict[int, dict[str, Any]] = {int(index): {} for index in ended}
         return Step(following, observations, rewards, over, cut, infos)
@@ -255,7 +252,7 @@ class Emulators:
         return observations
 
     def _begin_stacks(self, observations: Array) -> None:
-        """Put the first frame since the start, or since a lost life, in place of older ones."""
+        """Put the first frame of an episode in place of those before it."""
         for index in np.flatnonzero(self._age < FRAME_STACK - 1):
             first = FRAME_STACK - 1 - self._age[index]
             observations[index, :first] = observations[index, first]
@@ -301,8 +298,8 @@ class Emulators:
         return observations
 
     def close(self) -> None:
-        """Release the emulators."""
-        del self._envs
+        """Release the emulators, which end with the last reference to them."""
+        vars(self).pop("_envs", None)
 
 
 def _score(name: str, size: int) -> tuple[tuple[slice, slice], ...]:

@@ -1,6 +1,11 @@
 """Atari games through the commands: collecting in pixels, looking at it, and what is refused."""
 
+import shutil
+
 import pytest
+
+from rlfd import demos
+from rlfd.envs import EnvConfig
 
 from .conftest import assert_refused, run_inside
 
@@ -8,16 +13,11 @@ SHORT = ("--env", "Kaboom", "--env-option", "max_frames=400")
 COLLECT = ("collect-demos", *SHORT, "--policy", "random", "--steps", 150)
 
 
-@pytest.fixture
-def collected(folder):
+def test_collect_show_and_list(folder):
     outcome = run_inside(*COLLECT, "--json")
     assert outcome.code == 0, outcome.stderr
-    return outcome.json
-
-
-def test_collect_show_and_list(collected):
-    assert collected["env"] == "Kaboom"
-    assert (collected["episodes"], collected["transitions"]) == (2, 200)  # whole episodes
+    assert outcome.json["env"] == "Kaboom"
+    assert (outcome.json["episodes"], outcome.json["transitions"]) == (2, 200)  # whole episodes
     text = run_inside("show", "random").stdout
     for words in (
         "max_frames 400",
@@ -34,8 +34,22 @@ def test_collect_show_and_list(collected):
     assert (listed["env"], listed["transitions"]) == ("Kaboom", 200)
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A data folder with two datasets."""
+    place, env = tmp_path_factory.mktemp("two"), EnvConfig("Kaboom", options={"max_frames": 40})
+    for seed, name in enumerate(("random", "other")):
+        actor = demos.make_demonstrator("random", env, seed=seed)
+        demos.collect(env, actor, episodes=2, seed=seed, name=name, data_dir=place / "data")
+    return place
+
+
+@pytest.fixture
+def collected(folder, two):
+    shutil.copytree(two, folder, dirs_exist_ok=True)
+
+
 def test_two_collections_are_mixed(collected):
-    assert run_inside(*COLLECT, "--name", "other", "--seed", 1).code == 0
     outcome = run_inside("demos", "mix", "random:0.5", "other:0.5", "--name", "both", "--json")
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["episodes"] == 4
