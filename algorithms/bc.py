@@ -46,6 +46,8 @@ from rlfd.errors import RlfdError
 
 __all__ = ["BC", "BCConfig"]
 
+IMAGES_AT_ONCE = 512
+
 
 @dataclass(frozen=True, kw_only=True)
 class BCConfig(OfflineFields):
@@ -59,8 +61,12 @@ class BCConfig(OfflineFields):
         "transitions", "what counts equally: every pair, or every trajectory"
     )
     temperature: float = hyper(1.0, "discrete: log-probabilities are softmax(outputs / τ)", above=0)
-    normalise: bool = hyper(True, "standardise observations by the training trajectories")
-    hidden: tuple[int, ...] = hyper((128, 128), "widths of the hidden layers", low=1)
+    normalise: bool = hyper(
+        True, "standardise observations, unless images, by the training trajectories"
+    )
+    hidden: tuple[int, ...] = hyper(
+        (128, 128), "widths of the hidden layers (images: after the convolutions)", low=1
+    )
     activation: Activation = hyper("relu", "what follows each hidden layer")
     layer_norm: bool = hyper(False, "LayerNorm after each hidden linear layer")
     log_std_start: float = hyper(
@@ -85,6 +91,7 @@ class BC(Algorithm):
         reward=False,
         interaction=False,
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {
@@ -119,6 +126,7 @@ class BC(Algorithm):
                 "use --set loss=nll",
             )
         self.config, self.device = config, problem.device
+        self._dtype = torch.uint8 if problem.images else torch.float32
         self.generator = torch.Generator().manual_seed(problem.seed)
         weight_generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.distribution = make_distribution(problem.action)
@@ -126,6 +134,7 @@ class BC(Algorithm):
             problem.observation_shape,
             self.distribution.num_outputs,
             hidden=config.hidden,
+            images=problem.images,
             layer_norm=config.layer_norm,
             activation=config.activation,
             log_std_start=config.log_std_start,
@@ -187,6 +196,15 @@ class BC(Algorithm):
             outputs = outputs / self.config.temperature
         return outputs
 
+    def _all_outputs(self, parameters: Parameters, observations: Tensor) -> Tensor:
+        """The same of many; images piece by piece, whose layers take 0.2 MB each. Shape (M, K)."""
+        if not self.network.images:
+            return self._outputs(parameters, observations)
+        rows = torch.arange(len(observations), device=self.device).split(IMAGES_AT_ONCE)
+        return torch.cat(
+            [self._outputs(parameters, observations.index_select(0, part)) for part in rows]
+        )
+
     def _losses(self, outputs: Tensor, parameters: Parameters, actions: Tensor) -> Tensor:
         """The summands of L_NLL or L_MSE. Shape (B,)."""
         if self.config.loss == "mse":
@@ -211,7 +229,7 @@ class BC(Algorithm):
     def validate(self, weights: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy on the held-out trajectories, weighted as one goes along."""
         data, parameters = self.passes.validation, self.engine.parameters
-        outputs = self._outputs(parameters, data["observations"])
+        outputs = self._all_outputs(parameters, data["observations"])
         losses = weights * data["weights"] * self._losses(outputs, parameters, data["actions"])
         return losses.mean(), self._accuracy(outputs, data["actions"])
 
@@ -259,7 +277,7 @@ class BC(Algorithm):
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples."""
         parameters = self.engine.parameters
-        inputs = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
+        inputs = torch.as_tensor(observations, dtype=self._dtype, device=self.device)
         outputs = self._outputs(parameters, inputs)
         if greedy or self.config.loss == "mse":
             actions = self.distribution.mode(outputs)
