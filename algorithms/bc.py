@@ -16,6 +16,7 @@ smaller minibatch of a pass is left out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -37,7 +38,7 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
-from rlfd.algorithms.core.networks import Activation, PolicyNetwork
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork, in_pieces
 from rlfd.algorithms.core.offline import OfflineFields, Passes, fit_statistics
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
@@ -45,8 +46,6 @@ from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
 __all__ = ["BC", "BCConfig"]
-
-IMAGES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,15 +195,6 @@ class BC(Algorithm):
             outputs = outputs / self.config.temperature
         return outputs
 
-    def _all_outputs(self, parameters: Parameters, observations: Tensor) -> Tensor:
-        """The same of many; images piece by piece, whose layers take 0.2 MB each. Shape (M, K)."""
-        if not self.network.images:
-            return self._outputs(parameters, observations)
-        rows = torch.arange(len(observations), device=self.device).split(IMAGES_AT_ONCE)
-        return torch.cat(
-            [self._outputs(parameters, observations.index_select(0, part)) for part in rows]
-        )
-
     def _losses(self, outputs: Tensor, parameters: Parameters, actions: Tensor) -> Tensor:
         """The summands of L_NLL or L_MSE. Shape (B,)."""
         if self.config.loss == "mse":
@@ -229,7 +219,11 @@ class BC(Algorithm):
     def validate(self, weights: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy on the held-out trajectories, weighted as one goes along."""
         data, parameters = self.passes.validation, self.engine.parameters
-        outputs = self._all_outputs(parameters, data["observations"])
+        outputs_of = functools.partial(self._outputs, parameters)
+        if self.network.images:
+            outputs = in_pieces(outputs_of, data["observations"])
+        else:
+            outputs = outputs_of(data["observations"])
         losses = weights * data["weights"] * self._losses(outputs, parameters, data["actions"])
         return losses.mean(), self._accuracy(outputs, data["actions"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +17,7 @@ __all__ = [
     "ValueNetwork",
     "convolutions",
     "convolved_size",
+    "in_pieces",
     "mlp",
 ]
 
@@ -27,6 +28,8 @@ _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.T
 # Channels, kernel and stride of each layer in "Human-level control through deep reinforcement
 # learning" (Mnih et al., Nature 518, 2015).
 _CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+
+IMAGES_AT_ONCE = 512  # the first layer's outputs take 51 kB for each of 84 x 84
 
 
 def mlp(
@@ -163,6 +166,12 @@ def _body(
         device=device,
     )
     return nn.Sequential(*before, *dense)
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return what a function makes of many images (M, C, H, W), a few hundred at a time."""
+    parts = torch.arange(len(images), device=images.device).split(IMAGES_AT_ONCE)
+    return torch.cat([function(images.index_select(0, rows)) for rows in parts])
 
 
 class PolicyNetwork(nn.Module):

@@ -116,7 +116,7 @@ PLANNING = {"max_iterations": "240", "tolerance": "0"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
 
-LONG = {"batch_size": "1", "max_epochs": "12", "patience": "12"}
+LONG = {"batch_size": "1", "max_epochs": "6", "patience": "6"}
 DOTS = "rlfd-tests/Dots-v0"
 
 
