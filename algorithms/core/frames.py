@@ -132,7 +132,10 @@ class FrameMemory:
         self._frames = torch.zeros(frames, dtype=torch.uint8, device=device)
         # how many of a transition's frames lie before its newest one; the rest repeat the oldest
         self._depth = torch.zeros(rows * num_envs, dtype=torch.uint8, device=device)
+        # of the newest row: depth of what follows it, whether it ended, and what came of it
         self._next_depth = np.zeros(num_envs, np.uint8)
+        self._ended = np.ones(num_envs, np.bool_)
+        self._after: np.ndarray | None = None
         self._last_of = torch.full((rows * num_envs,), -1, dtype=torch.int32, device=device)
         self._count = 0  # steps written so far
         self._empty_pool()
@@ -162,7 +165,8 @@ class FrameMemory:
             RlfdError: If observations are not stacks of frames.
         """
         before, after = transitions.observations, transitions.next_observations
-        self._check(before, after)
+        begins = self._begins(before)
+        self._check(before, after, begins)
         first = row * self.num_envs
         slots = range(first, first + self.num_envs)
         for slot in slots:
@@ -170,20 +174,29 @@ class FrameMemory:
                 self._free.append(self._ends.pop(slot))
         self._put(self._count, before)
         self._put(self._count + 1, after)
-        self._depth[first : first + self.num_envs] = torch.from_numpy(self._next_depth)
+        depth = np.where(begins, 0, self._next_depth).astype(np.uint8)
+        self._depth[first : first + self.num_envs] = torch.from_numpy(depth)
         ended = transitions.terminated | transitions.truncated
         places = np.full(self.num_envs, -1, np.int32)
         for env in np.flatnonzero(ended):
             places[env] = self._keep_last(slots[env], after[env])
         self._last_of[first : first + self.num_envs] = torch.from_numpy(places)
-        deeper = np.minimum(self._next_depth + 1, self.stack - 1)
-        self._next_depth = np.where(ended, 0, deeper).astype(np.uint8)
+        self._next_depth = np.minimum(depth + 1, self.stack - 1).astype(np.uint8)
+        self._ended, self._after = ended, after
         self._count += 1
 
-    def _check(self, before: np.ndarray, after: np.ndarray) -> None:
-        channels, begins = self._channels, before[self._next_depth == 0]
+    def _begins(self, before: np.ndarray) -> np.ndarray:
+        """Whether stacks begin anew: not where a lost life counts as an end and play goes on."""
+        begins = self._ended.copy()
+        if self._after is not None:
+            for env in np.flatnonzero(begins):
+                begins[env] = not np.array_equal(before[env], self._after[env])
+        return begins
+
+    def _check(self, before: np.ndarray, after: np.ndarray, begins: np.ndarray) -> None:
+        channels, first = self._channels, before[begins]
         shifted = np.array_equal(after[:, :-channels], before[:, channels:])
-        if not (shifted and np.array_equal(begins[:, :-channels], begins[:, channels:])):
+        if not (shifted and np.array_equal(first[:, :-channels], first[:, channels:])):
             raise RlfdError(
                 f"images of shape {self._shape} are to be the last {self.stack} frames, oldest "
                 "first, the first one of an episode repeated, and these are not",
@@ -242,6 +255,7 @@ class FrameMemory:
             "count": self._count,
             "depth": self._depth[: filled * self.num_envs].clone(),
             "next_depth": torch.from_numpy(self._next_depth.copy()),
+            "newest_ended": torch.from_numpy(self._ended.copy()),
             "frames": [self._pack(*span) for span in self._spans(filled)],
             "ends": torch.tensor(ends, dtype=torch.int64),
             "last_frames": _pack(self._pool[places.to(self.device)]),
@@ -260,6 +274,12 @@ class FrameMemory:
         for slot, frame in zip(ends, _unpack(state["last_frames"], self._size), strict=True):
             frame = frame.reshape(self._channels, *self._shape[1:])
             self._last_of[slot] = self._keep_last(slot, frame)
+        self._ended = state["newest_ended"].cpu().numpy().copy()
+        self._after = None
+        if self._count > 0:
+            newest = (self._count - 1) % self.rows * self.num_envs
+            slots = torch.arange(newest, newest + self.num_envs, device=self.device)
+            self._after = self.after(slots).cpu().numpy()
 
     def _spans(self, filled: int) -> list[tuple[int, int]]:
         """Times whose frames are in use, cut into pieces that do not cross the end of the ring."""

@@ -31,9 +31,9 @@ def make_buffer(rows=11, **options):
 class ListedTransitions:
     """Plays episodes of random lengths, fills a buffer, and keeps every transition as it was."""
 
-    def __init__(self, buffer, *, shape=SHAPE, channels=1, ends=0.3, seed=0):
+    def __init__(self, buffer, *, shape=SHAPE, channels=1, ends=0.3, plays_on=0.0, seed=0):
         self.buffer, self.rng = buffer, np.random.default_rng(seed)
-        self.shape, self.channels, self.ends = shape, channels, ends
+        self.shape, self.channels, self.ends, self.plays_on = shape, channels, ends, plays_on
         self.history = []
         self.observations = np.stack([self.first() for _ in range(N)])
 
@@ -62,7 +62,8 @@ class ListedTransitions:
             self.history.append(step)
             step.rewards = rewards
             self.observations = following.copy()
-            for env in np.flatnonzero(terminated | truncated):
+            over = (terminated | truncated) & (self.rng.random(N) >= self.plays_on)
+            for env in np.flatnonzero(over):
                 self.observations[env] = self.first()
 
     def expected(self, time, env, n_step):
@@ -111,6 +112,19 @@ def test_what_is_drawn_equals_a_list_of_transitions(steps, ends, n_step):
     listed = ListedTransitions(buffer, ends=ends, seed=steps)
     listed.add(steps)
     check(buffer, listed, n_step)
+
+
+@pytest.mark.parametrize("steps", [7, 26, 40])
+def test_ends_after_which_play_goes_on(steps):
+    """A lost life may count as an end; the next stack then begins with frames from before."""
+    buffer, restored = make_buffer(), make_buffer()
+    listed = ListedTransitions(buffer, ends=0.5, plays_on=0.6, seed=steps)
+    listed.add(steps)
+    check(buffer, listed, 1)
+    restored.load_state_dict(buffer.state_dict())
+    listed.buffer = restored
+    listed.add(3)
+    check(restored, listed, 1)
 
 
 @pytest.mark.parametrize(("rows", "ends"), [(1, 0.5), (2, 0.1), (3, 1.0)])
@@ -171,7 +185,7 @@ def test_state_round_trip(steps):
     check(restored, listed, 3)
     again = restored.state_dict()
     assert [f.tolist() for f in again["frames"]] == [f.tolist() for f in state["frames"]]
-    for name in ("last_frames", "ends", "depth", "next_depth"):
+    for name in ("last_frames", "ends", "depth", "next_depth", "newest_ended"):
         assert torch.equal(again[name], state[name])
     listed.add(23)  # and it goes on
     check(restored, listed, 3)
