@@ -16,6 +16,7 @@ from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
+from rlfd.experiments.config import preset_family
 from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
 from rlfd.experiments.grid_figure import plot_gaps
@@ -401,7 +402,7 @@ class _Measuring:
         return self.played[key]
 
     def _play(self, env: EnvConfig, policy: str) -> _Measured:
-        usual = {**environment_defaults(env.name), **self.suite.run}
+        usual = {**environment_defaults(env.name, preset_family(env)), **self.suite.run}
         episodes = min(EPISODES, usual.get("final_episodes") or EPISODES)
         values, dense = [], []
         for seed in self.seeds:
