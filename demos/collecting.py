@@ -13,7 +13,7 @@ from gymnasium import spaces
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes, spec
 from rlfd.errors import RlfdError
 from rlfd.interrupts import StopSignal
 
@@ -39,7 +39,7 @@ def collect(
     seed: int = 0,
     name: str | None = None,
     data_dir: Path,
-    num_envs: int = 16,
+    num_envs: int | None = None,
     progress: Progress | None = None,
 ) -> Demonstrations:
     """Let a demonstrator play, and write the episodes as a new dataset.
@@ -60,7 +60,8 @@ def collect(
         seed: Of the episodes and the noise.
         name: Of the dataset; left out, it tells the policy and the noise.
         data_dir: Where this tool keeps its data.
-        num_envs: How many episodes run at a time.
+        num_envs: How many episodes run at a time; None for 16, or 4 of an Atari game, whose long
+            episodes would else be played in vain when there are enough.
         progress: Called after each kept episode with how much is done, of how much, and the mean
             return so far; in episodes or steps, whichever was asked for.
 
@@ -70,7 +71,7 @@ def collect(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of an episode.
     """
     env = check(env)
-    keep = _Filter(episodes, steps, min_return, max_return)
+    keep = _Filter(episodes, steps, min_return, max_return, spec(env.name).frame_stack)
     made = make(env)
     observation_space, action_space = made.observation_space, made.action_space
     made.close()
@@ -86,6 +87,7 @@ def collect(
 
     policy.reset(keep.limit)
     seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)
+    num_envs = num_envs or (4 if keep.frame_stack else 16)
     rollouts = play_episodes(
         env, seeds=seeds.tolist(), act=policy.act, num_envs=num_envs, record=True
     )
@@ -125,7 +127,9 @@ class _Filter:
         steps: int | None,
         min_return: float | None,
         max_return: float | None,
+        frame_stack: int,
     ) -> None:
+        self.frame_stack = frame_stack
         if (episodes is None) == (steps is None):
             raise RlfdError("either a number of episodes or a number of steps must be given")
         self.goal = int(episodes if episodes is not None else steps or 0)
@@ -167,6 +171,7 @@ class _Filter:
                 truncated=played.truncated,
                 success=played.success,
                 seed=played.seed,
+                frame_stack=self.frame_stack,
             )
         )
         self.return_sum += value

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.demos.shipped import strengths
-from rlfd.envs import EnvConfig, Table, check, make, names, spec, table
+from rlfd.envs import EnvConfig, Table, check, make, names, noop, spec, table
 from rlfd.envs.tabular import decode, soft_policy
 from rlfd.errors import RlfdError, unknown_name
 
@@ -240,12 +240,13 @@ def _nothing(env: EnvConfig, space: spaces.Space[Any]) -> Array:
         zeros = np.zeros(space.shape, space.dtype)
         if space.contains(zeros):
             return zeros
-    elif (noop := spec(env.name).noop) is not None:
-        return np.array(noop)
-    having = ", ".join(name for name in names() if spec(name).noop is not None)
+    elif (nothing := noop(env)) is not None:
+        return np.array(nothing)
+    having = [name for name in names() if spec(name).noop is not None]
+    having = [name for name in having if not spec(name).frame_stack] + ["Atari games"]
     raise RlfdError(
         f"{env.name} has no action that does nothing",
-        f"use --noise; --noop is for {having}, and for continuous actions that can be 0",
+        f"use --noise; --noop is for {', '.join(having)}, and for continuous actions that can be 0",
     )
 
 

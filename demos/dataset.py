@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.envs import EnvConfig
+from rlfd.envs import EnvConfig, unstack_frames
 from rlfd.errors import RlfdError
 
 __all__ = ["LABELS", "DemoInfo", "Demonstrations", "Episode", "content_hash"]
@@ -31,13 +31,15 @@ class Episode:
     """One whole episode.
 
     Args:
-        observations: The first one, and what came of each action. Shape (T + 1, ...).
+        observations: The first one, and what came of each action. Shape (T + 1, ...). Of stacked
+            frames a view that keeps each of them once.
         actions: Shape (T, ...).
         rewards: The environment's own, float64, NaN where there were none. Shape (T,).
         terminated: Whether the task ended it.
         truncated: Whether it was cut; never true together with `terminated`.
         success: The environment's success test; None where there is none.
         seed: Seed of its reset, if known.
+        frame_stack: How many frames an observation is a stack of; 0 if it is none.
     """
 
     observations: Array
@@ -47,6 +49,12 @@ class Episode:
     truncated: bool
     success: bool | None = None
     seed: int | None = None
+    frame_stack: int = 0
+
+    @property
+    def stored(self) -> Array:
+        """What is written of the observations: of stacked frames each once. (T + 1, ...)."""
+        return unstack_frames(self.observations) if self.frame_stack else self.observations
 
     @property
     def episode_return(self) -> float:
@@ -164,10 +172,10 @@ class Demonstrations:
 
 
 def content_hash(episodes: Iterable[Episode]) -> str:
-    """Return the SHA-256 over every array and flag of `episodes`, with types and shapes."""
+    """Return the SHA-256 over every stored array and flag of `episodes`, with types and shapes."""
     digest = hashlib.sha256()
     for episode in episodes:
-        for array in (episode.observations, episode.actions, episode.rewards):
+        for array in (episode.stored, episode.actions, episode.rewards):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(bytes([episode.terminated, episode.truncated]))

@@ -219,14 +219,14 @@ def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, 
 
 
 def _options(env: EnvConfig, *, reward: bool) -> dict[str, Any]:
-    """Return every option, with or without those that change nothing but the reward."""
+    """Return the options that matter to demonstrations; with those of the reward, or without."""
     rules = spec(env.name).option_rules
     options = check(env).options.items()
-    return {key: value for key, value in options if reward or not _of_reward(rules.get(key))}
+    return {key: value for key, value in options if _matters(rules.get(key), reward)}
 
 
-def _of_reward(rule: Option | None) -> bool:
-    return rule is not None and bool(rule.rewards)
+def _matters(rule: Option | None, reward: bool) -> bool:
+    return rule is None or (rule.in_demos and (reward or not rule.rewards))
 
 
 def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from gymnasium import spaces
 
-from rlfd.demos.dataset import DemoInfo, Demonstrations
+from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode
 
 __all__ = ["DemoReport", "Distribution", "StartOverlap", "inspect", "shifted_start_overlap"]
 
@@ -90,11 +91,7 @@ class DemoReport:
 def inspect(demos: Demonstrations) -> DemoReport:
     """Summarise `demos`."""
     histogram, action_quantiles = _actions(demos)
-    observations = np.concatenate([episode.observations for episode in demos.episodes])
-    dimensions = 1 if len(demos.observation_space.shape) > 1 else int(observations[0].size)
-    distinct = {
-        episode.observations.tobytes() + episode.actions.tobytes() for episode in demos.episodes
-    }
+    distinct = {_fingerprint(episode) for episode in demos.episodes}
     return DemoReport(
         info=demos.info,
         episodes=len(demos.episodes),
@@ -108,7 +105,7 @@ def inspect(demos: Demonstrations) -> DemoReport:
         },
         actions=histogram,
         action_quantiles=action_quantiles,
-        observation_quantiles=_quantiles(observations.reshape(-1, dimensions)),
+        observation_quantiles=_observation_quantiles(demos),
         duplicates=len(demos.episodes) - len(distinct),
         start_overlap=shifted_start_overlap(demos),
     )
@@ -146,6 +143,26 @@ def _quantiles(
 ) -> tuple[tuple[float, ...], ...]:
     levels = np.quantile(rows.astype(np.float64), QUANTILES, axis=0)  # (3, D)
     return tuple(tuple(float(value) for value in column) for column in levels.T)
+
+
+def _observation_quantiles(demos: Demonstrations) -> tuple[tuple[float, ...], ...]:
+    stored = [episode.stored for episode in demos.episodes]
+    if demos.observation_space.dtype == np.uint8:  # counted, since there may be 10^9 of them
+        counts = sum(np.bincount(frames.ravel(), minlength=256) for frames in stored)
+        places = np.array(QUANTILES) * (int(np.sum(counts)) - 1)
+        ranks = np.stack([np.floor(places), np.ceil(places)])
+        low, high = np.searchsorted(np.cumsum(counts), ranks, side="right")
+        return (tuple(float(value) for value in low + (places - ranks[0]) * (high - low)),)
+    rows = np.concatenate(stored)
+    dimensions = 1 if rows.ndim > 2 else int(rows[0].size)
+    return _quantiles(rows.reshape(-1, dimensions))
+
+
+def _fingerprint(episode: Episode) -> bytes:
+    digest = hashlib.sha256()
+    for array in (episode.stored, episode.actions):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 def _actions(

@@ -2,7 +2,8 @@
 
 A dataset lies at ``<data-dir>/demos/<environment>/<name>-v<number>``, so that Minari finds it when
 its `MINARI_DATASETS_PATH` is ``<data-dir>/demos``. What Minari has no place for is kept under the
-key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never as JPEG.
+key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never as JPEG. Of stacked
+frames each is stored once and compressed without loss; to Minari these are the observations.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, spec
+from rlfd.envs import EnvConfig, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import fsync_folder, new_temporary, write_json
 
@@ -47,6 +48,7 @@ FORMAT_VERSION = 1
 METADATA, ARRAYS = "metadata.json", "main_data.hdf5"
 KEY = "rlfd"
 STALE_SECONDS = 3600.0
+FRAMES_IN_CHUNK = 32
 VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
 Spaces: TypeAlias = tuple[spaces.Space[Any], spaces.Space[Any]]
@@ -144,10 +146,12 @@ def write_demonstrations(
         "seeds": [episode.seed for episode in episodes],
         "returns": [episode.episode_return for episode in episodes],
         "success": [episode.success for episode in episodes],
+        "frame_stack": spec(env.name).frame_stack,
     }
+    stored_space = _one_frame(observation_space) if ours["frame_stack"] else observation_space
     arrays = _minari_arrays(episodes)
     metadata = {
-        **_minari_metadata(env, observation_space, action_space),
+        **_minari_metadata(env, stored_space, action_space),
         "total_episodes": len(episodes),
         "total_steps": sum(episode.length for episode in episodes),
         "dataset_size": round(arrays.nbytes / 1e6, 1),  # in MB, as Minari counts
@@ -164,6 +168,15 @@ def write_demonstrations(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
+
+
+def _one_frame(stack: spaces.Box) -> spaces.Box:
+    return spaces.Box(stack.low[-1], stack.high[-1], dtype=np.uint8)
+
+
+def _stack_of(frame: spaces.Box, size: int) -> spaces.Box:
+    low, high = (np.repeat(bound[None], size, axis=0) for bound in (frame.low, frame.high))
+    return spaces.Box(low, high, dtype=np.uint8)
 
 
 def _write_bytes(path: Path, content: memoryview) -> None:
@@ -212,15 +225,20 @@ def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
                 group.attrs["seed"] = episode.seed
             group.create_group("infos")
             for key, array in (
-                ("observations", episode.observations),
+                ("observations", episode.stored),
                 ("actions", episode.actions),
                 ("rewards", episode.rewards),
                 ("terminations", _last(episode.length, episode.terminated)),
                 ("truncations", _last(episode.length, episode.truncated)),
             ):
-                # Growing is what Minari's own appending needs.
+                # Growing is what Minari's own appending needs. Pictures shrink to a few hundredths.
+                frames = key == "observations" and bool(episode.frame_stack)
                 group.create_dataset(
-                    key, data=array, chunks=True, maxshape=(None, *array.shape[1:])
+                    key,
+                    data=array,
+                    chunks=(min(len(array), FRAMES_IN_CHUNK), *array.shape[1:]) if frames else True,
+                    maxshape=(None, *array.shape[1:]),
+                    **({"compression": "gzip", "compression_opts": 1} if frames else {}),
                 )
     return buffer.getbuffer()
 
@@ -354,9 +372,18 @@ def read_spaces(path: Path) -> Spaces:
     path = Path(path)
     try:
         metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
-        return tuple(deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action"))
+        observations, actions = (
+            deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
+        )
+        stack = _frame_stack(metadata)
+        return (_stack_of(observations, stack) if stack else observations), actions
     except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
         raise _damaged(path, error) from error
+
+
+def _frame_stack(metadata: dict[str, Any]) -> int:
+    """Return how many frames an observation is made of; other data than ours have no stacks."""
+    return int((metadata.get(KEY) or {}).get("frame_stack", 0))
 
 
 def read_demonstrations(path: Path) -> Demonstrations:
@@ -382,10 +409,13 @@ def read_demonstrations(path: Path) -> Demonstrations:
             f"demonstrations '{info.id}' have {type(observation_space).__name__} observations, "
             "expected Box"
         )
-    success, seeds = _success_and_seeds(path, info)
+    success, seeds, stack = _told_beside(path, info)
     episodes = tuple(
-        _episode(info, index, item, success[index], seeds[index]) for index, item in enumerate(raw)
+        _episode(info, index, item, success[index], seeds[index], stack)
+        for index, item in enumerate(raw)
     )
+    if stack:
+        observation_space = _stack_of(observation_space, stack)
     transitions = sum(episode.length for episode in episodes)
     if transitions != info.transitions:
         raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
@@ -407,18 +437,24 @@ def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list
     return storage.observation_space, storage.action_space, episodes
 
 
-def _success_and_seeds(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None]]:
+def _told_beside(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None], int]:
+    """Return successes and seeds of the episodes, and of how many frames an observation is made."""
     if info.env is None:
-        return [None] * info.episodes, [None] * info.episodes
+        return [None] * info.episodes, [None] * info.episodes, 0
     metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
     success, seeds = list(metadata[KEY]["success"]), list(metadata[KEY]["seeds"])
     if not len(success) == len(seeds) == info.episodes:
         raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
-    return success, seeds
+    return success, seeds, _frame_stack(metadata)
 
 
 def _episode(
-    info: DemoInfo, index: int, raw: dict[str, Any], success: bool | None, seed: int | None
+    info: DemoInfo,
+    index: int,
+    raw: dict[str, Any],
+    success: bool | None,
+    seed: int | None,
+    frame_stack: int,
 ) -> Episode:
     observations, actions = raw["observations"], raw["actions"]
     if not isinstance(observations, np.ndarray) or not isinstance(actions, np.ndarray):
@@ -440,7 +476,10 @@ def _episode(
         )
     terminated = bool(terminations[-1])
     # Data that just stops was cut: there is still a future to bootstrap from.
-    return Episode(observations, actions, rewards, terminated, not terminated, success, seed)
+    if frame_stack:
+        observations = stack_frames(observations, frame_stack)
+    ends = terminated, not terminated
+    return Episode(observations, actions, rewards, *ends, success, seed, frame_stack)
 
 
 def _check_values(demos: Demonstrations) -> None:

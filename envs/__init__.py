@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from rlfd.envs.absent import is_playable
 from rlfd.envs.choices import ExclusiveButtons
+from rlfd.envs.frames import stack_frames, unstack_frames
 from rlfd.envs.play import PlayedEpisode, play_episodes
-from rlfd.envs.registry import check, elsewhere, make, names, spec, table
+from rlfd.envs.registry import (
+    check,
+    elsewhere,
+    learner_rewards,
+    make,
+    names,
+    noop,
+    spec,
+    table,
+)
 from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
 from rlfd.envs.tabular import Table
 from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
@@ -25,9 +35,13 @@ __all__ = [
     "check",
     "elsewhere",
     "is_playable",
+    "learner_rewards",
     "make",
     "names",
+    "noop",
     "play_episodes",
     "spec",
+    "stack_frames",
     "table",
+    "unstack_frames",
 ]

@@ -5,10 +5,13 @@ distributions, its success test and its reference scores. These were measured wi
 1,000 episodes for each number, with the dense reward:
 
     rlfd collect-demos --env ENV --start START --policy random|controller --episodes 1000 --seed 0
+
+Those of Atari games, where they were measured, are over 100 episodes.
 """
 
 from __future__ import annotations
 
+from rlfd.envs import atari
 from rlfd.envs.rewards import Balanced, Goal, Progress, Reached, Upright
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Option, Reference
 from rlfd.envs.tabular import chain, grid_world
@@ -333,4 +336,27 @@ SPECS: dict[str, EnvSpec] = {
             table=chain,
         ),
     )
+}
+
+_RANDOM_RETURNS: dict[str, float] = {}  # of Atari games
+
+SPECS |= {
+    name: EnvSpec(
+        name=name,
+        gym_id=f"ALE/{name}-v5",
+        demo_episodes=10,
+        option_rules=atari.options(name),
+        delayed=False,
+        frame_stack=atari.FRAME_STACK,
+        noop=0,
+        references={
+            "standard": Reference(_RANDOM_RETURNS[name], None, None, None),
+        }
+        if name in _RANDOM_RETURNS
+        else {},
+        description="Atari game, the last 4 frames in grey",
+        build=atari.AtariGame,
+        vector=atari.Emulators,
+    )
+    for name in atari.games()
 }

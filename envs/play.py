@@ -10,6 +10,8 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from rlfd.envs.atari import AtariGame
+from rlfd.envs.frames import stack_frames
 from rlfd.envs.registry import check, make, spec
 from rlfd.envs.specs import EnvConfig
 from rlfd.errors import RlfdError, RunFailed
@@ -34,7 +36,8 @@ class PlayedEpisode:
         truncated: Whether it was cut; never true together with `terminated`.
         success: The environment's success test, None where there is none.
         landed: For Lunar Lander: came to rest anywhere. None elsewhere.
-        observations: Shape (T + 1, ...); None unless recorded.
+        observations: Shape (T + 1, ...); None unless recorded. Of stacked frames a view that keeps
+            each of them once.
         actions: Shape (T, ...); None unless recorded.
         rewards: Shape (T,), float64; None unless recorded.
         frames: Pictures before each action and at the end; empty unless asked for.
@@ -114,6 +117,8 @@ def play_episodes(
             finite = np.isfinite(actions)
             if not finite.all():
                 player.refuse(running[int(np.argwhere(~finite)[0, 0])])
+            for episode, action in zip(running, actions, strict=True):
+                player.announce(episode, action)
             still_running = []
             for episode, action in zip(running, actions, strict=True):
                 played = player.advance(episode, action)
@@ -140,6 +145,7 @@ class _Player:
         self.record = record
         self.frames = frames
         self.has_success = spec(config.name).has_success
+        self.frame_stack = spec(config.name).frame_stack
         self.envs: list[gymnasium.Env[Any, Any]] = []
         # Free environments, apart by whether they can draw: drawing makes every step slower.
         self.free: dict[bool, list[gymnasium.Env[Any, Any]]] = {False: [], True: []}
@@ -155,6 +161,11 @@ class _Player:
         episode = _Running(index, int(seed), env, np.array(observation), filmed)
         self._keep(episode, 0.0)
         return episode
+
+    def announce(self, episode: _Running, action: Any) -> None:
+        """Let an emulator begin on its step, beside those of the other episodes."""
+        if isinstance(episode.env, AtariGame):
+            episode.env.begin(action)
 
     def advance(self, episode: _Running, action: Any) -> PlayedEpisode | None:
         """Play one step; return the episode when it is over."""
@@ -180,7 +191,7 @@ class _Player:
             truncated=bool(truncated and not terminated),
             success=bool(info["success"]) if self.has_success else None,
             landed=bool(info["landed"]) if "landed" in info else None,
-            observations=np.array(episode.observations) if self.record else None,
+            observations=self._observations(episode) if self.record else None,
             actions=np.array(episode.actions) if self.record else None,
             rewards=rewards if self.record else None,
             frames=episode.frames,
@@ -204,9 +215,14 @@ class _Player:
                 f"{episode.seed}"
             )
         if self.record:
-            episode.observations.append(episode.observation)
+            seen = episode.observation
+            episode.observations.append(seen[-1].copy() if self.frame_stack else seen)
         if episode.filmed:
             episode.frames.append(self._picture(episode.env))
+
+    def _observations(self, episode: _Running) -> Array:
+        seen = np.array(episode.observations)
+        return stack_frames(seen, self.frame_stack) if self.frame_stack else seen
 
     def _picture(self, env: gymnasium.Env[Any, Any]) -> Array:
         try:

@@ -14,9 +14,11 @@ import re
 from typing import Any
 
 import gymnasium
+import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.envs import headless, lean
+from rlfd.envs import atari, headless, lean
 from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
@@ -25,7 +27,7 @@ from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["check", "elsewhere", "make", "names", "spec", "table"]
+__all__ = ["check", "elsewhere", "learner_rewards", "make", "names", "noop", "spec", "table"]
 
 _CHOICES = (spaces.MultiDiscrete, spaces.MultiBinary)
 LIST_HINT = "list them with 'rlfd list envs'"
@@ -83,7 +85,10 @@ def check(config: EnvConfig) -> EnvConfig:
     for name, value in config.options.items():
         rule = known.option_rules.get(name)
         if rule is None:
-            hint = "" if known.option_rules else f"{config.name} has no options"
+            having = [other for other, entry in SPECS.items() if name in entry.option_rules]
+            hints = [] if known.option_rules else [f"{config.name} has no options"]
+            hints += [f"environments that have it: {shortened(having)}"] if having else []
+            hint = "; ".join(hints)
             raise unknown_name(f"option of {config.name}", name, known.option_rules, hint)
         for what, given, allowed in (
             ("start", config.start, rule.starts),
@@ -109,6 +114,8 @@ def _check_reward(reward: str, known: EnvSpec) -> None:
         )
     if re.fullmatch(r"delay-[1-9]\d{0,8}", reward) is None:
         raise unknown_name("reward", reward, known.rewards, "K stands for a number of steps")
+    if not known.delayed:
+        raise RlfdError(f"{known.name} has no reward '{reward}', it has the dense one alone")
     if reward == "delay-1":
         raise RlfdError("reward 'delay-1' is the dense one, expected a delay of at least 2 steps")
 
@@ -125,7 +132,16 @@ def elsewhere(env: EnvConfig, start: str | None, reward: str | None) -> EnvConfi
     return check(dataclasses.replace(other, options=options))
 
 
-def _in_range(what: str, value: Json, rule: Option) -> float:
+def shortened(texts: list[str], most: int = 12) -> str:
+    """Return a list for people, without its end where it is long."""
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
+
+
+def _in_range(what: str, value: Json, rule: Option) -> float | str:
+    if rule.choices:
+        if not isinstance(value, str) or value not in rule.choices:
+            raise RlfdError(f"{what} must be one of {', '.join(rule.choices)}, not {value!r}")
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RlfdError(f"{what} must be a number, not {value!r}")
     if not math.isfinite(value) or not rule.low <= value <= rule.high:
@@ -154,6 +170,17 @@ def table(config: EnvConfig) -> Table | None:
     return None if make_table is None else make_table(**config.options)
 
 
+def noop(config: EnvConfig) -> int | tuple[int, ...] | None:
+    """Return the action that does nothing, if there is one."""
+    joystick = check(config).options.get("actions") == "joystick"
+    return atari.NO_BUTTONS if joystick else spec(config.name).noop
+
+
+def learner_rewards(config: EnvConfig, rewards: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what a learner is paid for the environment's rewards: their signs where it says so."""
+    return np.sign(rewards) if config.options.get("clip_rewards") else rewards
+
+
 def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     """Make one environment.
 
@@ -167,6 +194,8 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
     if not is_playable(config.name):
         return Absent(config.name, config.options)
     known = spec(config.name)
+    if known.build is not None:
+        return known.build(config, render_mode)
     kwargs = dict(known.kwargs)
     if config.name not in SPECS or known.table is not None:
         kwargs |= config.options

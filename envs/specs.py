@@ -10,6 +10,7 @@ import gymnasium
 
 from rlfd.envs.rewards import OtherReward, Progress
 from rlfd.envs.tabular import Table
+from rlfd.envs.vector import Vector
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["EnvConfig", "EnvSpec", "Environment", "Json", "Option", "Reference"]
@@ -81,7 +82,7 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class Option:
-    """A number that changes an environment.
+    """A number, or one of several words, that changes an environment.
 
     Args:
         default: Its value when nothing is said.
@@ -91,15 +92,19 @@ class Option:
         starts: The starts that it belongs to, or empty: all. With another one it is refused.
         rewards: The rewards that it belongs to, likewise.
         whole: Whether it counts something.
+        choices: The words, where it is one; there are no bounds then.
+        in_demos: Whether demonstrations must have the same value as the run that learns from them.
     """
 
-    default: float
+    default: float | str
     low: float
     high: float
     help: str
     starts: tuple[str, ...] = ()
     rewards: tuple[str, ...] = ()
     whole: bool = False
+    choices: tuple[str, ...] = ()
+    in_demos: bool = True
 
     def belongs_to(self, config: EnvConfig) -> bool:
         """Whether it changes anything with this start and reward."""
@@ -131,12 +136,16 @@ class EnvSpec:
         demo_episodes: How many are collected unless told otherwise.
         option_rules: The options that can be set.
         sparse: The rule of its sparse reward, if it has one.
+        delayed: Whether its reward can be delayed.
+        frame_stack: How many frames an observation is made of, 0 where it is none of frames.
         has_success: Whether episodes end with a success flag.
         noop: The action that does nothing, if there is one: a number, or one for each choice.
         default_demonstrator: Policy that `collect-demos` uses when none is named.
         references: Measured scores with the dense reward, by start.
         description: One line for people.
         wrap: Puts the protocol around the Gymnasium environment.
+        build: Makes it, in place of Gymnasium, from its config and how it is to be drawn.
+        vector: Makes a vector of it, in place of the loop that suits all.
         table: Returns the table of a finite environment with these options, which are the Gymnasium
             environment's keyword arguments then.
     """
@@ -149,6 +158,8 @@ class EnvSpec:
     demo_episodes: int = 100
     option_rules: Mapping[str, Option] = field(default_factory=dict)
     sparse: type[OtherReward] | None = None
+    delayed: bool = True
+    frame_stack: int = 0
     has_success: bool = False
     noop: int | tuple[int, ...] | None = None
     default_demonstrator: str | None = None
@@ -157,10 +168,16 @@ class EnvSpec:
     wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
         default=None, repr=False, compare=False
     )
+    build: Callable[[EnvConfig, str | None], Environment] | None = field(
+        default=None, repr=False, compare=False
+    )
+    vector: Callable[[EnvConfig, int], Vector] | None = field(
+        default=None, repr=False, compare=False
+    )
     table: Callable[..., Table] | None = field(default=None, repr=False, compare=False)
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, float | str]:
         """Default value of every option."""
         return {name: rule.default for name, rule in self.option_rules.items()}
 
@@ -169,7 +186,7 @@ class EnvSpec:
         """The rewards that it can be had with."""
         beyond = self.sparse is not None and issubclass(self.sparse, Progress)
         sparse = () if self.sparse is None else ("sparse", "beyond") if beyond else ("sparse",)
-        return ("dense", *sparse, "delay-K")
+        return ("dense", *sparse, *(("delay-K",) if self.delayed else ()))
 
     @property
     def random_return(self) -> float | None:

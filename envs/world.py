@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-from rlfd.envs.registry import check, make, spec
+from rlfd.envs.loop import Loop
+from rlfd.envs.registry import check, learner_rewards, spec
 from rlfd.envs.specs import EnvConfig
+from rlfd.envs.vector import Vector
 from rlfd.errors import RlfdError, RunFailed
 
 __all__ = ["EpisodeRecord", "RewardFunction", "Transitions", "World"]
@@ -76,37 +76,6 @@ class EpisodeRecord:
     landed: bool | None
 
 
-class _ResetRecorder(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Remember how the running episode began: by a seed, or from which generator state."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        self.seed: int | None = None
-        self.ended_seed: int | None = None  # that of the episode before
-        self.generator: dict[str, Any] | None = None
-        self.step = env.step  # type: ignore[method-assign]  # spares one call in each step
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        """Reset, after noting seed or generator."""
-        self.ended_seed, self.seed = self.seed, seed
-        self.generator = None if seed is not None else _generator_state(self.env)
-        return self.env.reset(seed=seed, options=options)
-
-    def begin_again(self, seed: int | None, generator: dict[str, Any] | None) -> Any:
-        """Repeat a reset, and return its observation."""
-        if generator is not None:
-            self.env.unwrapped.np_random.bit_generator.state = generator
-        observation, _ = self.reset(seed=seed)
-        return observation
-
-
-def _generator_state(env: gymnasium.Env[Any, Any]) -> dict[str, Any]:
-    # A copy down to the bottom: NumPy builds a new dictionary at every read.
-    return dict(env.unwrapped.np_random.bit_generator.state)
-
-
 class World:
     """The only way for an algorithm to interact: `num_envs` environments in lockstep.
 
@@ -114,9 +83,9 @@ class World:
     reset within the same step; the true last observation is in the transition, the first one of
     the next episode in `observations`.
 
-    A world is saved as the state of each environment's generator at its last reset and the actions
-    since then, and restored by replaying them. That is exact for every simulator that is
-    deterministic given its generator, and costs as long as the running episodes took to play.
+    A world is saved as the state of each environment's generator at a reset and the actions since
+    then, and restored by replaying them. That is exact for every simulator that is deterministic
+    given its generator, and costs as long as those actions took to play.
 
     Args:
         config: The environment.
@@ -143,23 +112,16 @@ class World:
         self.env_steps = 0
         self.seconds = 0.0
         self._has_success = spec(self.config.name).has_success
-        self._envs = [_ResetRecorder(make(self.config)) for _ in range(num_envs)]
-        inner = self._envs[0].observation_space
-        assert isinstance(inner, gymnasium.spaces.Box)  # `make` saw to it
-        self.observation_space = inner
-        self.action_space: gymnasium.Space[Any] = self._envs[0].action_space
+        made = spec(self.config.name).vector or Loop
+        self._vector: Vector = made(self.config, num_envs)
+        self.observation_space = self._vector.observation_space
+        self.action_space = self._vector.action_space
 
         seeds = np.random.SeedSequence(seed).generate_state(num_envs)
-        first = [env.reset(seed=int(seed))[0] for env, seed in zip(self._envs, seeds, strict=True)]
-        self._check_shape(first[0])
-        self.observations: Array = np.array(first, self.observation_space.dtype)
+        self.observations: Array = self._vector.start([int(seed) for seed in seeds])
+        self._check_shape(self.observations[0])
         self._returns = np.zeros(num_envs, np.float64)
-        # The actions of all running episodes: one array per step, the oldest ones dropped as soon
-        # as no running episode began before them.
-        self._actions: deque[Array] = deque()
-        self._first_step = 0
-        self._begins = np.zeros(num_envs, np.int64)  # step at which each running episode began
-        self._steps = 0
+        self._lengths = np.zeros(num_envs, np.int64)
         self._finished: list[EpisodeRecord] = []
 
     def step(self, actions: Array) -> Transitions:
@@ -174,47 +136,32 @@ class World:
         began = time.perf_counter()
         actions = np.array(actions)  # a copy: the caller may reuse its array
         self._check_finite("action", actions)
-        next_observations = np.empty_like(self.observations)
-        rewards = np.empty(self.num_envs, np.float64)
-        terminated = np.zeros(self.num_envs, np.bool_)
-        truncated = np.zeros(self.num_envs, np.bool_)
-        infos: dict[int, dict[str, Any]] = {}  # of the episodes that ended
-        for index, env in enumerate(self._envs):
-            observation, reward, ends, cut, info = env.step(actions[index])
-            next_observations[index] = observation
-            rewards[index] = reward
-            if ends or cut:
-                terminated[index], truncated[index] = ends, not ends
-                infos[index] = info
-        self._actions.append(actions)
-        self._steps += 1
+        step = self._vector.step(actions)
         self.env_steps += self.num_envs
-        self._returns += rewards
-        self._check_finite("reward", rewards)
-        self._check_finite("observation", next_observations)
-        observations = next_observations
-        if infos:
-            observations = next_observations.copy()
-            for index in infos:
-                observations[index] = self._envs[index].reset()[0]
-            self._check_finite("observation", observations)
-            self._close_episodes(infos, terminated, truncated)
-        learner_rewards = rewards
-        if self._learner_reward is not None:
-            learner_rewards = self._learner_reward(
-                self.observations, actions, next_observations, terminated
+        self._returns += step.rewards
+        self._lengths += 1
+        self._check_finite("reward", step.rewards)
+        self._check_finite("observation", step.next_observations)
+        if step.infos:
+            self._check_finite("observation", step.observations)
+            self._close_episodes(step.infos, step.terminated, step.truncated)
+        if self._learner_reward is None:
+            paid = learner_rewards(self.config, step.rewards)
+        else:
+            paid = self._learner_reward(
+                self.observations, actions, step.next_observations, step.terminated
             )
-            self._check_finite("learned reward", learner_rewards)
+            self._check_finite("learned reward", paid)
         transitions = Transitions(
             observations=self.observations,
             actions=actions,
-            rewards=rewards,
-            learner_rewards=learner_rewards,
-            next_observations=next_observations,
-            terminated=terminated,
-            truncated=truncated,
+            rewards=step.rewards,
+            learner_rewards=paid,
+            next_observations=step.next_observations,
+            terminated=step.terminated,
+            truncated=step.truncated,
         )
-        self.observations = observations
+        self.observations = step.observations
         self.seconds += time.perf_counter() - began
         return transitions
 
@@ -225,22 +172,10 @@ class World:
 
     def close(self) -> None:
         """Release the environments."""
-        for env in self._envs:
-            env.close()
+        self._vector.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, as JSON values and arrays."""
-        running = np.array(self._actions)  # (T, N, ...)
-        envs = [
-            {
-                "seed": env.seed,
-                "generator": env.generator,
-                "actions": running[begin - self._first_step :, index].copy()
-                if len(running)
-                else running,
-            }
-            for index, (env, begin) in enumerate(zip(self._envs, self._begins, strict=True))
-        ]
         return {
             "env": self.config.to_json(),
             "num_envs": self.num_envs,
@@ -248,7 +183,8 @@ class World:
             "returns": self._returns.copy(),
             "observations": self.observations.copy(),
             "finished": [asdict(record) for record in self._finished],
-            "envs": envs,
+            "lengths": self._lengths.copy(),
+            "envs": self._vector.state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -265,12 +201,7 @@ class World:
                 f"the saved world has {state['num_envs']} of {state['env']}, "
                 f"expected {self.num_envs} of {self.config.to_json()}"
             )
-        observations = np.empty_like(self.observations)
-        replayed = [np.asarray(saved["actions"]) for saved in state["envs"]]
-        for index, (env, saved) in enumerate(zip(self._envs, state["envs"], strict=True)):
-            observations[index] = env.begin_again(saved["seed"], saved["generator"])
-            for action in replayed[index]:
-                observations[index] = env.step(action)[0]
+        observations = self._vector.restore(state["envs"])
         if not np.array_equal(observations, state["observations"]):
             raise RlfdError(
                 f"environment '{self.config.name}' did something else when its actions were "
@@ -280,25 +211,14 @@ class World:
         self.observations = observations
         self.env_steps = int(state["env_steps"])
         self._returns = np.array(state["returns"], np.float64)
+        # a state of a version that replayed nothing but the running episodes has no lengths
+        lengths = state.get("lengths", [len(saved["actions"]) for saved in state["envs"]])
+        self._lengths = np.array(lengths, np.int64)
         self._finished = [
             # a state of a version without other rewards has no dense return
             EpisodeRecord(**{"dense_return": record["episode_return"], **record})
             for record in state["finished"]
         ]
-        self._rebuild_actions(replayed)
-
-    def _rebuild_actions(self, replayed: list[Array]) -> None:
-        """Lay the running episodes' actions side by side again, all ending now."""
-        lengths = [len(actions) for actions in replayed]
-        self._steps = max(lengths)
-        self._first_step = 0
-        self._begins = np.array([self._steps - length for length in lengths], np.int64)
-        longest = replayed[int(np.argmax(lengths))]
-        table = np.zeros((self._steps, self.num_envs, *longest.shape[1:]), longest.dtype)
-        for index, actions in enumerate(replayed):
-            if len(actions):
-                table[self._begins[index] :, index] = actions
-        self._actions = deque(table)
 
     def _close_episodes(
         self,
@@ -312,10 +232,10 @@ class World:
                 EpisodeRecord(
                     env_steps=self.env_steps,
                     env_index=index,
-                    seed=self._envs[index].ended_seed,
+                    seed=self._vector.ended_seed(index),
                     episode_return=episode_return,
                     dense_return=float(info.get("dense_return", episode_return)),
-                    episode_length=int(self._steps - self._begins[index]),
+                    episode_length=int(self._lengths[index]),
                     terminated=bool(terminated[index]),
                     truncated=bool(truncated[index]),
                     success=bool(info["success"]) if self._has_success else None,
@@ -323,11 +243,7 @@ class World:
                 )
             )
             self._returns[index] = 0.0
-            self._begins[index] = self._steps
-        oldest = int(self._begins.min())
-        while self._first_step < oldest:
-            self._actions.popleft()
-            self._first_step += 1
+            self._lengths[index] = 0
 
     def _check_shape(self, observation: Any) -> None:
         expected, found = self.observation_space.shape, np.shape(observation)

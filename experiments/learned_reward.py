@@ -10,7 +10,7 @@ import numpy as np
 
 from rlfd import algorithms
 from rlfd.demos import Demonstrations
-from rlfd.envs import RewardFunction
+from rlfd.envs import EnvConfig, RewardFunction, learner_rewards
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
@@ -19,7 +19,7 @@ from rlfd.experiments.initial_policy import relative_place, split_reference
 from rlfd.experiments.problem import build_for_acting, space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
 
-__all__ = ["check_reads_reward", "learned_reward", "paid_by"]
+__all__ = ["check_reads_reward", "clipped", "learned_reward", "paid_by"]
 
 
 def check_reads_reward(config: RunConfig) -> None:
@@ -112,4 +112,13 @@ def paid_by(demonstrations: Demonstrations, reward: RewardFunction) -> Demonstra
             episode.observations[:-1], episode.actions, episode.observations[1:], terminated
         )
         episodes.append(dataclasses.replace(episode, rewards=paid))
+    return dataclasses.replace(demonstrations, episodes=tuple(episodes))
+
+
+def clipped(demonstrations: Demonstrations, env: EnvConfig) -> Demonstrations:
+    """Return demonstrations with the rewards that a learner in `env` is paid."""
+    episodes = (
+        dataclasses.replace(episode, rewards=learner_rewards(env, episode.rewards))
+        for episode in demonstrations.episodes
+    )
     return dataclasses.replace(demonstrations, episodes=tuple(episodes))

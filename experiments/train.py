@@ -21,7 +21,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
-from rlfd.experiments.learned_reward import check_reads_reward, learned_reward, paid_by
+from rlfd.experiments.learned_reward import check_reads_reward, clipped, learned_reward, paid_by
 from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
@@ -77,8 +77,8 @@ def train(
             reward, reward_from = learned_reward(config, runs_dir, recorded)
             config = dataclasses.replace(config, reward_from=canonical_init(reward_from))
         given = demonstrations
-        if given is not None and reward is not None:
-            given = paid_by(given, reward)
+        if given is not None:
+            given = clipped(given, config.env) if reward is None else paid_by(given, reward)
         algorithm = build_algorithm(config, given, asked)
         init = run.status().get("init") if resume else None
         if config.init is not None and not resume:

@@ -7,10 +7,14 @@ from gymnasium import spaces
 from rlfd import envs
 from rlfd.envs import EnvConfig, World
 
-CASES = [EnvConfig(name, start) for name in envs.names() for start in envs.spec(name).starts]
+# Atari games differ in their cartridges alone: a few stand for the others.
+GAMES = ("Breakout", "Pong")
+NAMES = [name for name in envs.names() if not envs.spec(name).frame_stack or name in GAMES]
+CASES = [EnvConfig(name, start) for name in NAMES for start in envs.spec(name).starts]
+CASES.append(EnvConfig("Breakout", options={"actions": "joystick", "size": 37, "mask_score": 1}))
 CASES += [
     EnvConfig(name, reward=reward.replace("K", "7"))
-    for name in envs.names()
+    for name in NAMES
     for reward in envs.spec(name).rewards
     if reward != "dense"
 ]
@@ -53,7 +57,8 @@ def test_the_world_plays_what_the_single_environments_play(config):
             np.testing.assert_array_equal(row.observations[index], observation)
             observation, reward, terminated, truncated, info = env.step(row.actions[index])
             np.testing.assert_array_equal(row.next_observations[index], observation)
-            assert row.rewards[index] == row.learner_rewards[index] == reward
+            assert row.rewards[index] == reward
+            assert row.learner_rewards[index] == envs.learner_rewards(config, np.float64(reward))
             assert row.terminated[index] == terminated
             assert row.truncated[index] == (truncated and not terminated)
             total, length = total + float(reward), length + 1
@@ -77,6 +82,8 @@ def test_seeds_are_repeatable_and_distinct(config):
     for row, row_again in zip(rows, rows_again, strict=True):
         np.testing.assert_array_equal(row.next_observations, row_again.next_observations)
     starts = np.concatenate([first, other])
+    if envs.spec(config.name).frame_stack:
+        return  # games often begin with the same picture; their seeds have a test of their own
     known = envs.table(config)  # a chain has one state to start from
     single = known is not None and known.start.max() == 1.0
     assert len(np.unique(starts, axis=0)) == (1 if single else 2 * NUM_ENVS)

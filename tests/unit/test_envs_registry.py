@@ -58,6 +58,19 @@ def test_labels():
         (EnvConfig("LunarLander", "shifted", {"push_scale": 0.5}), "does not belong to start"),
         (EnvConfig("CartPole", options={"length": 1}), "CartPole has no options"),
         (EnvConfig("CartPole-v1", options={"length": object()}), "plain JSON"),
+        (EnvConfig("SpaceInvader"), "did you mean 'SpaceInvaders'?"),
+        (EnvConfig("ms_pacman"), "did you mean 'MsPacman'?"),
+        (EnvConfig("ALE/Pung-v5"), "did you mean 'ALE/Pong-v5'?"),
+        (EnvConfig("Pong", "shifted"), "unknown start of Pong 'shifted'"),
+        (EnvConfig("Pong", reward="delay-3"), "Pong has no reward 'delay-3'"),
+        (EnvConfig("Pong", reward="sparse"), "Pong has no reward 'sparse', it has dense"),
+        (EnvConfig("Pong", options={"frameskip": 4}), "did you mean 'frame_skip'?"),
+        (EnvConfig("Pong", options={"frame_skip": 2.5}), "'frame_skip' of Pong must be a whole"),
+        (EnvConfig("Pong", options={"sticky": 1.25}), "must be from 0 to 1, not 1.25"),
+        (EnvConfig("Pong", options={"size": 8}), "must be from 36 to 160, not 8"),
+        (EnvConfig("Pong", options={"actions": "all"}), "minimal, full, joystick, not 'all'"),
+        (EnvConfig("Pong", options={"actions": 18}), "minimal, full, joystick, not 18"),
+        (EnvConfig("Tetris", options={"mask_score": 1}), "environments that have it: Asterix"),
     ],
 )
 def test_wrong_configs_are_explained(config, words):
@@ -113,6 +126,8 @@ def test_unsuitable_spaces_are_refused(monkeypatch, observation_space, action_sp
 def test_reference_scores_are_those_of_measured_starts():
     for name in envs.names():
         known = envs.spec(name)
+        if known.frame_stack and not known.references:
+            continue  # not every Atari game was measured
         assert set(known.references) == set(known.starts)
         for reference in known.references.values():
             assert (reference.random_success is not None) == known.has_success

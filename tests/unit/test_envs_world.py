@@ -183,7 +183,7 @@ def test_only_the_running_episodes_are_remembered():
     for _ in range(500):
         world.step(draw(world, rng))
     lengths = [len(saved["actions"]) for saved in world.state_dict()["envs"]]
-    assert len(world._actions) == max(lengths) < 100
+    assert len(world._vector.history.table()) == max(lengths) < 100
 
 
 def test_a_world_of_another_kind_is_refused():
