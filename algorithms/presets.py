@@ -230,6 +230,16 @@ PRESETS: dict[Key, Preset] = {
     ("nac", "default", "Atari"): Preset(
         algorithm={**_COPIED, "final_learning_rate": 1.0, "target_every_updates": 10_000}
     ),
+    # D is as large as Q; not tuned
+    ("gail-dqn", "default", "Atari"): Preset(
+        algorithm={
+            **_SOFT_ATARI,
+            "d_hidden": (512,),
+            "d_activation": "relu",
+            "d_learning_rate": 1e-4,
+            "d_batch_size": 32,
+        }
+    ),
     **{
         (name, "default", "Atari"): preset
         for names, preset in (
