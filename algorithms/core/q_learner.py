@@ -110,8 +110,9 @@ class QLearner:
             compile=problem.compile,
         )
         capacity = config.buffer_size
-        if problem.images:  # there is never more to keep than the budget pays for
-            capacity = max(min(capacity, problem.env_steps), problem.num_envs)
+        if problem.images:  # there is never more to keep than the budget pays for, in whole rows
+            rows = max(1, -(-problem.env_steps // problem.num_envs))
+            capacity = min(capacity, rows * problem.num_envs)
         self.replay = ReplayBuffer(
             capacity,
             num_envs=problem.num_envs,
