@@ -218,10 +218,10 @@ def test_last_frames_go_with_their_transitions():
 def test_what_is_no_stack_of_frames_is_refused():
     buffer = make_buffer()
     listed = ListedTransitions(buffer)
-    listed.add(2)
+    listed.add(2)  # 2 mod 3: the last environment's turn to be looked at
     good = listed.history[-1]
     other = good.next_observations.copy()
-    other[1, 0, 0, 0] ^= 1  # not the frame that was there before
+    other[2, 0, 0, 0] ^= 1  # not the frame that was there before
     newest_first = {"observations": good.observations[:, ::-1].copy()}
     for change in ({"next_observations": other}, newest_first):
         step = SimpleNamespace(**vars(good) | change)
