@@ -201,6 +201,8 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
 
     whole = not isinstance(demonstrations.action_space, spaces.Box)
     fields: dict[str, torch.Tensor] = {}
+    observations: torch.Tensor
+    following: torch.Tensor
     if stack > 0:
         observations, following = _frame_stacks(episodes, demonstrations.info.id, stack)
     else:

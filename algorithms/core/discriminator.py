@@ -290,11 +290,11 @@ class Discriminator:
         seen = demos.observations[kept].to(self.device)
         done = self.distribution.encode(demos.actions[kept].to(self.device))
         # Thinned rows stand for `every` times as many; ends are not thinned.
-        times, ends = every if self._indicator else 1, int(demos.terminated.sum())
+        copies, ends = every if self._indicator else 1, int(demos.terminated.sum())
         if self._pixels:
-            absorbing = self._absorbing_rows(times * len(kept), ends, torch.uint8)
-            return _ImageRows(self.rows, (seen, done), times, absorbing)
-        return self.with_absorbing(self.rows(seen, done).repeat(times, 1), ends)
+            absorbing = self._absorbing_rows(copies * len(kept), ends, torch.uint8)
+            return _ImageRows(self.rows, (seen, done), copies, absorbing)
+        return self.with_absorbing(self.rows(seen, done).repeat(copies, 1), ends)
 
     def rows(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Join pairs to what the network sees, before standardisation.

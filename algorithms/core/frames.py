@@ -54,11 +54,11 @@ class FrameStacks(Tensor):
     def __init__(self, frames: Tensor, first: Tensor, shape: Sequence[int], stack: int) -> None:
         self.frames, self.first, self.stack = frames, first, stack
 
-    def __repr__(self, **_: Any) -> str:  # the usual one would make it an ordinary tensor
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # the usual one unfolds all frames
         return f"FrameStacks(shape={tuple(self.shape)}, frames={len(self.frames)})"
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Share or gather frames where the operation is known; else be an ordinary tensor."""

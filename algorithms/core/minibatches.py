@@ -21,7 +21,7 @@ def shuffled(data: Batch, size: int, generator: torch.Generator) -> Iterable[Bat
     """
     first = next(iter(data.values()))
     order = torch.randperm(len(first), generator=generator, device=generator.device)
-    parts = order.to(first.device).split(size)
+    parts = torch.split(order.to(first.device), size)
     return (_gather(data, rows) for rows in parts if len(rows) == size)
 
 

@@ -147,14 +147,16 @@ def _body(
 
     The layers after the convolutions are the same as for vectors.
     """
-    before: Sequence[nn.Module] = ()
+    before: list[nn.Module] = []
     inputs = math.prod(observation_shape)
     if images:
-        before = convolutions(
-            observation_shape,
-            orthogonal=last_gain is not None,
-            generator=generator,
-            device=device,
+        before = list(
+            convolutions(
+                observation_shape,
+                orthogonal=last_gain is not None,
+                generator=generator,
+                device=device,
+            )
         )
         inputs = convolved_size(observation_shape)
     dense = mlp(
@@ -170,7 +172,7 @@ def _body(
 
 def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Return what a function makes of many images (M, C, H, W), a few hundred at a time."""
-    parts = torch.arange(len(images), device=images.device).split(IMAGES_AT_ONCE)
+    parts = torch.split(torch.arange(len(images), device=images.device), IMAGES_AT_ONCE)
     return torch.cat([function(images.index_select(0, rows)) for rows in parts])
 
 
