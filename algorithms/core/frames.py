@@ -54,7 +54,8 @@ class FrameStacks(Tensor):
     def __init__(self, frames: Tensor, first: Tensor, shape: Sequence[int], stack: int) -> None:
         self.frames, self.first, self.stack = frames, first, stack
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:  # the usual one unfolds all frames
+    # the usual one would unfold all frames
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"FrameStacks(shape={tuple(self.shape)}, frames={len(self.frames)})"
 
     @classmethod

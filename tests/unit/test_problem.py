@@ -14,6 +14,7 @@ from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import memory, problem
 from rlfd.experiments.config import resolve
+from rlfd.experiments.preparation import describe_demos, without_observations
 from rlfd.experiments.problem import (
     _action_spec,
     build_algorithm,
@@ -242,6 +243,16 @@ def test_demonstrated_images_that_are_no_stacks_are_refused():
 
     with pytest.raises(RlfdError, match=r"'Dots/d-v0' are to be the last 3 frames.* episode 2 are"):
         demo_tensors(image_demos(change=spoil), needs())
+
+
+def test_a_run_describes_demonstrations_without_their_observations():
+    given = image_demos()
+    light = without_observations(given)
+    assert describe_demos(light) == describe_demos(given)
+    assert describe_demos(light)["transitions"] == 9
+    assert [episode.observations.nbytes for episode in light.episodes] == [0, 0, 0]
+    assert all(episode.observations.base is None for episode in light.episodes)
+    assert without_observations(None) is None
 
 
 @pytest.mark.parametrize(
