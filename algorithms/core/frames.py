@@ -128,7 +128,7 @@ class FrameMemory:
         self.rows, self.num_envs, self.stack, self.device = rows, num_envs, stack, device
         self._shape, self._channels = observation_shape, observation_shape[0] // stack
         self._size = int(np.prod(observation_shape)) // stack
-        self._ring = self.frame_rows(rows, stack)
+        self._ring = rows + stack  # rows of frames
         frames = (self._ring * num_envs, self._size)
         self._frames = torch.zeros(frames, dtype=torch.uint8, device=device)
         # how many of a transition's frames lie before its newest one; the rest repeat the oldest
@@ -147,11 +147,6 @@ class FrameMemory:
         self._pool = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         self._ends: dict[int, int] = {}  # slots of last transitions -> places in the pool
         self._free = list(range(self.POOL - 1, -1, -1))
-
-    @staticmethod
-    def frame_rows(rows: int, stack: int) -> int:
-        """Return how many rows of frames belong to so many rows of transitions."""
-        return rows + stack
 
     @staticmethod
     def bytes_per_transition(observation_shape: tuple[int, ...], stack: int) -> int:
