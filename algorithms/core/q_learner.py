@@ -126,9 +126,12 @@ class QLearner:
 
     def values(self, parameters: Parameters, observations: Tensor) -> Tensor:
         """Return Q(s, ·) under the given parameters. Shape (B, A)."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._low_precision):
+        if not self._low_precision:
             values: Tensor = functional_call(self.network, parameters, (observations,))
-        return values.float() if self._low_precision else values
+            return values
+        with torch.autocast(self.device.type, torch.bfloat16):
+            rounded: Tensor = functional_call(self.network, parameters, (observations,))
+        return rounded.float()
 
     def _due(self, env_steps: int) -> int:
         started = max(0, env_steps - self.config.learning_starts)
