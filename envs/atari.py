@@ -5,7 +5,7 @@ scaled down by area, and stacked with what was seen at the three steps before: u
 (4, size, size), the newest last. An episode's first frame stands for those before it, as in
 Gymnasium (the vector itself has zeros there). An episode begins with 0 to `noop_max` - 1
 frames without action and ends with the game or after `max_frames`. Nothing presses FIRE, and a lost
-life ends nothing, unless `life_loss` tells a learner so.
+life ends nothing; with `life_loss` a learner takes it for the end, while play and stacks go on.
 
 ALE's vector has defaults of its own, some of them traps; all that matters is given here by name,
 and pinned by tests:
@@ -46,7 +46,7 @@ __all__ = ["FRAME_STACK", "NO_BUTTONS", "AtariGame", "Emulators", "games", "opti
 Array = npt.NDArray[Any]
 
 FRAME_STACK = 4
-RESEED_STEPS = 10_000
+RESEED_STEPS = 20_000
 NO_BUTTONS = (0, 1, 1)
 """Of a joystick: no fire, neither left nor right, neither down nor up."""
 
@@ -149,14 +149,15 @@ class Emulators:
             reward_clipping=False,
             use_fire_reset=False,
         )
-        self.observation_space = spaces.Box(0, 255, (FRAME_STACK, size, size), np.uint8)
+        self.observation_space: spaces.Box = spaces.Box(0, 255, (FRAME_STACK, size, size), np.uint8)
         self.action_space: gymnasium.Space[Any]
+        self._numbers: Array  # of the emulators' actions, by ours
         if actions == "joystick":
             self.action_space = spaces.MultiDiscrete([2, 3, 3])
             # ALE's own table, (horizontal, vertical, fire) there
             self._numbers = np.moveaxis(self._envs.map_action_idx, 2, 0)
         else:
-            count = int(self._envs.single_action_space.n)
+            count = len(self._envs.ale.get_action_set())
             self.action_space = spaces.Discrete(count)
             self._numbers = np.arange(count, dtype=np.int32)
         self._score = _score(config.name, size) if given.get("mask_score") else ()
@@ -170,7 +171,7 @@ class Emulators:
         self.lives = np.zeros(num_envs, np.int32)
         self.frames = np.zeros(num_envs, np.int32)  # of the running episodes
         self.emulator_seeds = np.full(num_envs, -1)  # of the last reset; -1 goes on
-        self._age = np.zeros(num_envs, np.int64)  # steps since what is a start for a learner
+        self._age = np.zeros(num_envs, np.int64)  # steps of the running episodes
 
     # -- resets -----------------------------------------------------------------------------------
 
@@ -179,13 +180,12 @@ class Emulators:
         self._generators = [seeding.np_random(seed)[0] for seed in seeds]
         self._seeds, self._states = list(seeds), [None] * len(seeds)
         self._first[:] = True
-        everyone = np.arange(len(seeds))
-        self.history.begin(everyone)
-        return self._reset(everyone, [self._draw(index) for index in everyone])
+        self.history.begin(range(len(seeds)))
+        return self._reset(range(len(seeds)), [self._draw(index) for index in range(len(seeds))])
 
     def renew(self, indices: Iterable[int], *, reseed: bool = True) -> Array:
         """Begin the next episodes of some environments, and return all observations."""
-        indices, drawn = np.array(list(indices)), []
+        indices, drawn = [int(index) for index in indices], []
         for index in indices:
             self._ended[index] = self._seeds[index] if self._first[index] else None
             self._first[index] = False
@@ -201,8 +201,8 @@ class Emulators:
     def _draw(self, index: int) -> int:
         return int(self._generators[index].integers(2**31))
 
-    def _reset(self, indices: Array, emulator_seeds: Sequence[int]) -> Array:
-        chosen = np.zeros(len(self._first), np.bool_)
+    def _reset(self, indices: Sequence[int], emulator_seeds: Sequence[int]) -> Array:
+        chosen, indices = np.zeros(len(self._first), np.bool_), list(indices)
         chosen[indices] = True
         self.emulator_seeds[indices] = emulator_seeds
         # the first reset must be one of all
@@ -240,10 +240,7 @@ class Emulators:
         observations, ended = following, np.flatnonzero(over | cut)
         if len(ended):
             observations = self.renew(ended, reseed=reseed)
-        if self._ends_with_life and lost.any():
-            self._age[lost] = 0
-            observations = observations.copy()
-            self._begin_stacks(observations)
+        if self._ends_with_life:
             over = over | lost
         infos: dict[int, dict[str, Any]] = {int(index): {} for index in ended}
         return Step(following, observations, rewards, over, cut, infos)
@@ -255,7 +252,7 @@ class Emulators:
         return observations
 
     def _begin_stacks(self, observations: Array) -> None:
-        """Put the first frame since the start, or since a lost life, in place of older ones."""
+        """Put the first frame of an episode in place of those before it."""
         for index in np.flatnonzero(self._age < FRAME_STACK - 1):
             first = FRAME_STACK - 1 - self._age[index]
             observations[index, :first] = observations[index, first]
@@ -285,15 +282,15 @@ class Emulators:
         for generator, state in zip(self._generators, self._states, strict=True):
             if state is not None:
                 generator.bit_generator.state = state
-        emulator_seeds = np.array([self._draw(index) for index in range(len(states))])
+        emulator_seeds = [self._draw(index) for index in range(len(states))]
         waits = self.history.lengths.max() - self.history.lengths  # so that all end together
         table = self.history.table()
-        observations = self._reset(np.arange(len(states)), emulator_seeds)
+        observations = self._reset(range(len(states)), emulator_seeds)
         self._first[:] = True
         for time in range(len(table) + 1):
-            due = np.flatnonzero(waits == time)
-            if time and len(due):
-                observations = self._reset(due, emulator_seeds[due])
+            due = [int(index) for index in np.flatnonzero(waits == time)]
+            if time and due:
+                observations = self._reset(due, [emulator_seeds[index] for index in due])
                 self._first[due] = True
             if time < len(table):
                 self._envs.send(table[time].astype(np.int32))
@@ -301,8 +298,8 @@ class Emulators:
         return observations
 
     def close(self) -> None:
-        """Release the emulators."""
-        del self._envs
+        """Release the emulators, which end with the last reference to them."""
+        vars(self).pop("_envs", None)
 
 
 def _score(name: str, size: int) -> tuple[tuple[slice, slice], ...]:
@@ -386,7 +383,9 @@ class _Screen:
         ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
         self._ale = ale_py.ALEInterface()
         self._ale.setFloat("repeat_action_probability", float(given["sticky"]))
-        self._rom = roms.get_rom_path(games()[config.name])
+        rom = roms.get_rom_path(games()[config.name])
+        assert rom is not None  # it is one of ALE's own
+        self._rom = rom
         self._skip, self._most = int(given["frame_skip"]), int(given["max_frames"])
         self._full = given["actions"] != "minimal"
         self._actions: list[Any] = []

@@ -146,9 +146,11 @@ def _in_range(what: str, value: Json, rule: Option) -> float | str:
         raise RlfdError(f"{what} must be a number, not {value!r}")
     if not math.isfinite(value) or not rule.low <= value <= rule.high:
         raise RlfdError(f"{what} must be from {rule.low:g} to {rule.high:g}, not {value!r}")
-    if rule.whole and value != int(value):
+    if not rule.whole:
+        return float(value)
+    if value != int(value):
         raise RlfdError(f"{what} must be a whole number, not {value!r}")
-    return float(value)
+    return int(value)
 
 
 def _plain_json(config: EnvConfig) -> dict[str, Json]:

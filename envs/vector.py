@@ -47,6 +47,7 @@ class Vector(Protocol):
 
     observation_space: gymnasium.spaces.Box
     action_space: gymnasium.Space[Any]
+    history: History
 
     def start(self, seeds: Sequence[int]) -> Array:
         """Begin every environment with a seed of its own, and return the observations."""
@@ -58,7 +59,7 @@ class Vector(Protocol):
         """Return the seed of the episode that ended last; None if it had none of its own."""
 
     def state(self) -> list[dict[str, Any]]:
-        """Return what `restore` needs: seed or generator and the actions since, for each."""
+        """Return what `restore` needs of each: seed or generator, and the actions since."""
 
     def restore(self, states: Sequence[Mapping[str, Any]]) -> Array:
         """Do the same again, and return the observations that came of it."""

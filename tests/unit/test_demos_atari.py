@@ -86,11 +86,11 @@ def test_the_report_counts_pixels(place):
 @pytest.mark.parametrize(
     ("option", "value", "theirs"),
     [
-        ("frame_skip", 3, "4.0"),
+        ("frame_skip", 3, "4"),
         ("sticky", 0.0, "0.25"),
         ("actions", "full", "'minimal'"),
         ("actions", "joystick", "'minimal'"),
-        ("size", 42, "84.0"),
+        ("size", 42, "84"),
     ],
 )
 def test_demonstrations_of_another_protocol_are_refused(place, option, value, theirs):

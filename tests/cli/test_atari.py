@@ -1,0 +1,95 @@
+"""Atari games through the commands: collecting in pixels, looking at it, and what is refused."""
+
+import shutil
+
+import pytest
+
+from rlfd import demos
+from rlfd.envs import EnvConfig
+
+from .conftest import assert_refused, run_inside
+
+SHORT = ("--env", "Kaboom", "--env-option", "max_frames=400")
+COLLECT = ("collect-demos", *SHORT, "--policy", "random", "--steps", 150)
+
+
+def test_collect_show_and_list(folder):
+    outcome = run_inside(*COLLECT, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["env"] == "Kaboom"
+    assert (outcome.json["episodes"], outcome.json["transitions"]) == (2, 200)  # whole episodes
+    text = run_inside("show", "random").stdout
+    for words in (
+        "max_frames 400",
+        "sticky 0.25",
+        "actions minimal",
+        "2 (200 steps)",
+        "truncated 2",
+    ):
+        assert words in text
+    shown = run_inside("show", "random", "--json").json
+    assert len(shown["observation_quantiles"]) == 1  # over all pixels
+    assert shown["info"]["env"]["options"]["frame_skip"] == 4
+    (listed,) = run_inside("list", "demos", "--json").json["demos"]
+    assert (listed["env"], listed["transitions"]) == ("Kaboom", 200)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A data folder with two datasets."""
+    place, env = tmp_path_factory.mktemp("two"), EnvConfig("Kaboom", options={"max_frames": 40})
+    for seed, name in enumerate(("random", "other")):
+        actor = demos.make_demonstrator("random", env, seed=seed)
+        demos.collect(env, actor, episodes=2, seed=seed, name=name, data_dir=place / "data")
+    return place
+
+
+@pytest.fixture
+def collected(folder, two):
+    shutil.copytree(two, folder, dirs_exist_ok=True)
+
+
+def test_two_collections_are_mixed(collected):
+    outcome = run_inside("demos", "mix", "random:0.5", "other:0.5", "--name", "both", "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["episodes"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("frame_skip=2",), ("option 'frame_skip'", "expected 2")),
+        (("sticky=0",), ("option 'sticky'", "0.25 there")),
+        (("actions=full",), ("option 'actions'", "'minimal' there", "'full'")),
+        (("size=42",), ("option 'size'", "84")),
+    ],
+)
+def test_demonstrations_that_do_not_fit_are_refused(collected, options, words):
+    given = [text for option in options for text in ("--env-option", option)]
+    assert_refused(
+        run_inside("train", "bc", "--env", "Kaboom", *given, "--demos", "random-v0"), *words
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--env", "Pnog"), ("unknown environment 'Pnog'", "did you mean 'Pong'")),
+        (("--env", "Joust"), ("unknown environment 'Joust'",)),
+        (("--env", "Kaboom"), ("has no demonstrator of its own", "--policy random")),
+        (("--env", "Pong", "--env-option", "stick=0"), ("did you mean 'sticky'",)),
+        (("--env", "Kaboom", "--env-option", "mask_score=1"), ("that have it: Asterix",)),
+        (("--env", "Pong", "--env-option", "actions=keyboard"), ("minimal, full, joystick",)),
+        (("--env", "Pong", "--reward", "delay-5"), ("no reward 'delay-5'",)),
+    ],
+)  # fmt: skip
+def test_wrong_games_and_options_are_explained(folder, arguments, words):
+    assert_refused(run_inside("collect-demos", *arguments), *words)
+
+
+def test_games_are_listed(folder):
+    listed = {entry["name"]: entry for entry in run_inside("list", "envs", "--json").json["envs"]}
+    assert listed["MsPacman"]["gymnasium_id"] == "ALE/MsPacman-v5"
+    assert listed["MsPacman"]["options"]["actions"] == "minimal"
+    assert listed["MsPacman"]["rewards"] == ["dense"]
+    assert "mask_score" not in listed["Kaboom"]["options"]
