@@ -248,14 +248,19 @@ class FrameMemory:
         """Return the newest `filled` rows. Frames are packed: there are gigabytes of them."""
         ends = sorted(self._ends)
         places = torch.tensor([self._ends[slot] for slot in ends], dtype=torch.int64)
+        spans = self._spans(filled)
+        # One place for all pieces: between one piece and the next, what is packed would come to lie
+        # where the first one was, and the process would grow by all of them.
+        longest = max((end - begin for begin, end in spans), default=0)
+        place = torch.empty(longest * self.num_envs * self._size, dtype=torch.uint8)
         return {
             "count": self._count,
             "depth": self._depth[: filled * self.num_envs].clone(),
             "next_depth": torch.from_numpy(self._next_depth.copy()),
             "newest_ended": torch.from_numpy(self._ended.copy()),
-            "frames": [self._pack(*span) for span in self._spans(filled)],
+            "frames": [self._pack(*span, place) for span in spans],
             "ends": torch.tensor(ends, dtype=torch.int64),
-            "last_frames": _pack(self._pool[places.to(self.device)]),
+            "last_frames": _pack(self._pool[places.to(self.device)].cpu()),
         }
 
     def load_state_dict(self, state: dict[str, Any], filled: int) -> None:
@@ -296,9 +301,11 @@ class FrameMemory:
         rows = self._frames.view(self._ring, self.num_envs, self._size)
         return rows[place : place + end - begin]
 
-    def _pack(self, begin: int, end: int) -> Tensor:
+    def _pack(self, begin: int, end: int, place: Tensor) -> Tensor:
         # environment by environment: a frame resembles the one before, which is close by then
-        return _pack(self._view(begin, end).transpose(0, 1))
+        frames = self._view(begin, end).transpose(0, 1)
+        ordered = place[: frames.numel()].view(frames.shape)
+        return _pack(ordered.copy_(frames))
 
     def _unpack(self, begin: int, end: int, packed: Tensor) -> None:
         frames = torch.from_numpy(_unpack(packed, self._size))
@@ -307,7 +314,7 @@ class FrameMemory:
 
 
 def _pack(frames: Tensor) -> Tensor:
-    packed = zlib.compress(frames.cpu().contiguous().numpy().data, level=1)
+    packed = zlib.compress(frames.numpy().data, level=1)
     return torch.frombuffer(bytearray(packed), dtype=torch.uint8)
 
 
