@@ -181,6 +181,7 @@ class Needs:
 
     With `optional_demonstrations` it needs none but learns from those that it is given; with
     `demonstrator` it asks somebody, with `dynamics` it plans in a known finite decision process.
+    With `images` it learns from images as well as from vectors.
     """
 
     demonstrations: bool
@@ -191,6 +192,7 @@ class Needs:
     optional_demonstrations: bool = False
     demonstrator: bool = False
     dynamics: bool = False
+    images: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +210,9 @@ class Problem:
         compile: ``on``, ``off``, or ``auto`` (by the planned number of updates).
         demonstrator: Who can be asked; None unless the method needs it.
         model: The known dynamics; None unless the method needs them.
+        frame_stack: Observations are images of bytes (C, H, W), the last so many frames with the
+            oldest first; 0 = they are vectors, of whatever shape.
+        memory_bytes: What a replay memory may take; None = nobody knows.
     """
 
     observation_shape: tuple[int, ...]
@@ -220,6 +225,13 @@ class Problem:
     compile: Literal["auto", "on", "off"] = "auto"
     demonstrator: Oracle | None = None
     model: TabularModel | None = None
+    frame_stack: int = 0
+    memory_bytes: int | None = None
+
+    @property
+    def images(self) -> bool:
+        """Whether observations are images."""
+        return self.frame_stack > 0
 
 
 def hyper(

@@ -16,6 +16,7 @@ smaller minibatch of a pass is left out.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -37,7 +38,7 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
-from rlfd.algorithms.core.networks import Activation, PolicyNetwork
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork, in_pieces
 from rlfd.algorithms.core.offline import OfflineFields, Passes, fit_statistics
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
@@ -59,8 +60,12 @@ class BCConfig(OfflineFields):
         "transitions", "what counts equally: every pair, or every trajectory"
     )
     temperature: float = hyper(1.0, "discrete: log-probabilities are softmax(outputs / τ)", above=0)
-    normalise: bool = hyper(True, "standardise observations by the training trajectories")
-    hidden: tuple[int, ...] = hyper((128, 128), "widths of the hidden layers", low=1)
+    normalise: bool = hyper(
+        True, "standardise observations, unless images, by the training trajectories"
+    )
+    hidden: tuple[int, ...] = hyper(
+        (128, 128), "widths of the hidden layers (images: after the convolutions)", low=1
+    )
     activation: Activation = hyper("relu", "what follows each hidden layer")
     layer_norm: bool = hyper(False, "LayerNorm after each hidden linear layer")
     log_std_start: float = hyper(
@@ -85,6 +90,7 @@ class BC(Algorithm):
         reward=False,
         interaction=False,
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {
@@ -119,6 +125,7 @@ class BC(Algorithm):
                 "use --set loss=nll",
             )
         self.config, self.device = config, problem.device
+        self._dtype = torch.uint8 if problem.images else torch.float32
         self.generator = torch.Generator().manual_seed(problem.seed)
         weight_generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.distribution = make_distribution(problem.action)
@@ -126,6 +133,7 @@ class BC(Algorithm):
             problem.observation_shape,
             self.distribution.num_outputs,
             hidden=config.hidden,
+            images=problem.images,
             layer_norm=config.layer_norm,
             activation=config.activation,
             log_std_start=config.log_std_start,
@@ -211,7 +219,11 @@ class BC(Algorithm):
     def validate(self, weights: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy on the held-out trajectories, weighted as one goes along."""
         data, parameters = self.passes.validation, self.engine.parameters
-        outputs = self._outputs(parameters, data["observations"])
+        outputs_of = functools.partial(self._outputs, parameters)
+        if self.network.images:
+            outputs = in_pieces(outputs_of, data["observations"])
+        else:
+            outputs = outputs_of(data["observations"])
         losses = weights * data["weights"] * self._losses(outputs, parameters, data["actions"])
         return losses.mean(), self._accuracy(outputs, data["actions"])
 
@@ -259,7 +271,7 @@ class BC(Algorithm):
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples."""
         parameters = self.engine.parameters
-        inputs = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
+        inputs = torch.as_tensor(observations, dtype=self._dtype, device=self.device)
         outputs = self._outputs(parameters, inputs)
         if greedy or self.config.loss == "mse":
             actions = self.distribution.mode(outputs)

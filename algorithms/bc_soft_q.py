@@ -47,7 +47,7 @@ class BCSoftQ(Algorithm):
     title = "Pretrain Soft Q-Learning with Imperfect Demonstrations, baseline (Zhang et al., 2019)"
     summary = "soft Q-learning, warmed up by cloning demonstrations"
     Config = BCSoftQConfig
-    needs = Needs(demonstrations=True, reward=True, interaction=True)
+    needs = Needs(demonstrations=True, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {
         **SoftQLoop.metric_definitions,

@@ -102,6 +102,7 @@ class DQfD(Algorithm):
         reward=True,
         interaction=True,
         demo_fields=frozenset({"next_observations", "rewards", "terminated"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
     metric_definitions: Mapping[str, str] = {
@@ -229,4 +230,4 @@ class DQfDRewardFree(DQfD):
     name = "dqfd-reward-free"
     title = "Deep Q-learning from Demonstrations (Hester et al., 2018), without their rewards"
     summary = "DQfD where demonstrations are states and actions alone: they lead by a margin"
-    needs = Needs(demonstrations=True, reward=True, interaction=True)
+    needs = Needs(demonstrations=True, reward=True, interaction=True, images=True)

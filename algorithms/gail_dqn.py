@@ -74,6 +74,7 @@ class GAILDQN(Algorithm):
         reward=False,
         interaction=True,
         demo_fields=frozenset({"terminated"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
     metric_definitions: Mapping[str, str] = {

@@ -114,6 +114,7 @@ class NAC(Algorithm):
         reward=True,
         interaction=True,
         demo_fields=frozenset({"next_observations", "rewards", "terminated"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {

@@ -2,8 +2,8 @@
 
 What suits an environment whatever is trained there comes first (`environment_defaults`). A preset
 is looked up as (algorithm, preset name, environment); the entry with environment None applies
-first. `run` holds the runner's fields (env steps, environments), `algorithm` the
-method's. Every number has its source beside it.
+first, then that of the environment's family ("Atari": all games of ALE). `run` holds the runner's
+fields (env steps, environments), `algorithm` the method's. Every number has its source beside it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,17 @@ _LOCOMOTION: dict[str, Any] = {
     "final_episodes": 50,
     "checkpoint_every": 100_000,
 }
+# Games last some 1,000 steps, and each of them is a pass through the convolutions.
+_ATARI: dict[str, Any] = {
+    "steps": 5_000_000,
+    "num_envs": 8,
+    "log_every": 10_000,
+    "eval_every": 250_000,
+    "final_episodes": 30,
+    "checkpoint_every": 250_000,
+}
 _ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
+    "Atari": _ATARI,
     "HalfCheetah": _LOCOMOTION,
     "Hopper": _LOCOMOTION,
     "Walker2d": _LOCOMOTION,
@@ -153,7 +163,122 @@ _AWR_LANDER = {"actor_learning_rate": 5e-4, "output_l2": 1e-3}
 _WARM_START: dict[str, Any] = {"hidden": (64, 64), "activation": "tanh"}
 _WARM_START_CONTINUOUS = Preset(algorithm={"loss": "mse", "log_std_start": -1.0})
 
+# "Pretrain Soft Q-Learning with Imperfect Demonstrations", table of hyperparameters: rewards are
+# clipped to their signs, targets copied every 10,000 steps. γ is not stated there. The first 50,000
+# steps are those of a random policy there, here of one that is random ever less often.
+_NATURE: dict[str, Any] = {"hidden": (512,), "layer_norm": False}
+_COPIED: dict[str, Any] = {
+    **_NATURE,
+    "learning_rate": 1e-4,
+    "final_learning_rate": 0.5,
+    "batch_size": 32,
+    "buffer_size": 1_000_000,
+    "learning_starts": 50_000,
+    "updates_per_env_step": 0.25,
+    "target_update": "copy",
+}
+_SOFT_ATARI: dict[str, Any] = {
+    **_COPIED,
+    "target_every_updates": 2_500,
+    "huber_delta": 0.0,
+    "epsilon_start": 1.0,
+    "epsilon_final": 0.0,
+    "epsilon_env_steps": 50_000,
+}
+# N_p there, in env steps; other games were not played
+_PRETRAINING = {"SpaceInvaders": 500_000, "Pong": 1_000_000, "MsPacman": 200_000}
+_PRETRAINED_ATARI = Preset(algorithm={**_SOFT_ATARI, "pretrain_env_steps": 500_000})
+
+# The SQIL authors' Atari release: Adam's ε, target copied every 10,000 updates. Temperature and
+# terminal rule stay those found on Lunar Lander.
+_SQIL_ATARI = Preset(
+    algorithm={**_COPIED, "adam_epsilon": 1e-4, "target_every_updates": 10_000},
+)
+
+# DQfD as published; the step size is quoted from memory by others
+_DQFD_ATARI = Preset(
+    algorithm={
+        **_NATURE,
+        "learning_rate": 6e-5,
+        "final_learning_rate": 1.0,
+        "batch_size": 32,
+        "buffer_size": 1_000_000,
+        "target_update": "copy",
+        "target_every_updates": 10_000,
+        "pretrain_updates": 750_000,
+        "n_step": 10,
+        "log_rewards": True,
+        "epsilon_start": 0.01,
+    },
+)
+
 PRESETS: dict[Key, Preset] = {
+    ("dqn", "default", "Atari"): Preset(
+        # rl-baselines3-zoo; the target there is copied every 1,000 env steps
+        run={"steps": 10_000_000},
+        algorithm={
+            **_COPIED,
+            "final_learning_rate": 1.0,
+            "buffer_size": 100_000,
+            "learning_starts": 100_000,
+            "target_every_updates": 250,
+            "epsilon_final": 0.01,
+            "epsilon_env_steps": 1_000_000,
+        },
+    ),
+    ("soft-q", "default", "Atari"): Preset(algorithm=_SOFT_ATARI),
+    ("nac", "default", "Atari"): Preset(
+        algorithm={**_COPIED, "final_learning_rate": 1.0, "target_every_updates": 10_000}
+    ),
+    # D is as large as Q; not tuned
+    ("gail-dqn", "default", "Atari"): Preset(
+        algorithm={
+            **_SOFT_ATARI,
+            "d_hidden": (512,),
+            "d_activation": "relu",
+            "d_learning_rate": 1e-4,
+            "d_batch_size": 32,
+        }
+    ),
+    **{
+        (name, "default", "Atari"): preset
+        for names, preset in (
+            (("psq", "bc-soft-q"), _PRETRAINED_ATARI),
+            (("sqil", "sqil-t"), _SQIL_ATARI),
+            (("dqfd", "dqfd-reward-free"), _DQFD_ATARI),
+        )
+        for name in names
+    },
+    **{
+        (name, "default", game): Preset(algorithm={"pretrain_env_steps": steps})
+        for name in ("psq", "bc-soft-q")
+        for game, steps in _PRETRAINING.items()
+    },
+    # not tuned; held-out pairs are predicted no better after a few passes over 40,000 pairs
+    ("bc", "default", "Atari"): Preset(
+        algorithm={
+            "hidden": (512,),
+            "learning_rate": 3e-4,
+            "max_epochs": 50,
+            "patience": 5,
+        }
+    ),
+    ("ppo", "default", "Atari"): Preset(
+        # rl-baselines3-zoo; step size and clip range fall to 0
+        run={"steps": 10_000_000},
+        algorithm={
+            "hidden": (512,),
+            "activation": "relu",
+            "batch_steps": 1_024,
+            "minibatch_size": 256,
+            "epochs": 4,
+            "learning_rate": 2.5e-4,
+            "final_learning_rate": 0.0,
+            "clip_range": 0.1,
+            "final_clip_range": 0.0,
+            "entropy_weight": 0.01,
+        },
+    ),
     ("awr", "default", "LunarLander"): Preset(
         # chosen on seeds 100-102: half as many updates per env step as elsewhere cost little
         run={"steps": 500_000, "num_envs": 16},
@@ -453,9 +578,9 @@ PRESETS: dict[Key, Preset] = {
 }
 
 
-def environment_defaults(env: str) -> Mapping[str, Any]:
+def environment_defaults(env: str, family: str | None = None) -> Mapping[str, Any]:
     """Return the runner's settings that suit an environment, whatever is trained there."""
-    return _ENVIRONMENTS.get(env, {})
+    return _ENVIRONMENTS.get(env) or _ENVIRONMENTS.get(family or "", {})
 
 
 def preset_names(algorithm: str) -> list[str]:
@@ -464,8 +589,16 @@ def preset_names(algorithm: str) -> list[str]:
     return ["default", *sorted(named - {"default"})]
 
 
-def preset_layers(algorithm: str, name: str, env: str) -> list[tuple[str, Preset]]:
+def preset_layers(
+    algorithm: str, name: str, env: str, family: str | None = None
+) -> list[tuple[str, Preset]]:
     """Return the layers of a preset, weakest first, each with a label for provenance.
+
+    Args:
+        algorithm: Whose settings.
+        name: Of the preset.
+        env: The environment.
+        family: What it belongs to, if there are settings for all of its kind.
 
     Raises:
         RlfdError: If the algorithm has no preset of that name.
@@ -473,6 +606,8 @@ def preset_layers(algorithm: str, name: str, env: str) -> list[tuple[str, Preset
     if name not in preset_names(algorithm):
         raise unknown_name("preset", name, preset_names(algorithm))
     keys: list[Key] = [(algorithm, name, None), (algorithm, name, env)]
+    if family is not None:
+        keys.insert(1, (algorithm, name, family))
     return [
         (f"preset {name}" + (f" for {key[2]}" if key[2] else ""), PRESETS[key])
         for key in keys

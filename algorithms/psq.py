@@ -178,7 +178,7 @@ class PSQ(Algorithm):
         "soft Q-learning, warmed up by demonstrations that need neither be good nor have rewards"
     )
     Config = PSQConfig
-    needs = Needs(demonstrations=True, reward=True, interaction=True)
+    needs = Needs(demonstrations=True, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {
         **SoftQLoop.metric_definitions,

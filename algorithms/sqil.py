@@ -278,6 +278,7 @@ class SQIL(Algorithm):
         reward=False,
         interaction=True,
         demo_fields=frozenset({"next_observations", "terminated"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
     metric_definitions: Mapping[str, str] = {

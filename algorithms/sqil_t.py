@@ -73,6 +73,7 @@ class SQILT(Algorithm):
         reward=False,
         interaction=True,
         demo_fields=frozenset({"next_observations", "terminated"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
     metric_definitions: Mapping[str, str] = {

@@ -54,6 +54,24 @@ DQN = {
     "warm_at": 2_500,
 }
 
+PONG = {
+    "algo": "dqn",
+    "env": "Pong",
+    "hidden": [512],  # after the convolutions
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "gamma": 0.99,
+    # the peer keeps 56 kB for each transition
+    "buffer_size": 10_000,
+    "learning_starts": 1_000,
+    "env_steps_per_update": 4,
+    "target_every_updates": 250,
+    "max_grad_norm": 10,
+    "epsilon": 0.05,
+    "warm_at": 1_200,
+    "threads": 2,
+}
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -141,6 +159,19 @@ COMPARISONS = (
             Contender("stable-baselines3", "sb3_dqn.py", peer="stable-baselines3"),
             Contender("rlfd", "ours.py", 16),
             Contender("stable-baselines3", "sb3_dqn.py", 16, "stable-baselines3"),
+        ),
+    ),
+    Comparison(
+        "DQN on Pong (peer: stable-baselines3 2.9.2): Nature network, batch 32, one update per 4 "
+        "env steps, 2 threads",
+        "env_steps",
+        1.6,
+        PONG,
+        (
+            Contender("rlfd", "ours.py"),
+            Contender("stable-baselines3", "sb3_dqn.py", peer="stable-baselines3"),
+            Contender("rlfd", "ours.py", 8),
+            Contender("stable-baselines3", "sb3_dqn.py", 8, "stable-baselines3"),
         ),
     ),
 )
@@ -262,7 +293,8 @@ def compare(
         for index, contender in enumerate(present):
             say(f"{comparison.title}: warming up {contender.label}")
             python = Path(sys.executable) if contender.peer is None else pythons[contender.peer]
-            log = logs / f"{comparison.setup['algo']}-{index}.log"
+            task = comparison.setup["algo"] + comparison.setup.get("env", "")
+            log = logs / f"{task}-{index}.log"
             worker = stack.enter_context(_started(contender, python, comparison.setup, log))
             worker.wait_until_warm()  # one after the other, so that none disturbs another's timing
             workers.append(worker)

@@ -95,7 +95,7 @@ def comparison_section(comparison: peers.Comparison, rates: list[peers.Rate]) ->
                 f"{rate.low:,.0f}-{rate.high:,.0f}",
                 times(rate, rate.contender.num_envs),
                 times(rate, 1),
-                "" if rate.contender.peer else f"{comparison.needed:.0f}",
+                "" if rate.contender.peer else f"{comparison.needed:g}",
             ]
         )
     busy = [r.contender.label for r in rates if r.cpu_share < BUSY]

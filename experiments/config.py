@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rlfd import algorithms
 from rlfd.algorithms.base import AlgorithmConfig
 from rlfd.algorithms.presets import environment_defaults, preset_layers
-from rlfd.envs import EnvConfig, check, is_playable
+from rlfd.envs import EnvConfig, check, is_playable, spec
 from rlfd.errors import RlfdError, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Resolved", "RunConfig", "resolve", "setting_text"]
+__all__ = ["Resolved", "RunConfig", "preset_family", "resolve", "setting_text"]
 
 SCHEMA = 1
 
@@ -185,11 +185,12 @@ def resolve(
         provenance.update({name: layer for name in run_part})
         provenance.update({f"algorithm.{name}": layer for name in algorithm_part})
 
-    usual = environment_defaults(env.name)
+    family = preset_family(env)
+    usual = environment_defaults(env.name, family)
     if not cls.needs.interaction:  # whose budget is another one
         usual = {name: value for name, value in usual.items() if name not in OFFLINE}
     apply(f"environment {env.name}", usual, {})
-    for label, layer in preset_layers(algo, preset or "default", env.name):
+    for label, layer in preset_layers(algo, preset or "default", env.name, family):
         apply(label, layer.run, layer.algorithm)
     if config_file is not None:
         apply(f"file {config_file}", *_read_file(config_file, algo))
@@ -209,6 +210,11 @@ def resolve(
     config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
     _check_run(config, cls.needs.interaction)
     return Resolved(config, provenance)
+
+
+def preset_family(env: EnvConfig) -> str | None:
+    """Return what presets call the kind of environment that this one is; None for most."""
+    return "Atari" if spec(env.name).gym_id.startswith("ALE/") else None
 
 
 def _no_evaluation(run: dict[str, Any], provenance: dict[str, str]) -> None:

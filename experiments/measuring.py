@@ -14,6 +14,7 @@ from rlfd.algorithms.presets import environment_defaults
 from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig
 from rlfd.experiments import tables
+from rlfd.experiments.config import preset_family
 from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
 from rlfd.experiments.known import GAPS, measure_gaps
@@ -170,7 +171,7 @@ class Measuring:
         return self.played[key]
 
     def _play(self, env: EnvConfig, policy: str) -> Measured:
-        usual = {**environment_defaults(env.name), **self.suite.run}
+        usual = {**environment_defaults(env.name, preset_family(env)), **self.suite.run}
         episodes = min(EPISODES, usual.get("final_episodes") or EPISODES)
         values, dense = [], []
         for seed in self.seeds:

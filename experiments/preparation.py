@@ -15,7 +15,13 @@ from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import RunDir
 
-__all__ = ["check_demos_unchanged", "describe_demos", "load_demos", "prepare_demos"]
+__all__ = [
+    "check_demos_unchanged",
+    "describe_demos",
+    "load_demos",
+    "prepare_demos",
+    "without_observations",
+]
 
 
 def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demonstrations | None:
@@ -117,6 +123,17 @@ def check_demos_unchanged(run: RunDir, demonstrations: Demonstrations | None) ->
             "was started with",
             "restore them, or start another run with --exp-name",
         )
+
+
+def without_observations(demonstrations: Demonstrations | None) -> Demonstrations | None:
+    """Return what `describe_demos` needs: a method keeps observations in a form of its own."""
+    if demonstrations is None:
+        return None
+    episodes = (
+        dataclasses.replace(episode, observations=episode.observations[:0].copy())
+        for episode in demonstrations.episodes
+    )
+    return dataclasses.replace(demonstrations, episodes=tuple(episodes))
 
 
 def describe_demos(demonstrations: Demonstrations | None) -> dict[str, Any] | None:

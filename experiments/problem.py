@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from rlfd.algorithms.base import (
     Problem,
     TabularModel,
 )
-from rlfd.demos import Demonstrations
+from rlfd.algorithms.core.frames import FrameStacks
+from rlfd.algorithms.core.networks import convolved_size
+from rlfd.demos import Demonstrations, Episode
 from rlfd.envs import EnvConfig, Table, check, elsewhere, make, names, spec, table
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
+from rlfd.experiments.memory import available_memory
 from rlfd.seeding import derive
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "check_support",
     "demo_tensors",
     "env_of_demos",
+    "frame_stack",
     "space_differences",
     "tabular_model",
     "variant_for",
@@ -96,10 +100,11 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     """Return observation shape and action space, if the algorithm can handle them.
 
     Raises:
-        RlfdError: If the algorithm was not made for this kind of actions; names those that were. Or
-            if it plans, and the environment has no table; names those that have.
+        RlfdError: If the algorithm was not made for this kind of actions, or not for images; names
+            those that were. Or if it plans, and the environment has no table; names those that
+            have.
     """
-    shape, action = _env_spaces(env)
+    space, action = _env_spaces(env)
     needs = algorithms.get(algo).needs
     if action.kind not in needs.action_kinds:
         able = [
@@ -110,21 +115,42 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
             f"environment '{env.name}' has {action.kind} ones",
             f"algorithms for it: {', '.join(able)}",
         )
+    if frame_stack(space) > 0 and not needs.images:
+        able = [
+            name
+            for name in algorithms.names()
+            if algorithms.get(name).needs.images
+            and action.kind in algorithms.get(name).needs.action_kinds
+        ]
+        raise RlfdError(
+            f"'{algo}' learns from vectors, observations of '{env.name}' are images of shape "
+            f"{space.shape}",
+            f"algorithms for it: {', '.join(able)}",
+        )
     if needs.dynamics and table(env) is None:
         known = [name for name in names() if spec(name).table is not None]
         raise RlfdError(
             f"'{algo}' plans with known dynamics, and nothing is known about those of '{env.name}'",
             f"environments whose table is known: {', '.join(known)}",
         )
-    return shape, action
+    return space.shape, action
+
+
+def frame_stack(space: spaces.Box) -> int:
+    """Return how many frames observations are stacks of, if they are images; 0 for vectors.
+
+    Images are bytes of shape (C, H, W), large enough for the convolutions: the last C gray frames.
+    """
+    images = space.dtype == np.uint8 and convolved_size(space.shape) > 0
+    return space.shape[0] if images else 0
 
 
 def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
     """Return what keeps a policy of one environment from acting in the other, in words."""
-    (their_shape, their_action), (shape, action) = _env_spaces(theirs), _env_spaces(ours)
+    (their_space, their_action), (space, action) = _env_spaces(theirs), _env_spaces(ours)
     parts = []
-    if their_shape != shape:
-        parts.append(f"observations have shape {their_shape} there, {shape} here")
+    if their_space.shape != space.shape:
+        parts.append(f"observations have shape {their_space.shape} there, {space.shape} here")
     if their_action.kind != action.kind:
         parts.append(f"actions are {their_action.kind} there, {action.kind} here")
     elif their_action.sizes != action.sizes:
@@ -134,11 +160,11 @@ def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
     return parts
 
 
-def _env_spaces(env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
+def _env_spaces(env: EnvConfig) -> tuple[spaces.Box, ActionSpec]:
     with contextlib.closing(make(env)) as made:
         observation_space, action = made.observation_space, _action_spec(made.action_space)
     assert isinstance(observation_space, spaces.Box)  # `make` saw to it
-    return observation_space.shape, action
+    return observation_space, action
 
 
 def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
@@ -158,8 +184,13 @@ def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
 
 
 def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
-    """Return demonstrations as one algorithm may see them, without what it did not declare."""
+    """Return demonstrations as one algorithm may see them, without what it did not declare.
+
+    Raises:
+        RlfdError: If observations are images, and not stacks of frames.
+    """
     episodes = demonstrations.episodes
+    stack = frame_stack(demonstrations.observation_space)
 
     def join(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype)
@@ -170,8 +201,16 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
 
     whole = not isinstance(demonstrations.action_space, spaces.Box)
     fields: dict[str, torch.Tensor] = {}
+    observations: torch.Tensor
+    following: torch.Tensor
+    if stack > 0:
+        observations, following = _frame_stacks(episodes, demonstrations.info.id, stack)
+    else:
+        observations = join([e.observations[:-1] for e in episodes], torch.float32)
     if "next_observations" in needs.demo_fields:
-        fields["next_observations"] = join([e.observations[1:] for e in episodes], torch.float32)
+        if stack == 0:
+            following = join([e.observations[1:] for e in episodes], torch.float32)
+        fields["next_observations"] = following
     if "rewards" in needs.demo_fields:
         fields["rewards"] = join([e.rewards for e in episodes], torch.float32)
     if "terminated" in needs.demo_fields:
@@ -179,11 +218,36 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
     if "truncated" in needs.demo_fields:
         fields["truncated"] = at_end([e.truncated for e in episodes])
     return DemoTensors(
-        observations=join([e.observations[:-1] for e in episodes], torch.float32),
+        observations=observations,
         actions=join([e.actions for e in episodes], torch.int64 if whole else torch.float32),
         episode_ids=join([np.full(e.length, i) for i, e in enumerate(episodes)], torch.int64),
         **fields,
     )
+
+
+def _frame_stacks(
+    episodes: Sequence[Episode], name: str, stack: int
+) -> tuple[FrameStacks, FrameStacks]:
+    """Return observations and next observations, whose frames are copied once each."""
+    shape = episodes[0].observations.shape[1:]
+    channels = shape[0] // stack
+    lengths = [episode.length for episode in episodes]
+    frames = np.empty((sum(lengths) + stack * len(episodes), channels, *shape[1:]), np.uint8)
+    first, begin = [], 0
+    for index, episode in enumerate(episodes):
+        images, length = episode.observations, episode.length
+        if not np.array_equal(images[1:, :-channels], images[:-1, channels:]):
+            raise RlfdError(
+                f"images in demonstrations '{name}' are to be the last {stack} frames, oldest "
+                f"first, and those of episode {index} are not",
+                "record them through gymnasium.wrappers.FrameStackObservation",
+            )
+        frames[begin : begin + stack] = images[0].reshape(stack, channels, *shape[1:])
+        frames[begin + stack : begin + stack + length] = images[1:, -channels:]
+        first.append(begin + np.arange(length))
+        begin += stack + length
+    kept, rows = torch.from_numpy(frames), torch.from_numpy(np.concatenate(first))
+    return FrameStacks(kept, rows, shape, stack), FrameStacks(kept, rows + 1, shape, stack)
 
 
 def build_algorithm(
@@ -237,13 +301,15 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     needs = algorithms.get(config.algo).needs
     if not needs.demonstrations:
         return _build(config, None)
+    space, _ = _env_spaces(config.env)
+    kind = torch.uint8 if frame_stack(space) > 0 else torch.float32
     rows = (2,) if action.kind == "discrete" else (2, action.width)
     whole = action.kind != "continuous"
     placeholder = DemoTensors(
-        observations=torch.zeros(2, *shape),
+        observations=torch.zeros(2, *shape, dtype=kind),
         actions=torch.zeros(rows, dtype=torch.int64 if whole else torch.float32),
         episode_ids=torch.arange(2),
-        next_observations=torch.zeros(2, *shape),
+        next_observations=torch.zeros(2, *shape, dtype=kind),
         rewards=torch.zeros(2),
         terminated=torch.ones(2, dtype=torch.bool),
         truncated=torch.zeros(2, dtype=torch.bool),
@@ -254,10 +320,11 @@ def build_for_acting(config: RunConfig) -> Algorithm:
 def _build(
     config: RunConfig, demonstrations: DemoTensors | None, demonstrator: Oracle | None = None
 ) -> Algorithm:
-    shape, action = check_support(config.algo, config.env)
+    check_support(config.algo, config.env)
+    space, action = _env_spaces(config.env)
     known = table(config.env) if algorithms.get(config.algo).needs.dynamics else None
     problem = Problem(
-        observation_shape=shape,
+        observation_shape=space.shape,
         action=action,
         demonstrations=demonstrations,
         env_steps=config.steps,
@@ -267,5 +334,7 @@ def _build(
         compile=config.compile,
         demonstrator=demonstrator,
         model=None if known is None else tabular_model(known),
+        frame_stack=frame_stack(space),
+        memory_bytes=available_memory(config.device),
     )
     return algorithms.get(config.algo)(problem, config.algorithm)

@@ -22,7 +22,12 @@ from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.learned_reward import check_reads_reward, clipped, learned_reward, paid_by
-from rlfd.experiments.preparation import check_demos_unchanged, load_demos, prepare_demos
+from rlfd.experiments.preparation import (
+    check_demos_unchanged,
+    load_demos,
+    prepare_demos,
+    without_observations,
+)
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
@@ -80,6 +85,8 @@ def train(
         if given is not None:
             given = clipped(given, config.env) if reward is None else paid_by(given, reward)
         algorithm = build_algorithm(config, given, asked)
+        # of images, they would be a second copy of every frame
+        demonstrations, given = without_observations(demonstrations), None
         init = run.status().get("init") if resume else None
         if config.init is not None and not resume:
             init = start_from(algorithm, config, runs_dir)

@@ -11,11 +11,13 @@ import torch
 
 from rlfd import algorithms
 from rlfd.algorithms.base import ActionSpec, DemoTensors, Problem, TabularModel
+from rlfd.algorithms.core.frames import FrameStacks
 from rlfd.envs import Transitions
 
 torch.set_num_threads(1)
 
 NUM_ENVS, SIZE, NUM_ACTIONS = 3, 5, 7
+IMAGE = (2, 37, 45)  # hardly larger than the convolutions need, both sides different
 
 
 class NoiseWorld:
@@ -33,13 +35,15 @@ class NoiseWorld:
     def draw(self):
         return self.rng.normal(size=(self.num_envs, *self.shape)).astype(np.float32)
 
+    first = follow = draw
+
     def step(self, actions):
         self.actions.append(np.array(actions))
         self.env_steps += self.num_envs
         self.clocks += 1
         ends = self.clocks == 3 + np.arange(self.num_envs)
         terminated = ends & (self.ended % 2 == 0)
-        following = self.draw()
+        following = self.follow()
         rewards = np.full(self.num_envs, self.reward)
         transitions = Transitions(
             self.observations, actions, rewards, rewards, following, terminated, ends & ~terminated
@@ -47,9 +51,26 @@ class NoiseWorld:
         self.ended += ends
         self.clocks[ends] = 0
         self.observations = np.where(
-            ends.reshape(-1, *[1] * len(self.shape)), self.draw(), following
+            ends.reshape(-1, *[1] * len(self.shape)), self.first(), following
         )
         return transitions
+
+
+class FrameWorld(NoiseWorld):
+    """The same with images: each observation is the last C frames of noise, oldest first."""
+
+    def __init__(self, num_envs=NUM_ENVS, shape=IMAGE, **options):
+        super().__init__(num_envs, shape, **options)
+        self.observations = self.first()
+
+    def draw(self):
+        return self.rng.integers(0, 256, (self.num_envs, 1, *self.shape[1:]), dtype=np.uint8)
+
+    def first(self):
+        return self.draw().repeat(self.shape[0], axis=1)
+
+    def follow(self):
+        return np.concatenate([self.observations[:, 1:], self.draw()], axis=1)
 
 
 class TabularWorld:
@@ -98,17 +119,34 @@ def noise_demos(lengths=(3, 9, 5), *, shape=(SIZE,), actions=None, terminated=No
     ids = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
     last = torch.cat([torch.arange(n) == n - 1 for n in lengths])
     ends = torch.tensor(terminated if terminated is not None else [True] * len(lengths))[ids]
-    paths = [torch.randn(n + 1, *shape, generator=generator) for n in lengths]
+    if len(shape) == 3:
+        observations, following = noise_images(lengths, shape, generator)
+    else:
+        paths = [torch.randn(n + 1, *shape, generator=generator) for n in lengths]
+        observations = torch.cat([path[:-1] for path in paths])
+        following = torch.cat([path[1:] for path in paths])
     if actions is None:
         actions = torch.randint(NUM_ACTIONS, (len(ids),), generator=generator)
     return DemoTensors(
-        observations=torch.cat([path[:-1] for path in paths]),
+        observations=observations,
         actions=actions,
         episode_ids=ids,
-        next_observations=torch.cat([path[1:] for path in paths]),
+        next_observations=following,
         rewards=torch.randn(len(ids), generator=generator),
         terminated=last & ends,
     )
+
+
+def noise_images(lengths, shape, generator):
+    """Return observations and next observations of episodes whose frames are noise."""
+    stack, frames, first, begin = shape[0], [], [], 0
+    for length in lengths:
+        new = torch.randint(0, 256, (length + 1, *shape[1:]), generator=generator).byte()
+        frames += [new[:1]] * (stack - 1) + [new]
+        first.append(begin + torch.arange(length))
+        begin += stack + length
+    kept, rows = torch.cat(frames), torch.cat(first)
+    return FrameStacks(kept, rows, shape, stack), FrameStacks(kept, rows + 1, shape, stack)
 
 
 class RuleOracle:
@@ -169,7 +207,18 @@ def walks(model, count=3, *, seed=0):
 
 @pytest.fixture
 def noise_world():
-    return NoiseWorld
+    """Return a function that makes a world of noise, of images where the shape is one's."""
+
+    def make(*args, shape=(SIZE,), **options):
+        world = FrameWorld if len(shape) == 3 else NoiseWorld
+        return world(*args, shape=shape, **options)
+
+    return make
+
+
+@pytest.fixture
+def image_shape():
+    return IMAGE
 
 
 @pytest.fixture
@@ -229,6 +278,7 @@ def make_algorithm():
             compile=compile,
             demonstrator=demonstrator,
             model=model,
+            frame_stack=shape[0] if len(shape) == 3 else 0,
         )
         small = {"hidden": (11,)} if hasattr(cls.Config, "hidden") else {}
         return cls(problem, cls.Config(**small | hyper))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rlfd.algorithms.base import ActionSpec, Problem, TransitionBatch, World
 from rlfd.algorithms.core.engine import Batch
+from rlfd.errors import RlfdError
 
 __all__ = ["AbsorbingRows", "in_absorbing_state"]
 
@@ -47,9 +48,17 @@ class AbsorbingRows:
     Args:
         problem: The problem without absorbing states.
         gamma: γ.
+
+    Raises:
+        RlfdError: If observations are images, which have no room for a mark.
     """
 
     def __init__(self, problem: Problem, gamma: float) -> None:
+        if problem.images:
+            raise RlfdError(
+                "absorbing=indicator marks vectors, and observations are images here",
+                "use --set absorbing=value",
+            )
         self._gamma = gamma
         self._action = _zero_action(problem.action).to(problem.device)
 

@@ -240,6 +240,7 @@ class ActorCritic(ABC):
             device=problem.device,
             action_shape=(width,),
             action_dtype=torch.get_default_dtype(),
+            memory_bytes=problem.memory_bytes,
         )
 
     @abstractmethod

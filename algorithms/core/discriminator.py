@@ -9,18 +9,20 @@ own pairs (Gulrajani et al., 2017). At its minimum (c = λ = 0) D = ρ_E / (ρ_E
 papers let D be the probability of the learner; that turns the sign of ℓ and nothing else.
 
 Pairs are compared as rows (s, features of a), standardised by the mean and std of both sides
-together, so that neither can be told from the other by its scale.
+together, so that neither can be told from the other by its scale. Images are rows of bytes, scaled
+to 0 to 1, and pass through convolutions first.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, Metrics, Problem, hyper
@@ -28,7 +30,7 @@ from rlfd.algorithms.core.absorbing import AbsorbingMode, absorbing_count
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import cycled
-from rlfd.algorithms.core.networks import Activation, mlp
+from rlfd.algorithms.core.networks import Activation, convolutions, convolved_size, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.timing import timed
@@ -147,6 +149,78 @@ class DiscriminatorFields(ClassifierFields):
     demo_every: int = hyper(1, "use every so-manieth pair of each demonstration", low=1)
 
 
+class _ImageClassifier(nn.Module):
+    """ℓ of pairs of images and actions: what convolutions make of s beside the rest, in an MLP.
+
+    Args:
+        image_shape: (C, H, W).
+        others: Numbers after the pixels in a row.
+        config: Sizes of the MLP.
+        generator: Source of the initial weights.
+        device: Where they live.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, ...],
+        others: int,
+        config: ClassifierFields,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        super().__init__()
+        self._shape, self._pixels = image_shape, math.prod(image_shape)
+        whole = convolutions(image_shape, orthogonal=False, generator=generator, device=device)
+        self.seen = whole[1:]  # the first of them makes numbers of bytes
+        self.head = mlp(
+            [convolved_size(image_shape) + others, *config.d_hidden, 1],
+            layer_norm=False,
+            activation=config.d_activation,
+            generator=generator,
+            device=device,
+        )
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map standardised rows (B, W) to logits (B, 1)."""
+        images = inputs[:, : self._pixels].reshape(-1, *self._shape)
+        logits: Tensor = self.head(torch.cat([self.seen(images), inputs[:, self._pixels :]], 1))
+        return logits
+
+
+class _ImageRows:
+    """Rows of demonstrated images, made when they are asked for: all at once would not fit.
+
+    Args:
+        rows: Makes rows of pairs.
+        pairs: Observations (M, C, H, W) and actions in the policy's units (M,).
+        times: How often each of them occurs.
+        absorbing: Rows of the absorbing state, which come last. Shape (K, W).
+    """
+
+    def __init__(
+        self,
+        rows: Callable[[Tensor, Tensor], Tensor],
+        pairs: tuple[Tensor, Tensor],
+        times: int,
+        absorbing: Tensor,
+    ) -> None:
+        self._rows, (self._observations, self._actions) = rows, pairs
+        self._length, self._absorbing = times * len(self._actions), absorbing
+        self.device = absorbing.device
+
+    def __len__(self) -> int:
+        return self._length + len(self._absorbing)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        which = indices % len(self._actions)
+        rows = self._rows(
+            self._observations.index_select(0, which), self._actions.index_select(0, which)
+        )
+        after = indices - self._length
+        rows[after >= 0] = self._absorbing[after[after >= 0]]
+        return rows
+
+
 class Discriminator:
     """Network, engine, input statistics and demonstrated rows.
 
@@ -189,15 +263,23 @@ class Discriminator:
         self.width = math.prod(problem.observation_shape) + distribution.num_features
         self._compared = self.width  # columns before the indicator
         self.width += self._indicator
-        self.network = mlp(
-            [self.width, *config.d_hidden, 1],
-            layer_norm=False,
-            activation=config.d_activation,
-            generator=torch.Generator(device=self.device).manual_seed(
-                derive(problem.seed, "discriminator weights")
-            ),
-            device=self.device,
-        )
+        self._pixels = math.prod(problem.observation_shape) if problem.images else 0
+        weights = torch.Generator(device=self.device)
+        weights.manual_seed(derive(problem.seed, "discriminator weights"))
+        self.network: nn.Module
+        if problem.images:
+            others = self.width - self._pixels
+            self.network = _ImageClassifier(
+                problem.observation_shape, others, config, weights, self.device
+            )
+        else:
+            self.network = mlp(
+                [self.width, *config.d_hidden, 1],
+                layer_norm=False,
+                activation=config.d_activation,
+                generator=weights,
+                device=self.device,
+            )
         self.engine = UpdateEngine(
             self.network,
             self._loss,
@@ -205,11 +287,11 @@ class Discriminator:
             compile=problem.compile,
         )
         self._saw_absorbing = False
-        self._moments = RunningMoments(self.width, self.device)
+        self._moments = RunningMoments(0 if self._pixels else self.width, self.device)
         self._set_statistics()
         self.demo_rows = self._demonstrated(problem.demonstrations)
 
-    def _demonstrated(self, demos: DemoTensors) -> Tensor:
+    def _demonstrated(self, demos: DemoTensors) -> Tensor | _ImageRows:
         """Rows of the demonstrations, so repeated that all are drawn as often as they occur."""
         assert demos.terminated is not None
         every, ids = self.config.demo_every, demos.episode_ids
@@ -218,14 +300,14 @@ class Discriminator:
         offsets = torch.randint(every, (len(lengths),), generator=self.generator)
         # an offset beyond the end of a short demonstration would leave nothing of it
         kept = (times % every == offsets.minimum(lengths - 1)[ids]).nonzero()[:, 0]
-        rows = self.rows(
-            demos.observations[kept].to(self.device),
-            self.distribution.encode(demos.actions[kept].to(self.device)),
-        )
+        seen = demos.observations[kept].to(self.device)
+        done = self.distribution.encode(demos.actions[kept].to(self.device))
         # Thinned rows stand for `every` times as many; ends are not thinned.
-        return self.with_absorbing(
-            rows.repeat(every if self._indicator else 1, 1), int(demos.terminated.sum())
-        )
+        copies, ends = every if self._indicator else 1, int(demos.terminated.sum())
+        if self._pixels:
+            absorbing = self._absorbing_rows(copies * len(kept), ends, torch.uint8)
+            return _ImageRows(self.rows, (seen, done), copies, absorbing)
+        return self.with_absorbing(self.rows(seen, done).repeat(copies, 1), ends)
 
     def rows(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Join pairs to what the network sees, before standardisation.
@@ -238,6 +320,8 @@ class Discriminator:
             Shape (B, W).
         """
         features = self.distribution.features(actions)
+        if self._pixels:
+            features = features.to(torch.uint8)  # of discrete actions: 0 and 1
         parts = [observations.flatten(1).to(features), features]
         if self._indicator:
             parts.append(torch.zeros_like(features[:, :1]))
@@ -247,17 +331,28 @@ class Discriminator:
         """Append rows (s_abs, 0), where there is an indicator: as many as it counts for."""
         if not self._indicator or terminations == 0:
             return rows
-        count = absorbing_count(len(rows), terminations, self.gamma)
-        absorbing = rows.new_zeros(count, self.width)
-        absorbing[:, -1] = 1.0
-        return torch.cat([rows, absorbing])
+        return torch.cat([rows, self._absorbing_rows(len(rows), terminations, rows.dtype)])
+
+    def _absorbing_rows(self, rows: int, terminations: int, dtype: torch.dtype) -> Tensor:
+        """Return as many rows (s_abs, 0) as belong to so many others; none without indicator."""
+        count = absorbing_count(rows, terminations, self.gamma) if self._indicator else 0
+        absorbing = torch.zeros(count, self.width, dtype=dtype, device=self.device)
+        absorbing[:, -1:] = 1.0
+        return absorbing
 
     def observe(self, rows: Tensor) -> None:
         """Take rows (B, W) into the statistics; those of the absorbing state do not count."""
+        if self._pixels:
+            return
         self._moments.update(rows[rows[:, -1] == 0.0] if self._indicator else rows)
         self._set_statistics()
 
     def _set_statistics(self) -> None:
+        if self._pixels:
+            self._mean = torch.zeros(self.width, device=self.device)
+            self._std = torch.ones(self.width, device=self.device)
+            self._std[: self._pixels] = 255.0
+            return
         self._mean = self._moments.mean.to(torch.get_default_dtype())
         self._std = usable_std(self._moments.variance.sqrt()).to(torch.get_default_dtype())
 
@@ -335,7 +430,7 @@ class Discriminator:
         self.engine.step(batch)
 
     @timed("sample")
-    def _shuffled(self, rows: Tensor, count: int) -> Tensor:
+    def _shuffled(self, rows: Tensor | _ImageRows, count: int) -> Tensor:
         """Return `count` rows: all in random order, as often as necessary."""
         return rows[cycled(len(rows), count, self.generator).to(rows.device)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -11,20 +13,21 @@ from rlfd.algorithms.core.timing import timed
 __all__ = ["cycled", "shuffled"]
 
 
-@timed("sample")
-def shuffled(data: Batch, size: int, generator: torch.Generator) -> list[Batch]:
+def shuffled(data: Batch, size: int, generator: torch.Generator) -> Iterable[Batch]:
     """Return one pass over `data` in random order, cut into batches of `size` rows.
 
-    The last, smaller batch is left out.
+    The last, smaller batch is left out. The order is drawn at once, rows are gathered batch by
+    batch: all together they may not fit into memory, where they are images.
     """
     first = next(iter(data.values()))
     order = torch.randperm(len(first), generator=generator, device=generator.device)
-    order = order.to(first.device)
-    mixed = {name: value.index_select(0, order) for name, value in data.items()}
-    return [
-        {name: value[start : start + size] for name, value in mixed.items()}
-        for start in range(0, len(first) - size + 1, size)
-    ]
+    parts = torch.split(order.to(first.device), size)
+    return (_gather(data, rows) for rows in parts if len(rows) == size)
+
+
+@timed("sample")
+def _gather(data: Batch, rows: Tensor) -> Batch:
+    return {name: value.index_select(0, rows) for name, value in data.items()}
 
 
 def cycled(rows: int, count: int, generator: torch.Generator) -> Tensor:

@@ -1,20 +1,35 @@
-"""Networks for vector observations. Their initial weights come from an explicit generator."""
+"""Networks for vectors and images. Their initial weights come from an explicit generator."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Activation", "PolicyNetwork", "QNetwork", "ValueNetwork", "mlp"]
+__all__ = [
+    "Activation",
+    "PolicyNetwork",
+    "QNetwork",
+    "ValueNetwork",
+    "convolutions",
+    "convolved_size",
+    "in_pieces",
+    "mlp",
+]
 
 Activation = Literal["relu", "tanh"]
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
+
+# Channels, kernel and stride of each layer in "Human-level control through deep reinforcement
+# learning" (Mnih et al., Nature 518, 2015).
+_CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+
+IMAGES_AT_ONCE = 512  # the first layer's outputs take 51 kB for each of 84 x 84
 
 
 def mlp(
@@ -43,15 +58,8 @@ def mlp(
         # without memory first: the layer's own initialisation would draw from torch's generator
         linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device=device)
         is_last = index == len(sizes) - 2
-        with torch.no_grad():
-            if last_gain is None:
-                bound = 1.0 / math.sqrt(fan_in)
-                for parameter in (linear.weight, linear.bias):
-                    parameter.uniform_(-bound, bound, generator=generator)
-            else:
-                gain = last_gain if is_last else math.sqrt(2.0)
-                nn.init.orthogonal_(linear.weight, gain, generator=generator)
-                linear.bias.zero_()
+        gain = last_gain if is_last or last_gain is None else math.sqrt(2.0)
+        _initialise(linear.weight, linear.bias, gain, generator)
         layers.append(linear)
         if not is_last:
             if layer_norm:
@@ -60,15 +68,125 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+@torch.no_grad()
+def _initialise(
+    weight: Tensor, bias: Tensor, gain: float | None, generator: torch.Generator
+) -> None:
+    if gain is None:
+        bound = 1.0 / math.sqrt(weight[0].numel())
+        for parameter in (weight, bias):
+            parameter.uniform_(-bound, bound, generator=generator)
+    else:
+        nn.init.orthogonal_(weight, gain, generator=generator)
+        bias.zero_()
+
+
+def convolved_size(image_shape: Sequence[int]) -> int:
+    """Return how many numbers the convolutions make of an image (C, H, W).
+
+    0 where they do not fit: a side is shorter than 36, or the shape is not an image's.
+    """
+    if len(image_shape) != 3:
+        return 0
+    sides = list(image_shape[1:])
+    for _, kernel, stride in _CONVOLUTIONS:
+        sides = [(side - kernel) // stride + 1 if side >= kernel else 0 for side in sides]
+    return math.prod(sides) * _CONVOLUTIONS[-1][0]
+
+
+class _Unit(nn.Module):
+    """Bytes 0 to 255 as numbers from 0 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._dtype = torch.get_default_dtype()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.to(self._dtype) / 255.0
+
+
+def convolutions(
+    image_shape: Sequence[int],
+    *,
+    orthogonal: bool,
+    generator: torch.Generator,
+    device: torch.device,
+) -> nn.Sequential:
+    """Build the three convolutions of Mnih et al., each followed by a ReLU, and flatten.
+
+    Args:
+        image_shape: (C, H, W), for which `convolved_size` is not 0. Images come as bytes.
+        orthogonal: Weights as `mlp` with a `last_gain` has them in hidden layers.
+        generator: Source of the initial weights.
+        device: Where the weights live.
+    """
+    layers: list[nn.Module] = [_Unit()]
+    channels = image_shape[0]
+    for out, kernel, stride in _CONVOLUTIONS:
+        layer = nn.Conv2d(channels, out, kernel, stride, device="meta").to_empty(device=device)
+        assert layer.bias is not None
+        gain = math.sqrt(2.0) if orthogonal else None
+        _initialise(layer.weight, layer.bias, gain, generator)
+        layers += [layer, nn.ReLU()]
+        channels = out
+    return nn.Sequential(*layers, nn.Flatten())
+
+
+def _body(
+    observation_shape: tuple[int, ...],
+    widths: Sequence[int],
+    *,
+    images: bool,
+    layer_norm: bool,
+    activation: Activation = "relu",
+    last_gain: float | None = None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> nn.Sequential:
+    """Build an MLP from flat vectors to the last of `widths`, with convolutions before for images.
+
+    The layers after the convolutions are the same as for vectors.
+    """
+    before: list[nn.Module] = []
+    inputs = math.prod(observation_shape)
+    if images:
+        before = list(
+            convolutions(
+                observation_shape,
+                orthogonal=last_gain is not None,
+                generator=generator,
+                device=device,
+            )
+        )
+        inputs = convolved_size(observation_shape)
+    dense = mlp(
+        [inputs, *widths],
+        layer_norm=layer_norm,
+        activation=activation,
+        last_gain=last_gain,
+        generator=generator,
+        device=device,
+    )
+    return nn.Sequential(*before, *dense)
+
+
+def in_pieces(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return what a function makes of many images (M, C, H, W), a few hundred at a time."""
+    parts = torch.split(torch.arange(len(images), device=images.device), IMAGES_AT_ONCE)
+    return torch.cat([function(images.index_select(0, rows)) for rows in parts])
+
+
 class PolicyNetwork(nn.Module):
     """Standardisation of observations, MLP, and the log-std of continuous actions.
 
-    One class for all policies of this shape, so that one method can go on from another's weights.
+    Images are not standardised, and pass through convolutions before the MLP. One class for all
+    policies of this shape, so that one method can go on from another's weights.
 
     Args:
-        observation_shape: Flattened before the first layer.
+        observation_shape: Flattened before the first layer; of images (C, H, W).
         num_outputs: K, what the action distribution needs.
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers (of images: after the convolutions).
+        images: Whether observations are images of bytes.
         layer_norm: See `mlp`.
         activation: See `mlp`.
         last_gain: See `mlp`; small = the first policy hardly depends on the observation.
@@ -84,6 +202,7 @@ class PolicyNetwork(nn.Module):
         num_outputs: int,
         *,
         hidden: Sequence[int],
+        images: bool = False,
         layer_norm: bool = False,
         activation: Activation = "relu",
         last_gain: float | None = None,
@@ -93,15 +212,17 @@ class PolicyNetwork(nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
-        inputs = math.prod(observation_shape)
-        self.observation_clip = observation_clip
+        inputs = 0 if images else math.prod(observation_shape)  # numbers to standardise
+        self.images, self.observation_clip = images, observation_clip
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.zeros(inputs, device=device))
         self.register_buffer("std", torch.ones(inputs, device=device))
         self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_start, device=device))
-        self.body = mlp(
-            [inputs, *hidden, num_outputs],
+        self.body = _body(
+            observation_shape,
+            [*hidden, num_outputs],
+            images=images,
             layer_norm=layer_norm,
             activation=activation,
             last_gain=last_gain,
@@ -110,7 +231,12 @@ class PolicyNetwork(nn.Module):
         )
 
     def standardise(self, observations: Tensor) -> Tensor:
-        """Flatten and scale observations (B, *observation_shape) to inputs (B, D) of the MLP."""
+        """Flatten and scale observations (B, *observation_shape) to inputs (B, D) of the body.
+
+        Images are their own inputs, and stay bytes.
+        """
+        if self.images:
+            return observations
         inputs = (observations.flatten(1) - self.mean) / self.std
         return inputs.clamp(-self.observation_clip, self.observation_clip)
 
@@ -118,6 +244,19 @@ class PolicyNetwork(nn.Module):
         """Map observations (B, *observation_shape) to outputs (B, K)."""
         outputs: Tensor = self.body(self.standardise(observations))
         return outputs
+
+    @property
+    def num_features(self) -> int:
+        """F, numbers that `features` returns for each input."""
+        last = self.body[-1]
+        assert isinstance(last, nn.Linear)
+        return last.in_features
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Map inputs (B, D) to what the last layer sees (B, F)."""
+        for layer in list(self.body)[:-1]:
+            inputs = layer(inputs)
+        return inputs
 
 
 class ValueNetwork(nn.Module):
@@ -160,12 +299,13 @@ class ValueNetwork(nn.Module):
 
 
 class QNetwork(nn.Module):
-    """Action values of vector observations: an MLP, optionally dueling (Wang et al., 2016).
+    """Action values: an MLP, after convolutions for images; optionally dueling (Wang et al., 2016).
 
     Args:
-        observation_shape: Flattened before the first layer.
+        observation_shape: Flattened before the first layer; of images (C, H, W).
         num_actions: A.
-        hidden: Widths of the hidden layers.
+        hidden: Widths of the hidden layers (of images: after the convolutions).
+        images: Whether observations are images of bytes.
         layer_norm: See `mlp`.
         dueling: Q = V + A - mean_a A instead of Q directly.
         generator: Source of the initial weights.
@@ -178,20 +318,26 @@ class QNetwork(nn.Module):
         num_actions: int,
         *,
         hidden: Sequence[int],
+        images: bool = False,
         layer_norm: bool,
         dueling: bool = False,
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
         super().__init__()
-        self.dueling = dueling
-        outputs = num_actions + 1 if dueling else num_actions
-        sizes = [math.prod(observation_shape), *hidden, outputs]
-        self.body = mlp(sizes, layer_norm=layer_norm, generator=generator, device=device)
+        self.images, self.dueling = images, dueling
+        self.body = _body(
+            observation_shape,
+            [*hidden, num_actions + 1 if dueling else num_actions],
+            images=images,
+            layer_norm=layer_norm,
+            generator=generator,
+            device=device,
+        )
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map observations (B, *observation_shape) to action values (B, A)."""
-        outputs: Tensor = self.body(observations.flatten(1))
+        outputs: Tensor = self.body(observations if self.images else observations.flatten(1))
         if not self.dueling:
             return outputs
         value, advantage = outputs[:, :1], outputs[:, 1:]

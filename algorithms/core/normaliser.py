@@ -82,8 +82,8 @@ class RunningNormaliser:
 
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:
-        """Take observations (B, *observation_shape) into account, unless frozen."""
-        if self.frozen:
+        """Take observations (B, *observation_shape) into account, unless frozen, or images."""
+        if self.frozen or self.network.images:
             return
         self.moments.update(observations.flatten(1))
         self.network.mean.copy_(self.moments.mean)

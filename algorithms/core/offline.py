@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,9 @@ class EarlyStopping:
 
 
 def fit_statistics(network: PolicyNetwork, observations: Tensor) -> None:
-    """Let the policy standardise by these observations (B, *observation_shape)."""
+    """Let the policy standardise by these observations (B, *observation_shape), unless images."""
+    if network.images:
+        return
     flat = observations.flatten(1)
     network.mean.copy_(flat.mean(0))
     network.std.copy_(usable_std(flat.std(0, correction=0)))
@@ -160,7 +163,7 @@ class Passes:
         self.epoch = 0
         self.finished = False
 
-    def minibatches(self) -> list[Batch]:
+    def minibatches(self) -> Iterable[Batch]:
         """Return one pass over the training rows; the last, smaller minibatch is left out."""
         self.epoch += 1
         return shuffled(self.train, self.batch_size, self.generator)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
-from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork
+from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork, in_pieces
 from rlfd.algorithms.core.normaliser import ReturnScaler, RunningNormaliser
 from rlfd.algorithms.core.rollout import Rollout, collect, gae
 from rlfd.algorithms.core.timing import timed
@@ -35,12 +35,16 @@ __all__ = [
 class ActorFields(AlgorithmConfig):
     """Hyperparameters of `Actor`."""
 
-    hidden: tuple[int, ...] = hyper((64, 64), "widths of the hidden layers", low=1)
+    hidden: tuple[int, ...] = hyper(
+        (64, 64), "widths of the hidden layers (images: after the convolutions)", low=1
+    )
     activation: Activation = hyper("tanh", "what follows each hidden layer")
     log_std_start: float = hyper(
         0.0, "continuous actions: first log-std, where the bounds are ±1", low=-5, high=2
     )
-    normalise_observations: bool = hyper(True, "standardise observations by running statistics")
+    normalise_observations: bool = hyper(
+        True, "standardise observations, unless images, by running statistics"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,7 @@ class Actor:
             problem.observation_shape,
             self.distribution.num_outputs,
             hidden=config.hidden,
+            images=problem.images,
             activation=config.activation,
             last_gain=0.01,  # at first the policy hardly depends on the observation
             log_std_start=config.log_std_start,
@@ -84,12 +89,13 @@ class Actor:
             generator=self.generator,
             device=problem.device,
         )
+        self._dtype = torch.uint8 if problem.images else self.network.mean.dtype
         self.normaliser = RunningNormaliser(self.network)
         self.normaliser.frozen = not config.normalise_observations
 
     def collect(self, world: World, steps: int) -> Rollout:
         """Act for at least `steps` env steps with the sampled policy."""
-        return collect(world, self._draw, steps, self.device)
+        return collect(world, self._draw, steps, self.device, images=self.network.images)
 
     @timed("act")
     @torch.no_grad()
@@ -113,7 +119,7 @@ class Actor:
         return chosen
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
-        return torch.as_tensor(observations, dtype=self.network.mean.dtype, device=self.device)
+        return torch.as_tensor(observations, dtype=self._dtype, device=self.device)
 
     def tensors(self, observations: np.ndarray, actions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return observations, and actions in the policy's units instead of the environment's."""
@@ -174,7 +180,7 @@ def estimate(
     advantages = gae(
         rewards,
         now,
-        values(rollout.next_observations),
+        _following(values, rollout, now),
         rollout.terminated,
         rollout.ended,
         gamma=gamma,
@@ -182,6 +188,17 @@ def estimate(
         terminal_values=terminal_values,
     )
     return Estimate(advantages, advantages + now)
+
+
+def _following(values: Callable[[Tensor], Tensor], rollout: Rollout, now: Tensor) -> Tensor:
+    """Return V(s'). What is an image costs more to value than to look for in the next row."""
+    if rollout.observations.dtype != torch.uint8:
+        return values(rollout.next_observations)
+    last = rollout.ended.clone()
+    last[-1] = True
+    following = now.roll(-1, 0)
+    following[last] = values(rollout.next_observations[last][None])[0]
+    return following
 
 
 def prepare(advantages: Tensor, config: OnPolicyConfig) -> Tensor:
@@ -202,7 +219,8 @@ def explained_variance(estimated: Estimate) -> Tensor:
 class PolicyAndValue(nn.Module):
     """An actor's network and a value function, to be optimised together.
 
-    They share nothing but standardised inputs.
+    They share nothing but standardised inputs; of images all layers but the last, as is usual:
+    twice the convolutions would take twice the time.
 
     Args:
         policy: The actor's network.
@@ -216,8 +234,8 @@ class PolicyAndValue(nn.Module):
         super().__init__()
         self.policy = policy
         self.value = ValueNetwork(
-            policy.mean.numel(),
-            hidden=config.hidden,
+            policy.num_features if policy.images else policy.mean.numel(),
+            hidden=() if policy.images else config.hidden,
             activation=config.activation,
             generator=generator,
             device=policy.mean.device,
@@ -225,12 +243,19 @@ class PolicyAndValue(nn.Module):
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Map standardised inputs (B, D) to policy outputs (B, K) and values (B,)."""
+        if self.policy.images:
+            features = self.policy.features(inputs)
+            return self.policy.body[-1](features), self.value(features)
         return self.policy.body(inputs), self.value(inputs)
 
     @torch.no_grad()
     def values(self, observations: Tensor) -> Tensor:
         """Return V(s). Shape (T, N, *observation_shape) -> (T, N)."""
-        values: Tensor = self.value(self.policy.standardise(observations.flatten(0, 1)))
+        seen = observations.flatten(0, 1)
+        if self.policy.images:
+            values = in_pieces(lambda images: self.value(self.policy.features(images)), seen)
+        else:
+            values = self.value(self.policy.standardise(seen))
         return values.view(observations.shape[:2])
 
 

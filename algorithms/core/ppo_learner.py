@@ -12,6 +12,7 @@ from torch.func import functional_call
 from rlfd.algorithms.base import Metrics, Problem, hyper
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
+from rlfd.algorithms.core.networks import in_pieces
 from rlfd.algorithms.core.on_policy import (
     Estimate,
     OnPolicyConfig,
@@ -140,7 +141,8 @@ class PPOLearner(OnPolicyLearner):
             for batch in shuffled(data, self.batch_size, self.generator):
                 self.engine.step(batch | {"clip_range": clip_range})
             epochs += 1
-            kl = self._kl(data["inputs"], old)
+            if self.config.target_kl > 0 or epochs == self.config.epochs:
+                kl = self._kl(data["inputs"], old)
         self.env_steps += rollout.num_steps
         self.actor.normaliser.update(rollout.observations.flatten(0, 1))
         return {
@@ -157,7 +159,7 @@ class PPOLearner(OnPolicyLearner):
         network = self.actor.network
         inputs = network.standardise(rollout.observations.flatten(0, 1))
         actions = rollout.actions.flatten(0, 1)
-        outputs, log_std = network.body(inputs), network.log_std.clone()
+        outputs, log_std = self._outputs(inputs), network.log_std.clone()
         data = {
             "inputs": inputs,
             "actions": actions,
@@ -170,8 +172,13 @@ class PPOLearner(OnPolicyLearner):
     @torch.no_grad()
     def _kl(self, inputs: Tensor, old: tuple[Tensor, Tensor]) -> Tensor:
         """Mean KL(old ‖ now). A scalar."""
-        network = self.actor.network
-        return self.actor.distribution.kl(*old, network.body(inputs), network.log_std).mean()
+        now = self._outputs(inputs), self.actor.network.log_std
+        return self.actor.distribution.kl(*old, *now).mean()
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        body = self.actor.network.body
+        outputs: Tensor = in_pieces(body, inputs) if self.actor.network.images else body(inputs)
+        return outputs
 
     def _too_far(self, kl: Tensor) -> bool:
         limit = self.config.target_kl

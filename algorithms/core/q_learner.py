@@ -45,8 +45,13 @@ class QLearnerConfig(AlgorithmConfig):
     target_update: Literal["polyak", "copy"] = hyper("polyak", "rule of the target network")
     polyak_tau: float = hyper(0.01, "fraction taken over per update (polyak)", above=0, high=1)
     target_every_updates: int = hyper(1_000, "updates between copies (copy)", low=1)
-    hidden: tuple[int, ...] = hyper((128, 128), "widths of the hidden layers", low=1)
+    hidden: tuple[int, ...] = hyper(
+        (128, 128), "widths of the hidden layers (images: after the convolutions)", low=1
+    )
     layer_norm: bool = hyper(True, "LayerNorm after each hidden linear layer")
+    precision: Literal["float32", "bfloat16"] = hyper(
+        "float32", "of the network's arithmetic in updates; weights and losses are float32"
+    )
 
 
 class QLearner:
@@ -75,12 +80,15 @@ class QLearner:
     ) -> None:
         self.pretrain_updates = pretrain_updates
         self.config, self.device = config, problem.device
+        self._dtype = torch.uint8 if problem.images else torch.float32
+        self._low_precision = config.precision == "bfloat16"
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
         self.num_actions = problem.action.sizes[0]
         self.network = QNetwork(
             problem.observation_shape,
             self.num_actions,
             hidden=config.hidden,
+            images=problem.images,
             layer_norm=config.layer_norm,
             dueling=dueling,
             generator=self.generator,
@@ -101,19 +109,29 @@ class QLearner:
             target=TargetRule(config.polyak_tau, copy_every) if use_target else None,
             compile=problem.compile,
         )
+        capacity = config.buffer_size
+        if problem.images:  # there is never more to keep than the budget pays for, in whole rows
+            rows = max(1, -(-problem.env_steps // problem.num_envs))
+            capacity = min(capacity, rows * problem.num_envs)
         self.replay = ReplayBuffer(
-            config.buffer_size,
+            capacity,
             num_envs=problem.num_envs,
             observation_shape=problem.observation_shape,
             gamma=config.gamma,
             device=problem.device,
+            frame_stack=problem.frame_stack,
+            memory_bytes=problem.memory_bytes,
             **(replay or {}),
         )
 
     def values(self, parameters: Parameters, observations: Tensor) -> Tensor:
         """Return Q(s, ·) under the given parameters. Shape (B, A)."""
-        values: Tensor = functional_call(self.network, parameters, (observations,))
-        return values
+        if not self._low_precision:
+            values: Tensor = functional_call(self.network, parameters, (observations,))
+            return values
+        with torch.autocast(self.device.type, torch.bfloat16):
+            rounded: Tensor = functional_call(self.network, parameters, (observations,))
+        return rounded.float()
 
     def _due(self, env_steps: int) -> int:
         started = max(0, env_steps - self.config.learning_starts)
@@ -194,7 +212,7 @@ class QLearner:
         self.replay.add(transitions, rewards, **extra)
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
-        return torch.as_tensor(observations, dtype=torch.float32, device=self.device)
+        return torch.as_tensor(observations, dtype=self._dtype, device=self.device)
 
     def policy_state(self) -> dict[str, Tensor]:
         """Return the online parameters."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,56 @@ from torch import Tensor
 
 from rlfd.algorithms.base import DemoTensors, TransitionBatch
 from rlfd.algorithms.core.engine import Batch
+from rlfd.algorithms.core.frames import FrameMemory
 from rlfd.algorithms.core.timing import timed
+from rlfd.errors import RlfdError
 
-__all__ = ["BlockSumPriorities", "DemoStore", "ReplayBuffer"]
+__all__ = ["BlockSumPriorities", "DemoStore", "ReplayBuffer", "replay_bytes"]
+
+
+class _VectorMemory:
+    """Observations and next observations, side by side. Shapes (R, N, *observation_shape)."""
+
+    def __init__(self, observations: Tensor, next_observations: Tensor) -> None:
+        self._before, self._after = observations, next_observations
+        self._flat = observations.flatten(0, 1), next_observations.flatten(0, 1)
+
+    def write(self, row: int, transitions: TransitionBatch) -> None:
+        """Store what one step of every environment began with and what came of it."""
+        self._before[row] = torch.from_numpy(transitions.observations)
+        self._after[row] = torch.from_numpy(transitions.next_observations)
+
+    def pair(self, slots: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Return observations in slots (B,), and what came of the transitions in `last` (B,)."""
+        # index_select takes a third of the time of indexing with brackets
+        before, after = self._flat
+        return before.index_select(0, slots), after.index_select(0, last)
+
+    def after(self, slots: Tensor) -> Tensor:
+        """Return what came of the transitions in slots (B,)."""
+        return self._flat[1].index_select(0, slots)
+
+    def state_dict(self, filled: int) -> dict[str, Any]:
+        """Return the first `filled` rows."""
+        return {
+            "observations": self._before[:filled].clone(),
+            "next_observations": self._after[:filled].clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], filled: int) -> None:
+        """Restore what `state_dict` returned."""
+        self._before[:filled] = state["observations"]
+        self._after[:filled] = state["next_observations"]
+
+
+class _GivenMemory(_VectorMemory):
+    """The same of demonstrations, which are there already. Shapes (M, *observation_shape)."""
+
+    def __init__(self, demonstrations: DemoTensors, device: torch.device) -> None:
+        before, after = demonstrations.observations.to(device), demonstrations.next_observations
+        if after is None:
+            after = before.new_zeros(1).expand(before.shape)
+        self._flat = before, after.to(device)
 
 
 class ReplayBuffer:
@@ -35,6 +83,12 @@ class ReplayBuffer:
         action_shape: Shape of one action; () for discrete ones.
         action_dtype: How actions are kept.
         extra: Names of further numbers that are kept of each transition.
+        frame_stack: Observations are images, stacks of so many frames; 0 = vectors.
+        memory_bytes: What it may take; None = whatever it needs.
+        demonstrations: Observations that it is to hold; for `of_demonstrations`.
+
+    Raises:
+        RlfdError: If it would take more than that.
     """
 
     def __init__(
@@ -51,20 +105,37 @@ class ReplayBuffer:
         action_shape: tuple[int, ...] = (),
         action_dtype: torch.dtype = torch.int64,
         extra: Sequence[str] = (),
+        frame_stack: int = 0,
+        memory_bytes: int | None = None,
+        demonstrations: DemoTensors | None = None,
     ) -> None:
         self.rows = max(1, capacity // num_envs)
         self.num_envs, self.gamma, self.n_step, self.device = num_envs, gamma, n_step, device
         self.prioritised, self.priority_epsilon = prioritised, priority_epsilon
         shape = (self.rows, num_envs)
+        if demonstrations is None and memory_bytes is not None:
+            _check_fits(self.rows * num_envs, observation_shape, frame_stack, memory_bytes)
+        self._seen: _VectorMemory | FrameMemory
+        if demonstrations is not None:
+            self._seen = _GivenMemory(demonstrations, device)
+        elif frame_stack > 0:
+            self._seen = FrameMemory(
+                self.rows,
+                num_envs=num_envs,
+                observation_shape=observation_shape,
+                stack=frame_stack,
+                device=device,
+            )
+        else:
+            observations = torch.zeros(*shape, *observation_shape, device=device)
+            self._seen = _VectorMemory(observations, torch.zeros_like(observations))
         self._memory = {
-            "observations": torch.zeros(*shape, *observation_shape, device=device),
             "actions": torch.zeros(*shape, *action_shape, dtype=action_dtype, device=device),
             "rewards": torch.zeros(shape, device=device),
-            "next_observations": torch.zeros(*shape, *observation_shape, device=device),
             "terminated": torch.zeros(shape, dtype=torch.bool, device=device),
             "ended": torch.zeros(shape, dtype=torch.bool, device=device),
         } | {name: torch.zeros(shape, device=device) for name in extra}
-        self._drawn = ("observations", "actions", "rewards", *extra)
+        self._drawn = ("actions", "rewards", *extra)
         self._flat = {name: value.flatten(0, 1) for name, value in self._memory.items()}
         self._position = 0  # row written next
         self._filled = 0  # rows that hold data
@@ -97,13 +168,11 @@ class ReplayBuffer:
             observation_shape=demonstrations.observations.shape[1:],
             gamma=gamma,
             device=device,
+            demonstrations=demonstrations,
         )
         ids, flat = demonstrations.episode_ids, buffer._flat
-        flat["observations"].copy_(demonstrations.observations)
         flat["actions"].copy_(demonstrations.actions)
         flat["rewards"].copy_(rewards)
-        if demonstrations.next_observations is not None:
-            flat["next_observations"].copy_(demonstrations.next_observations)
         if demonstrations.terminated is not None:
             flat["terminated"].copy_(demonstrations.terminated)
         flat["ended"].fill_(True)
@@ -135,10 +204,9 @@ class ReplayBuffer:
         """
         row = self._position
         memory = self._memory
-        memory["observations"][row] = torch.from_numpy(transitions.observations)
+        self._seen.write(row, transitions)
         memory["actions"][row] = torch.from_numpy(transitions.actions)
         memory["rewards"][row] = rewards
-        memory["next_observations"][row] = torch.from_numpy(transitions.next_observations)
         memory["terminated"][row] = torch.from_numpy(transitions.terminated)
         ended = transitions.terminated | transitions.truncated
         memory["ended"][row] = torch.from_numpy(ended)
@@ -208,7 +276,7 @@ class ReplayBuffer:
             n_step: Another length of the returns than this memory's own.
         """
         n_step = self.n_step if n_step is None else n_step
-        memory = self._flat  # index_select takes a third of the time of indexing with brackets
+        memory = self._flat
         batch = {name: memory[name].index_select(0, slots) for name in self._drawn}
         last = slots
         discount = torch.full(slots.shape, self.gamma, device=self.device)
@@ -219,7 +287,7 @@ class ReplayBuffer:
                 following = torch.where(
                     alive, (last + self.num_envs) % (self.rows * self.num_envs), last
                 )
-                path.append(memory["next_observations"][last])
+                path.append(self._seen.after(last))
                 path_discounts.append(torch.where(alive, discount, 0.0))
                 batch["rewards"] = batch["rewards"] + torch.where(
                     alive, discount * memory["rewards"][following], 0.0
@@ -229,7 +297,7 @@ class ReplayBuffer:
                 alive = alive & self._may_continue(last)
             batch["path_observations"] = torch.stack(path, dim=1)
             batch["path_discounts"] = torch.stack(path_discounts, dim=1)
-        batch["next_observations"] = memory["next_observations"].index_select(0, last)
+        batch["observations"], batch["next_observations"] = self._seen.pair(slots, last)
         batch["discounts"] = discount.masked_fill(memory["terminated"].index_select(0, last), 0.0)
         return batch
 
@@ -243,7 +311,7 @@ class ReplayBuffer:
         """Return everything that was stored."""
         state: dict[str, Any] = {
             name: value[: self._filled].clone() for name, value in self._memory.items()
-        }
+        } | self._seen.state_dict(self._filled)
         state["position"], state["filled"] = self._position, self._filled
         if self._priorities is not None:
             state["priorities"] = self._priorities.values.clone()
@@ -255,10 +323,40 @@ class ReplayBuffer:
         self._position, self._filled = int(state["position"]), int(state["filled"])
         for name in self._memory:
             self._memory[name][: self._filled] = state[name]
+        self._seen.load_state_dict(state, self._filled)
         if self._priorities is not None:
             values = state["priorities"].to(self.device)
             self._priorities.set(torch.arange(len(values), device=self.device), values)
             self._max_priority = float(state["max_priority"])
+
+
+def replay_bytes(transitions: int, observation_shape: tuple[int, ...], frame_stack: int) -> int:
+    """Return what a memory of so many transitions takes, priorities left out.
+
+    With images, each episode's last frame comes on top.
+    """
+    flags = 2 * torch.bool.itemsize
+    each = torch.int64.itemsize + torch.float32.itemsize + flags  # action, reward
+    if frame_stack > 0:
+        each += FrameMemory.bytes_per_transition(observation_shape, frame_stack)
+    else:
+        each += 2 * math.prod(observation_shape) * torch.float32.itemsize
+    return transitions * each
+
+
+def _check_fits(
+    transitions: int, observation_shape: tuple[int, ...], frame_stack: int, memory_bytes: int
+) -> None:
+    needed = replay_bytes(transitions, observation_shape, frame_stack)
+    if needed <= memory_bytes:
+        return
+    fits = int(memory_bytes // (needed / transitions))
+    digits = 10 ** max(0, len(str(fits)) - 2)
+    raise RlfdError(
+        f"a replay memory of {transitions:,} transitions needs {needed / 1e9:.2f} GB, "
+        f"{memory_bytes / 1e9:.2f} GB are free",
+        f"lower it with --set buffer_size={fits // digits * digits}",
+    )
 
 
 def _split(fields: Batch, batches: int) -> list[Batch]:
@@ -375,4 +473,4 @@ class DemoStore:
         """Draw initial observations of demonstrated episodes. Shape (size, *observation_shape)."""
         device = self._starts.device
         rows = torch.randint(len(self._starts), (size,), generator=generator, device=device)
-        return self._starts[rows]
+        return self._starts.index_select(0, rows)

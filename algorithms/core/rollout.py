@@ -22,7 +22,7 @@ class Rollout:
     """T steps of N environments; rows are time. Floats are of torch's default type.
 
     Attributes:
-        observations: Shape (T, N, *observation_shape).
+        observations: Shape (T, N, *observation_shape); images are bytes.
         actions: In the policy's units, as they were drawn. Shape (T, N) or (T, N, k).
         next_observations: The true ones, also at the end of an episode. Shape as `observations`.
         rewards: The world's, for the learner. Shape (T, N).
@@ -47,8 +47,11 @@ class Rollout:
         return values.flatten(0, 1)
 
 
-def collect(world: World, act: Act, steps: int, device: torch.device) -> Rollout:
+def collect(
+    world: World, act: Act, steps: int, device: torch.device, *, images: bool = False
+) -> Rollout:
     """Act for at least `steps` env steps: ceil(steps / N) in each environment."""
+    seen_as = torch.uint8 if images else None
     count, rows = world.num_envs, -(-steps // world.num_envs)
     seen = world.observations
     remembered, chosen = act(seen)
@@ -57,9 +60,9 @@ def collect(world: World, act: Act, steps: int, device: torch.device) -> Rollout
         return torch.empty(rows, count, *shape, dtype=dtype)
 
     rollout = Rollout(
-        observations=memory(*seen.shape[1:]),
+        observations=memory(*seen.shape[1:], dtype=seen_as),
         actions=memory(*remembered.shape[1:], dtype=torch.from_numpy(remembered).dtype),
-        next_observations=memory(*seen.shape[1:]),
+        next_observations=memory(*seen.shape[1:], dtype=seen_as),
         rewards=memory(),
         terminated=memory(dtype=torch.bool),
         ended=memory(dtype=torch.bool),

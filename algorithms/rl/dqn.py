@@ -85,7 +85,7 @@ class DQN(Algorithm):
     title = "Human-level control through deep reinforcement learning (Mnih et al., 2015)"
     summary = "Q-learning with reward; double by default, dueling, prioritised, n-step as options"
     Config = DQNConfig
-    needs = Needs(demonstrations=False, reward=True, interaction=True)
+    needs = Needs(demonstrations=False, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
     metric_definitions: Mapping[str, str] = {
         "loss/td": "Huber loss of the temporal-difference error, mean over the batch",

@@ -9,7 +9,7 @@ estimation (arXiv 1506.02438, eq 11 and 12 of the paper):
 minimised by some passes of minibatches over each rollout.
 
 Departures from the paper:
-  * policy and value function share no layers, and both are in one Adam.
+  * policy and value function share no layers, of images all but the last; both are in one Adam.
   * advantages are standardised per minibatch, observations by running statistics; rewards are
     divided by the running std of the discounted return if wanted.
   * the gradient's norm is clipped; ε and the step size may fall over the budget; a pass is the last
@@ -52,6 +52,7 @@ class PPO(Algorithm):
         reward=True,
         interaction=True,
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = PPOLearner.metric_definitions

@@ -149,7 +149,7 @@ class SoftQ(Algorithm):
     title = "Reinforcement Learning with Deep Energy-Based Policies (Haarnoja et al., 2017)"
     summary = "maximum-entropy Q-learning with reward; log-sum-exp backup, Boltzmann policy"
     Config = SoftQConfig
-    needs = Needs(demonstrations=False, reward=True, interaction=True)
+    needs = Needs(demonstrations=False, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = SoftQLoop.metric_definitions
 

@@ -24,12 +24,13 @@ ENDLESS = 100_000_000
 class GatedReporter(NullReporter):
     """Hears from the loop several times a second, and holds it there."""
 
-    def __init__(self, gate: Gate, learning_starts: int) -> None:
-        self._gate, self._learning_starts = gate, learning_starts
+    def __init__(self, gate: Gate, setup: dict[str, Any]) -> None:
+        self._gate, self._learning_starts = gate, setup["learning_starts"]
+        self._every = setup.get("env_steps_per_update", 1)
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:
-        """Pass the gate; there is one update for each env step since learning started."""
-        self._gate.tick(done, max(0, done - self._learning_starts))
+        """Pass the gate; updates come evenly since learning started."""
+        self._gate.tick(done, max(0, done - self._learning_starts) // self._every)
 
 
 def settings(setup: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def settings(setup: dict[str, Any]) -> dict[str, Any]:
         "final_learning_rate": 1,
         "buffer_size": setup["buffer_size"],
         "learning_starts": setup["learning_starts"],
-        "updates_per_env_step": 1,
+        "updates_per_env_step": 1 / setup.get("env_steps_per_update", 1),
         "gamma": setup["gamma"],
         "target_update": "copy",
         "target_every_updates": setup["target_every_updates"],
@@ -61,7 +62,7 @@ def settings(setup: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     num_envs, setup = int(sys.argv[1]), json.loads(sys.argv[2])
-    env = EnvConfig("LunarLander")
+    env = EnvConfig(setup.get("env", "LunarLander"))
     gate = Gate(setup["warm_at"])
     with tempfile.TemporaryDirectory() as text:
         folder, demos = Path(text), None
@@ -81,11 +82,11 @@ def main() -> None:
                 "eval_every": 0,
                 "checkpoint_every": ENDLESS,
                 "compile": setup.get("compile", "on"),
-                "threads": 1,
+                "threads": setup.get("threads", 1),
                 **({"demos": demos} if demos else {}),
             },
         )
-        reporter = GatedReporter(gate, setup["learning_starts"])
+        reporter = GatedReporter(gate, setup)
         with contextlib.suppress(Closed):
             train(resolved, runs_dir=folder / "runs", data_dir=folder / "data", reporter=reporter)
 

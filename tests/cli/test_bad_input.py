@@ -386,3 +386,20 @@ def test_as_a_process(full_folder):
     before = snapshot(full_folder)
     assert_refused(run_outside(*DQN), RUN, "--overwrite")
     assert snapshot(full_folder) == before
+
+
+def test_images_where_a_method_learns_from_vectors(folder):
+    outcome = run_inside("train", "trpo", "--env", "Pong")
+    texts = "'trpo' learns from vectors", "images of shape (4, 84, 84)", "dqn", "sqil"
+    assert_refused(outcome, *texts)
+    assert not list(folder.iterdir())
+
+
+def test_a_replay_memory_that_does_not_fit(folder, monkeypatch):
+    from rlfd.experiments import problem
+
+    monkeypatch.setattr(problem, "available_memory", lambda device: 3_500_000_000)
+    outcome = run_inside("train", "soft-q", "--env", "Pong")
+    needed = "1,000,000 transitions needs 7.08 GB", "3.50 GB are free"
+    assert_refused(outcome, *needed, "--set buffer_size=490000")
+    assert not list(folder.iterdir())

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 PRELOADED = (
     "rlfd.cli.main", "rlfd.cli.train", "rlfd.experiments.train", "rlfd.experiments.statistics",
     "gymnasium.envs.classic_control.cartpole", "gymnasium.envs.box2d.lunar_lander", "pandas",
-    "gymnasium.envs.mujoco.hopper_v5",
+    "gymnasium.envs.mujoco.hopper_v5", "dots",
     "torch._dynamo", "torch._functorch.apis", "torch._inductor.compile_fx",
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ import io
 import typing
 from pathlib import Path
 
+import dots  # noqa: F401  registers a game in pictures
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,8 @@ CART_POLE, PENDULUM = EnvConfig("CartPole"), EnvConfig("Pendulum")
 GRID = EnvConfig("SlipperyGridWorld", options={"size": 3, "pits": 1, "horizon": 7})
 NAMES = algorithms.names()
 WITH_DEMONSTRATIONS = [name for name in NAMES if algorithms.get(name).needs.demonstrations]
+WITH_IMAGES = [name for name in NAMES if algorithms.get(name).needs.images]
+DOTS = EnvConfig("rlfd-tests/Dots-v0")
 OPTIONALLY = [name for name in NAMES if algorithms.get(name).needs.optional_demonstrations]
 
 SMALL = {
@@ -212,7 +215,15 @@ def test_every_setting_survives_json_and_the_command_line(name):
 # -- learning -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 13)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        pytest.param(name, shape, id=f"{name}-{'x'.join(map(str, shape))}")
+        for name in NAMES
+        for shape in [(5,), (3, 13)] + [(2, 37, 45)] * (name in WITH_IMAGES)
+    ],
+    indirect=["name"],
+)
 def test_it_learns_with_odd_sizes_and_reports_what_it_declares(build, noise_world, shape):
     """3 environments, batches of 9, 7 actions: all different."""
     algorithm, world = build(shape=shape), noise_world(shape=shape)
@@ -488,14 +499,58 @@ def variants(name):
 @pytest.mark.parametrize("at", [1, 12])  # before and after the first update
 def test_state_round_trip_gives_identical_iterations(name, build, noise_world, at):
     for options in variants(name):
-        options = options | settings(name, buffer_size=45, target_every_updates=3)
-        algorithm, world = build(**options), noise_world()
-        run(algorithm, world, at)
-        state, copied_world = through_a_file(algorithm.state_dict()), copy.deepcopy(world)
-        restored = build(**options)
-        run(restored, noise_world(seed=9), 17)  # a past of its own, which the state replaces
-        restored.load_state_dict(state)
-        assert_it_goes_on_the_same(algorithm, world, restored, copied_world)
+        check_state_round_trip(name, build, noise_world, at, options)
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES, indirect=True)
+def test_state_round_trip_with_images(name, build, noise_world, image_shape):
+    """At a moment when the memory has begun to overwrite."""
+    for options in variants(name):
+        check_state_round_trip(name, build, noise_world, 20, options, shape=image_shape)
+
+
+def check_state_round_trip(name, build, noise_world, at, options, shape=(5,)):
+    options = options | settings(name, buffer_size=45, target_every_updates=3)
+    options["shape"] = shape
+    algorithm, world = build(**options), noise_world(shape=shape)
+    run(algorithm, world, at)
+    state, copied_world = through_a_file(algorithm.state_dict()), copy.deepcopy(world)
+    restored = build(**options)
+    # a past of its own, which the state replaces
+    run(restored, noise_world(shape=shape, seed=9), 17)
+    restored.load_state_dict(state)
+    assert_it_goes_on_the_same(algorithm, world, restored, copied_world)
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES, indirect=True)
+def test_acting_on_images(name, build, noise_world, image_shape):
+    """Row by row as in a batch, within the action space, and without changing anything."""
+    algorithm, world = build(shape=image_shape), noise_world(shape=image_shape)
+    run(algorithm, world, 9)
+    before = flatten(copy.deepcopy(algorithm.state_dict()))
+    seen = np.concatenate([world.first() for _ in range(9)])
+    assert seen.dtype == np.uint8
+    for greedy in (True, False):
+        actions = algorithm.act(seen, greedy=greedy)
+        assert all(SPACES[DISCRETE].contains(action) for action in actions)
+    for row in (0, 13, 26):
+        chosen = algorithm.act(seen[[row]], greedy=True)[0]
+        assert chosen == algorithm.act(seen, greedy=True)[row]
+    assert_same_state(flatten(algorithm.state_dict()), before)
+
+
+@pytest.mark.parametrize("name", NAMES, indirect=True)
+def test_images_are_for_those_that_say_so(name):
+    kinds = algorithms.get(name).needs.action_kinds
+    if "discrete" not in kinds:
+        return
+    if name in WITH_IMAGES:
+        assert check_support(name, DOTS) == ((2, 36, 41), ActionSpec("discrete", (3,)))
+        return
+    with pytest.raises(RlfdError, match=f"'{name}' learns from vectors, .* are images") as caught:
+        check_support(name, DOTS)
+    able = caught.value.hint.removeprefix("algorithms for it: ").split(", ")
+    assert able == WITH_IMAGES
 
 
 def native_env(name):
@@ -517,16 +572,28 @@ def few_demos(tmp_path_factory):
             name="few",
             data_dir=folder,
         )
-        for env, policy in ((CART_POLE, "controller"), (PENDULUM, "random"), (GRID, "controller"))
+        for env, policy in (
+            (CART_POLE, "controller"),
+            (PENDULUM, "random"),
+            (GRID, "controller"),
+            (DOTS, "random"),
+        )
     }
 
 
-def test_state_round_trip_in_a_real_environment(name, few_demos, make_oracle):
-    cls, env = algorithms.get(name), native_env(name)
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [pytest.param(name, native_env(name), id=name) for name in NAMES]
+    + [pytest.param(name, DOTS, id=f"{name}-images") for name in WITH_IMAGES],
+    indirect=["name"],
+)
+def test_state_round_trip_in_a_real_environment(name, env, few_demos, make_oracle):
+    cls = algorithms.get(name)
+    size = 15 if env == DOTS else 255
     config = RunConfig(
         algo=name,
         env=env,
-        algorithm=cls.Config(**settings(name, batch_size=255, batch_steps=255)),
+        algorithm=cls.Config(**settings(name, batch_size=size, batch_steps=size)),
         num_envs=3,
         steps=999,
     )
@@ -538,7 +605,7 @@ def test_state_round_trip_in_a_real_environment(name, few_demos, make_oracle):
         return build_algorithm(config, given, asked), world
 
     (algorithm, world), (restored, restored_world) = begin(), begin()
-    run(algorithm, world, 40)
+    run(algorithm, world, 15 if env == DOTS else 40)
     run(restored, restored_world, 7)
     restored.load_state_dict(through_a_file(algorithm.state_dict()))
     if world is not None:
@@ -548,6 +615,8 @@ def test_state_round_trip_in_a_real_environment(name, few_demos, make_oracle):
     actor = build_for_acting(config)
     actor.load_policy_state(through_a_file(algorithm.policy_state()))
     seen = observations(shape=few_demos[env.name].observation_space.shape)
+    if env == DOTS:
+        seen = np.concatenate([e.observations for e in few_demos[env.name].episodes])
     for greedy in (True, False):
         chosen = [
             one.act(seen, greedy=greedy, generator=torch.Generator().manual_seed(1))

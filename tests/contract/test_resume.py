@@ -116,6 +116,10 @@ PLANNING = {"max_iterations": "240", "tolerance": "0"}
 ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"}
 
 
+LONG = {"batch_size": "1", "max_epochs": "6", "patience": "6"}
+DOTS = "rlfd-tests/Dots-v0"
+
+
 def native(name: str) -> str:
     """Return an environment that the algorithm is made for."""
     if algorithms.get(name).needs.dynamics:
@@ -150,8 +154,24 @@ CASES = {
     "apprenticeship-qp": Case(
         "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
     ),
+    "dqn-images-prioritised": Case("dqn", env=DOTS, num_envs=7, settings=PRIORITISED),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
 }
+IMAGES = {
+    f"{name}-images": Case(
+        name,
+        env=DOTS,
+        num_envs=3 + 2 * (index % 3),
+        steps=400,
+        kills=1,
+        settings={"hidden": "5"} | (LONG if name == "bc" else {}),
+    )
+    for index, name in enumerate(algorithms.names())
+    if algorithms.get(name).needs.images
+}
+CASES |= IMAGES
+# the others hold the same parts; day to day these stand for them
+SLOW = IMAGES.keys() - {"bc-images", "dqfd-images", "gail-dqn-images", "ppo-images"}
 USUAL = Case("sqil")
 
 
@@ -235,6 +255,7 @@ def lab(tmp_path_factory):
         ("Pendulum", "random"),
         ("Hopper", "random"),
         ("GridWorld", "controller"),
+        (DOTS, "random"),
     ):
         command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
         command += ["--data-dir", "../data"]
@@ -253,7 +274,9 @@ def place(lab, request):
     shutil.rmtree(lab.folder / name, ignore_errors=True)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES]
+)
 def test_killed_at_random_moments(lab, place, name):
     case = CASES[name]
     expected, seconds = lab.uninterrupted(case)

@@ -37,6 +37,7 @@ def make_discriminator(make_demos):
             seed=seed,
             device=torch.device("cpu"),
             compile=compile,
+            frame_stack=shape[0] if len(shape) == 3 else 0,
         )
         config = DiscriminatorFields(**{"d_hidden": (11,), "d_batch_size": 9} | hyper)
         distribution = make_distribution(action)
@@ -500,3 +501,48 @@ def test_on_a_table_it_finds_the_ratio_of_occupancies(float64, make_discriminato
 def test_every_setting_can_be_set_with_every_other():
     for form, absorbing in product(FORMS, ("off", "value", "indicator")):
         DiscriminatorFields(reward_form=form, absorbing=absorbing)
+
+
+# -- images -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("absorbing", ["off", "indicator"])
+def test_images_are_rows_of_bytes_scaled_to_one(
+    make_discriminator, make_demos, image_shape, absorbing
+):
+    demos = make_demos(shape=image_shape)
+    discriminator = make_discriminator(shape=image_shape, absorbing=absorbing, demos=demos)
+    pixels, indicator = math.prod(image_shape), absorbing == "indicator"
+    rows = discriminator.demo_rows
+    shown = rows[torch.tensor([4, 16, 0])]
+    assert shown.shape == (3, pixels + 7 + indicator)
+    assert shown.dtype == torch.uint8
+    assert torch.equal(shown[0, :pixels], demos.observations[4].flatten())
+    assert shown[0, pixels : pixels + 7].tolist() == [int(demos.actions[4] == a) for a in range(7)]
+    inputs = discriminator.standardise(shown)
+    torch.testing.assert_close(inputs[:, :pixels], shown[:, :pixels] / 255.0)
+    assert torch.equal(inputs[:, pixels:], shown[:, pixels:].float())
+    discriminator.observe(shown)  # no statistics are kept
+    assert torch.equal(discriminator.standardise(shown), inputs)
+    # as many rows of the absorbing state as beside vectors, after the others
+    beside = make_discriminator(absorbing=absorbing, demos=make_demos())
+    assert len(rows) == len(beside.demo_rows)
+    last = rows[torch.arange(17, len(rows))]
+    assert last.sum() == last[:, -1].sum() == len(rows) - 17
+    assert (len(rows) > 17) == indicator
+
+
+def test_it_learns_to_tell_images_apart(make_discriminator, make_demos, image_shape):
+    """Demonstrations are dark, own images bright."""
+    demos = make_demos(shape=image_shape)
+    dark = dataclasses.replace(demos, observations=demos.observations // 4)
+    discriminator = make_discriminator(
+        shape=image_shape, demos=dark, d_steps=12, d_learning_rate=1e-3
+    )
+    own = discriminator.rows(demos.observations // 2 + 127, demos.actions)
+    for _ in range(4):
+        discriminator.learn(own)
+    metrics = discriminator.drain()
+    assert metrics["discriminator/accuracy_own"] > 0.9
+    demonstrated = discriminator.logits(discriminator.rows(dark.observations, dark.actions))
+    assert demonstrated.min() > 0 > discriminator.logits(own).max()

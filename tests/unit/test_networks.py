@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from rlfd.algorithms.core.networks import PolicyNetwork, QNetwork, ValueNetwork, mlp
+from rlfd.algorithms.core.networks import (
+    PolicyNetwork,
+    QNetwork,
+    ValueNetwork,
+    convolutions,
+    convolved_size,
+    mlp,
+)
+from rlfd.algorithms.core.normaliser import RunningNormaliser
+from rlfd.algorithms.core.offline import fit_statistics
 
 CPU = torch.device("cpu")
 
@@ -130,3 +139,97 @@ def test_without_hidden_layers_one_hot_observations_make_a_table():
     network = QNetwork((5,), 7, hidden=(), layer_norm=True, generator=generator(), device=CPU)
     linear = network.body[0]
     torch.testing.assert_close(network(torch.eye(5)), linear.weight.T + linear.bias)
+
+
+# -- images -------------------------------------------------------------------------------------
+
+IMAGE = (2, 37, 45)
+
+
+def images(count=9, shape=IMAGE):
+    return torch.randint(0, 256, (count, *shape), generator=generator()).byte()
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((4, 84, 84), 64 * 7 * 7),
+        (IMAGE, 64 * 1 * 2),  # 37, 45 -> 8, 10 -> 3, 4 -> 1, 2
+        ((4, 36, 36), 64),
+        ((4, 35, 84), 0),
+        ((96, 96, 3), 0),  # channels last
+        ((84, 84), 0),
+        ((128,), 0),
+    ],
+)
+def test_what_the_convolutions_make_of_an_image(shape, size):
+    assert convolved_size(shape) == size
+
+
+def test_images_go_through_the_layers_of_the_nature_network():
+    network = QNetwork(
+        (4, 84, 84), 6, hidden=(512,), images=True, layer_norm=False,
+        generator=generator(), device=CPU,
+    )  # fmt: skip
+    shapes = [tuple(p.shape) for name, p in network.named_parameters() if name.endswith("weight")]
+    assert shapes == [
+        (32, 4, 8, 8), (64, 32, 4, 4), (64, 64, 3, 3), (512, 3136), (6, 512),
+    ]  # fmt: skip
+    assert sum(p.numel() for p in network.parameters()) == 1_687_206
+    strides = [layer.stride for layer in network.body if isinstance(layer, nn.Conv2d)]
+    assert strides == [(4, 4), (2, 2), (1, 1)]
+    # what Mnih et al. print, by hand from functional parts
+    x = images(3, (4, 84, 84)) / 255.0
+    w = dict(network.named_parameters())
+    for index, stride in ((1, 4), (3, 2), (5, 1)):
+        x = nn.functional.conv2d(x, w[f"body.{index}.weight"], w[f"body.{index}.bias"], stride)
+        x = x.relu()
+    x = (x.flatten(1) @ w["body.8.weight"].T + w["body.8.bias"]).relu()
+    expected = x @ w["body.10.weight"].T + w["body.10.bias"]
+    torch.testing.assert_close(network(images(3, (4, 84, 84))), expected)
+
+
+@pytest.mark.parametrize("orthogonal", [False, True])
+def test_initial_convolutions(orthogonal, float64):
+    layers = convolutions(IMAGE, orthogonal=orthogonal, generator=generator(), device=CPU)
+    found = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    for layer, inputs in zip(found, (2 * 64, 32 * 16, 64 * 9), strict=True):
+        matrix = layer.weight.flatten(1)
+        if orthogonal:
+            assert layer.bias.abs().max() == 0.0
+            torch.testing.assert_close(matrix @ matrix.T, 2.0 * torch.eye(len(matrix)))
+        else:
+            bound = inputs**-0.5
+            assert bound * 0.98 < matrix.abs().max() <= bound
+            assert layer.bias.abs().max() <= bound
+    assert layers(images()).shape == (9, 128)
+    assert layers(images()).dtype == torch.float64
+
+
+def test_policies_of_images_have_no_statistics():
+    network = PolicyNetwork(
+        IMAGE, 7, hidden=(11,), images=True, layer_norm=True, activation="tanh",
+        generator=generator(), device=CPU,
+    )  # fmt: skip
+    seen = images()
+    assert network.standardise(seen) is seen
+    assert network.mean.numel() == network.std.numel() == 0
+    assert network(seen).shape == (9, 7)
+    kinds = [type(layer) for layer in network.body][-4:]
+    assert kinds == [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Linear]
+    features = network.features(seen)
+    assert features.shape == (9, network.num_features) == (9, 11)
+    assert torch.equal(network.body[-1](features), network(seen))
+    fit_statistics(network, seen)
+    normaliser = RunningNormaliser(network)
+    normaliser.update(seen)
+    assert network.standardise(seen) is seen
+
+
+def test_dueling_values_of_images_have_advantages_of_mean_zero(float64):
+    network = QNetwork(
+        IMAGE, 7, hidden=(11,), images=True, layer_norm=True, dueling=True,
+        generator=generator(), device=CPU,
+    )  # fmt: skip
+    values = network.body(images())[:, 0]
+    torch.testing.assert_close(network(images()).mean(dim=1), values)

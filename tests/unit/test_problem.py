@@ -12,13 +12,16 @@ from rlfd.algorithms.base import ActionSpec, DemoTensors, Needs
 from rlfd.demos import DemoInfo, Demonstrations, Episode
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
+from rlfd.experiments import memory, problem
 from rlfd.experiments.config import resolve
+from rlfd.experiments.preparation import describe_demos, without_observations
 from rlfd.experiments.problem import (
     _action_spec,
     build_algorithm,
     build_for_acting,
     check_support,
     demo_tensors,
+    frame_stack,
 )
 
 FIELDS = ("next_observations", "rewards", "terminated", "truncated")
@@ -183,3 +186,97 @@ def test_placeholders_hold_every_field(monkeypatch):
 def test_action_spaces_that_cannot_be_handled_are_refused(space, words):
     with pytest.raises(RlfdError, match=words):
         _action_spec(space)
+
+
+# Images
+
+
+STACK = spaces.Box(0, 255, (3, 36, 40), np.uint8)
+
+
+def image_demos(lengths=(3, 1, 5), *, change=None):
+    """Stacks of 3 frames, made of as many views of random ones."""
+    rng, episodes = np.random.default_rng(0), []
+    for number, length in enumerate(lengths):
+        frames = rng.integers(0, 256, (length + 1, 36, 40), dtype=np.uint8)
+        padded = np.concatenate([frames[:1], frames[:1], frames])
+        images = np.stack([padded[t : t + 3] for t in range(length + 1)])
+        if change is not None and number == 2:
+            change(images)
+        rewards = np.arange(float(length))
+        episodes.append(Episode(images, np.zeros(length, np.int64), rewards, True, False))
+    info = DemoInfo("d-v0", "Dots/d-v0", Path("d"), None, None)
+    return Demonstrations(info, tuple(episodes), STACK, spaces.Discrete(2))
+
+
+@pytest.mark.parametrize(
+    ("space", "stack"),
+    [
+        (STACK, 3),
+        (spaces.Box(0, 255, (1, 84, 84), np.uint8), 1),
+        (spaces.Box(0, 255, (96, 96, 3), np.uint8), 0),  # channels last
+        (spaces.Box(0, 255, (4, 35, 84), np.uint8), 0),  # too small for the convolutions
+        (spaces.Box(0, 1, (4, 84, 84), np.float32), 0),
+        (spaces.Box(0, 255, (128,), np.uint8), 0),
+    ],
+)
+def test_which_observations_are_images(space, stack):
+    assert frame_stack(space) == stack
+
+
+def test_demonstrated_frames_are_kept_once():
+    given = image_demos()
+    tensors = demo_tensors(given, needs("next_observations"))
+    for name, part in (("observations", slice(-1)), ("next_observations", slice(1, None))):
+        expected = np.concatenate([e.observations[part] for e in given.episodes])
+        found = getattr(tensors, name)
+        assert found.shape == (9, 3, 36, 40)
+        np.testing.assert_array_equal(found.index_select(0, torch.arange(9)), expected)
+    assert tensors.observations.frames is tensors.next_observations.frames
+    assert len(tensors.observations.frames) == (3 + 3) + (3 + 1) + (3 + 5)
+    assert demo_tensors(given, needs()).next_observations is None
+
+
+def test_demonstrated_images_that_are_no_stacks_are_refused():
+    def spoil(images):
+        images[4, 0, 7, 7] ^= 1
+
+    with pytest.raises(RlfdError, match=r"'Dots/d-v0' are to be the last 3 frames.* episode 2 are"):
+        demo_tensors(image_demos(change=spoil), needs())
+
+
+def test_a_run_describes_demonstrations_without_their_observations():
+    given = image_demos()
+    light = without_observations(given)
+    assert describe_demos(light) == describe_demos(given)
+    assert describe_demos(light)["transitions"] == 9
+    assert [episode.observations.nbytes for episode in light.episodes] == [0, 0, 0]
+    assert all(episode.observations.base is None for episode in light.episodes)
+    assert without_observations(None) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"meminfo": "MemTotal: 9 kB\nMemAvailable:    2000 kB\n"}, 2_048_000),
+        ({"meminfo": "MemAvailable: 2000 kB\n", "limit": "5000", "used": "1500"}, 3_500),
+        ({"meminfo": "MemAvailable: 2000 kB\n", "limit": "max", "used": "1500"}, 2_048_000),
+        ({"limit": "5000", "used": "1500"}, 3_500),
+        ({}, None),
+    ],
+)
+def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch, files, expected):
+    for name, constant in (("meminfo", "MEMINFO"), ("limit", "LIMIT"), ("used", "USED")):
+        monkeypatch.setattr(memory, constant, tmp_path / name)
+        if name in files:
+            (tmp_path / name).write_text(files[name])
+    assert memory.available_memory("cpu") == expected
+
+
+def test_a_replay_beyond_free_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(problem, "available_memory", lambda device: 2 * 10**9)
+    config = resolve("soft-q", EnvConfig("Pong"), options={"steps": 400_000}).config
+    with pytest.raises(RlfdError, match=r"400,000 transitions needs 2\.83 GB, 2\.00 GB are free"):
+        build_algorithm(config, None)
+    config = resolve("soft-q", EnvConfig("Pong"), settings=["buffer_size=280000"]).config
+    assert build_algorithm(config, None).learner.replay.rows == 35_000

@@ -44,7 +44,8 @@ def test_presets_name_settings_that_exist_and_are_valid(key):
     algorithm, name, env = key
     preset = presets.PRESETS[key]
     assert set(preset.run) <= set(RUN_FIELDS)
-    resolved = resolve(algorithm, EnvConfig(env or "CartPole"), preset=name)
+    env = {None: "CartPole", "Atari": "Breakout"}.get(env, env)  # a family: one of its games
+    resolved = resolve(algorithm, EnvConfig(env), preset=name)
     for field, value in preset.run.items():
         assert getattr(resolved.config, field) == value
     for field, value in preset.algorithm.items():
@@ -67,12 +68,28 @@ def test_layers_of_a_preset_go_from_general_to_special(monkeypatch):
         ("preset p for Here", special),
     ]
     assert presets.preset_layers("sqil", "p", "There") == [("preset p", general)]
+    entries["sqil", "p", "Kind"] = family = presets.Preset(run={"steps": 3})
+    layers = presets.preset_layers("sqil", "p", "Here", "Kind")
+    assert [layer for _, layer in layers] == [general, family, special]
+    assert layers[1][0] == "preset p for Kind"
+
+
+def test_games_of_ale_are_a_family():
+    resolved = resolve("psq", EnvConfig("MsPacman"))
+    assert resolved.config.steps == 5_000_000
+    assert resolved.provenance["steps"] == "environment MsPacman"
+    assert resolved.config.algorithm.hidden == (512,)
+    assert resolved.provenance["algorithm.hidden"] == "preset default for Atari"
+    assert resolved.config.algorithm.pretrain_env_steps == 200_000
+    assert resolve("psq", EnvConfig("DemonAttack")).config.algorithm.pretrain_env_steps == 500_000
+    assert resolve("psq", EnvConfig("CartPole")).config.algorithm.hidden == (128, 128)
 
 
 @pytest.mark.parametrize("env", presets._ENVIRONMENTS)
 def test_what_suits_an_environment_is_valid(env):
     usual = presets.environment_defaults(env)
-    config = resolve("dqn", EnvConfig(env)).config
+    algorithm = "soft-q" if env == "Atari" else "dqn"  # whose preset has a budget of its own
+    config = resolve(algorithm, EnvConfig("Breakout" if env == "Atari" else env)).config
     assert {name: getattr(config, name) for name in usual} == usual
 
 
