@@ -85,6 +85,7 @@ class MAIL(Algorithm):
         reward=True,
         interaction=True,
         action_kinds=frozenset({"discrete", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
     metric_definitions: Mapping[str, str] = {
@@ -121,9 +122,9 @@ class MAIL(Algorithm):
         )
         network = self.learner.actor.network
         demonstrated = {
-            "demo_inputs": network.standardise(self.observations[rows]),
+            "demo_inputs": network.standardise(self.observations.index_select(0, rows)),
             "demo_actions": self.actions[rows],
-            "imitation_weight": torch.full_like(network.mean[:1], weight)[0],
+            "imitation_weight": torch.full_like(network.log_std[0], weight),
         }
         metrics = self.learner.improve(rollout, rollout.rewards, beside=demonstrated)
         self.updates = self.learner.engine.count

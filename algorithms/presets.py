@@ -263,6 +263,14 @@ PRESETS: dict[Key, Preset] = {
             "patience": 5,
         }
     ),
+    # rl-baselines3-zoo, whose squared error is not halved
+    **{
+        (name, "default", "Atari"): Preset(
+            run={"steps": 10_000_000},
+            algorithm={"hidden": (512,), "activation": "relu", "value_weight": 0.5},
+        )
+        for name in ("a2c", "mail")
+    },
     ("ppo", "default", "Atari"): Preset(
         # rl-baselines3-zoo; step size and clip range fall to 0
         run={"steps": 10_000_000},

@@ -11,8 +11,8 @@ each rollout serves for one gradient step on
 
 Departures from the paper:
   * one process acts in all environments, where many learned on their own.
-  * policy and value function share no layers; both are in one RMSProp, whose statistics are shared,
-    as in the paper's best variant; the gradient's norm is clipped.
+  * policy and value function share no layers, of images all but the last; both are in one RMSProp,
+    whose statistics are shared, as in the paper's best variant; the gradient's norm is clipped.
   * λ of generalised advantage estimation may be less than 1, which gives the n-step returns.
   * observations are standardised by running statistics; rewards and advantages, if wanted.
   * an episode that was cut off is bootstrapped from its true last observation.
@@ -52,6 +52,7 @@ class A2C(Algorithm):
         reward=True,
         interaction=True,
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = A2CLearner.metric_definitions
