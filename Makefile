@@ -46,10 +46,10 @@ quickstart: $(INSTALLED)
 
 # --------------------------------------------------------------------------------------- checks
 test: lint types
-	$(TEST) -n 2 -m "not slow"
+	$(TEST) -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(INSTALLED)
-	$(TEST) -n 2 -m slow
+	$(TEST) -n 2 --dist worksteal -m slow
 
 # One torch thread for each worker: two that wait for each other are slower than one.
 TEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q
