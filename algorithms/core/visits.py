@@ -90,7 +90,8 @@ class Visits:
             return []
         assert self._running is not None
         assert self._reached is not None
-        final = {int(episode): self._last[i] for i, episode in enumerate(self._ended)}  # type: ignore[index]
+        last = () if self._last is None else self._last
+        final = {int(episode): end for episode, end in zip(self._ended, last, strict=True)}
         for episode, reached in zip(self._running, self._reached, strict=True):
             final[int(episode)] = reached
         order = torch.argsort(self._rows["episodes"], stable=True)
