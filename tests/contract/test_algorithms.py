@@ -593,7 +593,7 @@ def test_state_round_trip_in_a_real_environment(name, env, few_demos, make_oracl
     config = RunConfig(
         algo=name,
         env=env,
-        algorithm=cls.Config(**settings(name, batch_size=size, batch_steps=size)),
+        algorithm=cls.Config(**settings(name, batch_size=size, batch_steps=min(size, 51))),
         num_envs=3,
         steps=999,
     )

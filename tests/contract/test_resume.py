@@ -71,7 +71,7 @@ class Case:
     env: str = "CartPole"
     num_envs: int = 3
     steps: int = 700
-    kills: int = 2
+    kills: int = 1
     demos: str | None = None  # of a method that can do without
     reward_from: str | None = None  # a run below the folder that all share
     settings: dict[str, str] = field(default_factory=dict)
@@ -155,7 +155,7 @@ CASES = {
         "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
     ),
     "dqn-images-prioritised": Case("dqn", env=DOTS, num_envs=7, settings=PRIORITISED),
-    "dqn-compiled": Case("dqn", num_envs=1, steps=300, kills=1, compile="on"),
+    "dqn-compiled": Case("dqn", num_envs=1, steps=300, compile="on"),
 }
 IMAGES = {
     f"{name}-images": Case(
@@ -163,7 +163,6 @@ IMAGES = {
         env=DOTS,
         num_envs=3 + 2 * (index % 3),
         steps=400,
-        kills=1,
         settings={"hidden": "5"} | (LONG if name == "bc" else {}),
     )
     for index, name in enumerate(algorithms.names())
@@ -171,7 +170,7 @@ IMAGES = {
 }
 CASES |= IMAGES
 # the others hold the same parts; day to day these stand for them
-SLOW = IMAGES.keys() - {"bc-images", "dqfd-images", "gail-dqn-images", "ppo-images"}
+SLOW = IMAGES.keys() - {"bc-images", "dqfd-images", "ppo-images"}
 USUAL = Case("sqil")
 
 

@@ -217,7 +217,7 @@ def test_memories_count_their_terminations(name, make_algorithm, make_demos, noi
     newest = np.concatenate([t.terminated for t in terminated[-15:]])
     assert sqil.learner.replay.terminations == newest.sum() > 0
     # memory keeps terminations as they were, and marked observations
-    assert sqil.learner.replay._memory["observations"].shape == (15, 3, 6)
+    assert sqil.learner.replay._seen._before.shape == (15, 3, 6)
     seen = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
     assert len(sqil.act(seen, greedy=True)) == 13
 
