@@ -174,9 +174,6 @@ class TrajectoryReward:
     }
 
     def __init__(self, problem: Problem, config: GCLConfig, actor: Actor) -> None:
-        demos = problem.demonstrations
-        assert demos is not None
-        assert demos.terminated is not None
         self.config, self.actor, self.device = config, actor, problem.device
         self.samples = TrajectorySamples(problem, config, actor)
         self._indicator, self._plain = self.samples.indicator, self.samples.plain
