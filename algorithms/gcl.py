@@ -77,8 +77,6 @@ __all__ = [
 
 logger = logging.getLogger("rlfd.gcl")
 
-LOG_PROB_CLIP = 20.0  # of one action, nats
-
 
 @dataclass(frozen=True, kw_only=True)
 class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
