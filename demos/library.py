@@ -236,7 +236,8 @@ def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> Non
         raise RlfdError(
             f"demonstrations '{info.id}' do not fit the run: {field} is {theirs!r} there, "
             f"expected {ours!r}",
-            f"collect some with 'rlfd collect-demos --env {env.name}', or name others with --demos",
+            f"collect some with 'rlfd collect-demos --env {env.name}' and the start and options of "
+            "this run, or name others with --demos",
         )
 
 
