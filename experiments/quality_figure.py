@@ -1,33 +1,22 @@
-"""What a method makes of demonstrations: its final performance against their quality or number.
-
-A point is the mean over seeds of the evaluation at the end, a line what one method with one set of
-hyperparameters reaches from all the demonstrations that it was given. Experiment names do not tell
-lines apart, since runs on other demonstrations must have other ones.
-"""
+"""What a method makes of demonstrations: its final performance against their quality or number."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
-from numpy.typing import NDArray
 
 from rlfd import envs
 from rlfd.envs import EnvConfig
-from rlfd.errors import RlfdError, unknown_name
+from rlfd.errors import unknown_name
 from rlfd.experiments import statistics
 from rlfd.experiments.drawing import (
     COLUMN,
@@ -44,21 +33,18 @@ from rlfd.experiments.drawing import (
     short_number,
     style_context,
 )
-from rlfd.experiments.results import (
-    Metric,
-    RunResult,
-    common_metric,
-    display_name,
-    env_title,
-    load_results,
+from rlfd.experiments.quality_lines import (
+    DEMO_AXES,
+    DemoAxis,
+    Line,
+    group_lines,
+    measure,
+    own_performance,
 )
+from rlfd.experiments.results import Metric, common_metric, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
 
 __all__ = ["DEMO_AXES", "DemoAxis", "plot_demonstrations"]
-
-Array = NDArray[np.float64]
-DemoAxis = Literal["quality", "num-demos"]
-DEMO_AXES: tuple[DemoAxis, ...] = ("quality", "num-demos")
 
 _X_LABELS: dict[DemoAxis, str] = {
     "quality": "mean return of the demonstrations",
@@ -66,55 +52,6 @@ _X_LABELS: dict[DemoAxis, str] = {
 }
 _DEMONSTRATIONS = "demonstrations"
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# Fields of a run's configuration that do not tell one line from another.
-_IRRELEVANT = (
-    "algo", "env", "seed", "exp_name", "demos", "num_demos", "init", "preset", "log_every",
-    "eval_every", "eval_episodes", "final_episodes", "checkpoint_every", "device", "threads",
-    "compile",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One run as a point's part."""
-
-    result: RunResult
-    settings: str
-    dataset: str
-    number: int
-    quality: float
-    success: float | None
-    paid_alike: bool
-    value: float
-
-
-@dataclass(frozen=True)
-class _Point:
-    """Mean over the seeds that learned from the same demonstrations."""
-
-    x: float
-    y: float
-    low: float | None
-    high: float | None
-    seeds: tuple[int, ...]
-    datasets: tuple[str, ...]
-    number: int
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One method with one set of hyperparameters, in one environment."""
-
-    env: EnvConfig
-    algo: str
-    label: str
-    exp_names: tuple[str, ...]
-    policy: str
-    points: tuple[_Point, ...]
-
-    @property
-    def variant(self) -> tuple[str, str]:
-        return self.label, self.algo
 
 
 def plot_demonstrations(
@@ -153,11 +90,13 @@ def plot_demonstrations(
     results = load_results(runs)
     metric = common_metric(results, metric or "return")
     notes: list[str] = []
-    measured = _measure(results, metric, policy, notes)
-    lines = _lines(measured, x, use_iqm, policy, labels or {}, notes)
+    measured = measure(results, metric, policy, notes)
+    lines = group_lines(measured, x, use_iqm, policy, labels or {}, notes)
     panels = list(dict.fromkeys(line.env.label for line in lines))
     given = {
-        panel: _given([run for run in measured if run.result.env.label == panel], x, metric)
+        panel: own_performance(
+            [run for run in measured if run.result.env.label == panel], x, metric
+        )
         for panel in panels
     }
     levels = {
@@ -173,172 +112,7 @@ def plot_demonstrations(
     return FigureFiles(out, place, tuple(notes))
 
 
-# From runs to lines
-
-
-def _measure(
-    results: Sequence[RunResult], metric: Metric, policy: str | None, notes: list[str]
-) -> list[_Run]:
-    """Return the runs that have a place in the figure; say why of the others."""
-    measured = []
-    left_out: dict[str, int] = {}
-    for result in results:
-        demos = result.status.get("demos")
-        value = None
-        if demos:
-            value = result.evaluation_mean("final", policy or result.policies[0], metric)
-        if demos is None:
-            why = "learned without demonstrations"
-        elif value is None or not envs.is_playable(result.env.name):
-            why = "not evaluated at the end"
-        elif demos["return_mean"] is None:
-            why = "learned from demonstrations without rewards"
-        else:
-            config = result.run.config()
-            paid = result.env.reward if metric == "return" else "dense"
-            settings = dataclasses.asdict(config)
-            measured.append(
-                _Run(
-                    result=result,
-                    settings=json.dumps(
-                        {k: v for k, v in settings.items() if k not in _IRRELEVANT}
-                        | {"init": config.init is not None}
-                    ),
-                    dataset=str(demos["name"]),
-                    number=int(demos["episodes"]),
-                    quality=float(demos["return_mean"]),
-                    success=demos.get("success_rate"),
-                    paid_alike=demos.get("reward", "dense") == paid,
-                    value=value,
-                )
-            )
-            continue
-        left_out[why] = left_out.get(why, 0) + 1
-    notes += [f"{n} of {len(results)} runs left out: {why}" for why, n in left_out.items()]
-    if not measured:
-        raise RlfdError(
-            "none of these runs learned from demonstrations and was evaluated at the end",
-            "name others, or wait",
-        )
-    return measured
-
-
-def _lines(
-    measured: Sequence[_Run],
-    x: DemoAxis,
-    use_iqm: bool,
-    policy: str | None,
-    labels: Mapping[tuple[str, str], str],
-    notes: list[str],
-) -> list[_Line]:
-    def name(run: _Run) -> str:
-        return labels.get((run.result.exp_name, run.result.algo), "")
-
-    groups = _grouped(
-        measured, lambda run: (run.result.env.label, run.result.algo, name(run) or run.settings)
-    )
-    parts: list[tuple[list[_Run], str]] = []  # runs of a line, with what it is called
-    for group in groups.values():
-        called = name(group[0]) or display_name(group[0].result.algo)
-        points = _grouped(group, lambda run: _place(run, x)).values()
-        if all(len({_other(run, x) for run in runs}) == 1 for runs in points):
-            parts.append((group, called))
-        else:
-            apart = _grouped(group, lambda run: _other(run, x))
-            parts += [(runs, f"{called}, {other}") for other, runs in apart.items()]
-    lines = []
-    for runs, called in parts:
-        result = runs[0].result
-        alike = [
-            own for own, other in parts
-            if other == called and own[0].result.env.label == result.env.label
-        ]  # fmt: skip
-        exp_names = tuple(sorted({run.result.exp_name for run in runs}))
-        label = called if len(alike) == 1 else f"{called} ({_common(exp_names)})"
-        made = [
-            _point(own, x, use_iqm, label, notes)
-            for own in _grouped(runs, lambda run: _place(run, x)).values()
-        ]
-        lines.append(
-            _Line(
-                env=result.env,
-                algo=result.algo,
-                label=label,
-                exp_names=exp_names,
-                policy=policy or result.policies[0],
-                points=tuple(sorted(made, key=lambda point: point.x)),
-            )
-        )
-    return lines
-
-
-def _place(run: _Run, x: DemoAxis) -> str | int:
-    """Return what the runs of one point have in common."""
-    return run.dataset if x == "quality" else run.number
-
-
-def _other(run: _Run, x: DemoAxis) -> str:
-    """Return the quantity that is not on the axis, in words."""
-    if x == "quality":
-        return f"{run.number} demonstrations"
-    return run.dataset.rpartition("/")[2]
-
-
-def _grouped(runs: Sequence[_Run], key: Callable[[_Run], Any]) -> dict[Any, list[_Run]]:
-    groups: dict[Any, list[_Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups
-
-
-def _common(names: Sequence[str]) -> str:
-    """Return what all experiment names begin with, or all of them."""
-    pairs = zip(min(names), max(names), strict=False)
-    begin = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return begin.rstrip("-_.=,+") or ", ".join(names)
-
-
-def _point(
-    runs: Sequence[_Run], x: DemoAxis, use_iqm: bool, label: str, notes: list[str]
-) -> _Point:
-    by_seed: dict[int, _Run] = {}
-    for run in sorted(runs, key=lambda run: run.result.exp_name):
-        first = by_seed.setdefault(run.result.seed, run)
-        if first is not run:
-            notes.append(
-                f"{label}: seed {run.result.seed} on '{run.dataset}' is there twice, "
-                f"'{run.result.run.path}' left out"
-            )
-    chosen = [by_seed[seed] for seed in sorted(by_seed)]
-    values = np.array([run.value for run in chosen])
-    interval = statistics.bootstrap_interval(
-        values, rng=np.random.default_rng(statistics.BOOTSTRAP_SEED), use_iqm=use_iqm
-    )
-    xs = [run.quality if x == "quality" else run.number for run in chosen]
-    return _Point(
-        x=float(np.mean(xs)),
-        y=statistics.iqm(values) if use_iqm else float(values.mean()),
-        low=interval.low,
-        high=interval.high,
-        seeds=tuple(sorted(by_seed)),
-        datasets=tuple(sorted({run.dataset for run in chosen})),
-        number=chosen[0].number,
-    )
-
-
-# What the lines are compared with
-
-
-def _given(measured: Sequence[_Run], x: DemoAxis, metric: Metric) -> list[tuple[float, float]]:
-    """Return the demonstrations' own performance as (x, y), sorted by x; nothing if unknown."""
-    own: dict[str | int, list[tuple[float, float]]] = {}
-    for run in measured:
-        y = run.success if metric == "success" else run.quality if run.paid_alike else None
-        if y is None:
-            return []
-        place = run.quality if x == "quality" else float(run.number)
-        own.setdefault(_place(run, x), []).append((place, y))
-    return sorted((float(a), float(b)) for a, b in (np.mean(v, axis=0) for v in own.values()))
+# What the lines are compared with, and how they were made
 
 
 def _levels(env: EnvConfig, metric: Metric) -> list[ReferenceLine]:
@@ -353,7 +127,7 @@ def _levels(env: EnvConfig, metric: Metric) -> list[ReferenceLine]:
     return levels + random_line(env, metric)
 
 
-def _caption(lines: Sequence[_Line], use_iqm: bool) -> str:
+def _caption(lines: Sequence[Line], use_iqm: bool) -> str:
     counts = {len(point.seeds) for line in lines for point in line.points}
     if counts == {1}:
         return "a single seed, no interval"
@@ -369,7 +143,7 @@ def _caption(lines: Sequence[_Line], use_iqm: bool) -> str:
 
 
 def _draw(
-    lines: Sequence[_Line],
+    lines: Sequence[Line],
     panels: Sequence[str],
     given: Mapping[str, Sequence[tuple[float, float]]],
     levels: Mapping[str, Sequence[ReferenceLine]],
@@ -435,7 +209,7 @@ def _draw(
 
 
 def _draw_line(
-    axis: Axes, line: _Line, style: tuple[str, Any], marker: str, zorder: float
+    axis: Axes, line: Line, style: tuple[str, Any], marker: str, zorder: float
 ) -> Line2D:
     colour, dashes = style
     place = [point.x for point in line.points]
@@ -478,7 +252,7 @@ def _draw_given(
     return drawn
 
 
-def _scale_x(axis: Axes, lines: Sequence[_Line], x: DemoAxis) -> None:
+def _scale_x(axis: Axes, lines: Sequence[Line], x: DemoAxis) -> None:
     places = sorted({point.x for line in lines for point in line.points})
     if x == "num-demos" and places[-1] >= 8 * places[0]:
         axis.set_xscale("log")
@@ -496,7 +270,7 @@ def _tick(value: float, _: int) -> str:
 
 
 def _data(
-    lines: Sequence[_Line],
+    lines: Sequence[Line],
     given: Mapping[str, Sequence[tuple[float, float]]],
     levels: Mapping[str, Sequence[ReferenceLine]],
     x: DemoAxis,
