@@ -29,7 +29,7 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, spec, stack_frames
+from rlfd.envs import EnvConfig, names, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import fsync_folder, new_temporary, write_json
 
@@ -194,7 +194,7 @@ def _minari_metadata(
     known = spec(env.name)
     env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
     env_spec.kwargs.update(known.kwargs)
-    if known.name == known.gym_id:
+    if env.name not in names():  # its options are keyword arguments
         env_spec.kwargs.update(env.options)
     return {
         "data_format": "hdf5",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import math
 import re
@@ -48,20 +49,20 @@ def spec(name: str) -> EnvSpec:
         return SPECS[name]
     if not is_playable(name):
         return EnvSpec(name=name, gym_id=name, description="known from demonstrations alone")
-    if name not in gymnasium.registry:
-        _import_namespace(name)
-    if name not in gymnasium.registry:
-        raise unknown_name("environment", name, [*SPECS, *gymnasium.registry], LIST_HINT)
-    return EnvSpec(name=name, gym_id=name, description="Gymnasium environment, as it is")
+    package, _, gym_id = name.rpartition(":")
+    if package:
+        _import(package, name)
+    if gym_id not in gymnasium.registry:
+        registered = [f"{package}:{other}" if package else other for other in gymnasium.registry]
+        raise unknown_name("environment", name, [*SPECS, *registered], LIST_HINT)
+    return EnvSpec(name=name, gym_id=gym_id, description="Gymnasium environment, as it is")
 
 
-def _import_namespace(name: str) -> None:
-    """Let ``package:Env-v0`` register itself, as `gymnasium.make` does."""
-    if ":" not in name:
-        return
+def _import(package: str, name: str) -> None:
+    """Let the package of ``package:Env-v0`` register it, as `gymnasium.make` does."""
     try:
-        gymnasium.spec(name)
-    except (gymnasium.error.Error, ImportError) as error:
+        importlib.import_module(package)
+    except (ImportError, ValueError) as error:
         message = f"environment '{name}' cannot be found: {error}"
         raise RlfdError(message, "install the package before the colon") from error
 

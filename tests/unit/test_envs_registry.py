@@ -104,6 +104,23 @@ def test_a_gymnasium_id_takes_keyword_arguments():
     assert "no_such_argument" in str(error.value)
 
 
+def test_the_package_before_a_colon_registers_the_environment(tmp_path, monkeypatch):
+    module = "import gymnasium\ngymnasium.register('Aside-v0', {!r})\n"
+    entry = "gymnasium.envs.classic_control:PendulumEnv"
+    (tmp_path / "rlfd_test_package.py").write_text(module.format(entry))
+    monkeypatch.syspath_prepend(tmp_path)
+    config = EnvConfig("rlfd_test_package:Aside-v0", options={"g": 3.0})
+    try:
+        env = envs.make(config)
+        assert env.unwrapped.g == 3.0
+        env.close()
+        assert envs.spec(config.name).gym_id == "Aside-v0"
+        with pytest.raises(RlfdError, match="did you mean 'rlfd_test_package:Aside-v0'"):
+            envs.spec("rlfd_test_package:Asite-v0")
+    finally:
+        gymnasium.registry.pop("Aside-v0", None)
+
+
 class _Odd(gymnasium.Env):
     def __init__(self, observation_space, action_space, render_mode=None):
         self.observation_space, self.action_space = observation_space, action_space
