@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -88,6 +88,10 @@ def reproduce(
             "--report-only", help="Start nothing; report what is finished.", rich_help_panel=_WHAT
         ),
     ] = False,
+    figure_format: Annotated[
+        Literal["png", "svg", "pdf"],
+        typer.Option(help="Format of the figures.", rich_help_panel=_WHAT),
+    ] = "png",
     runs_dir: RunsDir = Path("runs"),
     data_dir: DataDir = Path("data"),
     json: Json = False,
@@ -134,6 +138,7 @@ def reproduce(
         report_only=report_only,
         reporter=output.reporter,
         command=command_line("rlfd", *sys.argv[1:]),
+        figure_suffix=f".{figure_format}",
     )
     _print_result(output, result)
     if result.failures:

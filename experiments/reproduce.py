@@ -71,6 +71,7 @@ def reproduce(
     report_only: bool = False,
     reporter: Reporter | None = None,
     command: str = "",
+    figure_suffix: str = ".png",
 ) -> ReproduceResult:
     """Make what is missing of a suite, then the tables and figures of all that is finished.
 
@@ -87,6 +88,7 @@ def reproduce(
         report_only: Start no runs, collect nothing; report what is finished.
         reporter: Told of all that happens.
         command: What the user typed, kept with the results.
+        figure_suffix: Format of the figures.
 
     Raises:
         RlfdError: If a run that is there was made with other steps, other demonstrations, or from
@@ -115,7 +117,7 @@ def reproduce(
     measuring = Measuring(suite, seeds, runs_dir, datasets, reporter)
     table = measured_table(measuring, sections)
     texts = _text_tables(sections, table)
-    drawn = draw_suite(measuring, sections, folder, table, command)
+    drawn = draw_suite(measuring, sections, folder, table, command, figure_suffix)
     about = {
         "suite": suite.name,
         "title": suite.title,

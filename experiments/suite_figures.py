@@ -33,8 +33,9 @@ def draw_suite(
     folder: Path,
     table: pd.DataFrame,
     command: str,
+    suffix: str,
 ) -> list[figures.FigureFiles]:
-    """Draw the suite's figures from the rows with runs.
+    """Draw the suite's figures from the rows with runs, as files that end with `suffix`.
 
     Learning curves are drawn for each set of demonstrations, the others over all of them.
     """
@@ -44,7 +45,7 @@ def draw_suite(
         rows = [suite.row(label) for label in entry.rows]
         panels = [section for section in sections if section.group.name == entry.group]
         if entry.x not in ("", "labels"):
-            drawn += _over_demonstrations(measuring, entry, panels, folder, command)
+            drawn += _over_demonstrations(measuring, entry, panels, folder, command, suffix)
             continue
         for name in dict.fromkeys(section.demos_name for section in panels):
             own = [section for section in panels if section.demos_name == name]
@@ -55,7 +56,7 @@ def draw_suite(
             drawn.append(
                 figures.plot_learning_curves(
                     runs,
-                    folder / f"{stem}.png",
+                    folder / f"{stem}{suffix}",
                     x="labels" if entry.x == "labels" else "env-steps",
                     metric=measuring.metric,
                     command=command,
@@ -92,6 +93,7 @@ def _over_demonstrations(
     sections: Sequence[Section],
     folder: Path,
     command: str,
+    suffix: str,
 ) -> list[figures.FigureFiles]:
     """Draw final performance against quality or number of the demonstrations of all sections."""
     suite = measuring.suite
@@ -100,16 +102,17 @@ def _over_demonstrations(
     if not runs:
         return []
     if entry.measure:
-        return [_gap_figure(measuring, entry, sections, rows, folder, command)]
+        return [_gap_figure(measuring, entry, sections, rows, folder, command, suffix)]
     labels = {
         (exp_name(suite, row, section.demos), row.algo): row.label
         for section in sections
         for row in rows
     }
     alone = [figure.name for figure in suite.figures].count(entry.name) == 1
+    stem = entry.name if alone else f"{entry.name}-{entry.group}"
     files = plot_demonstrations(
         runs,
-        folder / f"{entry.name if alone else f'{entry.name}-{entry.group}'}.png",
+        folder / f"{stem}{suffix}",
         x="quality" if entry.x == "quality" else "num-demos",
         command=command,
         labels=labels,
@@ -124,6 +127,7 @@ def _gap_figure(
     rows: Sequence[Row],
     folder: Path,
     command: str,
+    suffix: str,
 ) -> figures.FigureFiles:
     """Draw a gap of known finite environments against the number of demonstrations."""
     values: dict[str, dict[str, dict[int, Sequence[float]]]] = {}
@@ -135,7 +139,7 @@ def _gap_figure(
                 number = row.num_demos or section.demos.num or section.demos.episodes
                 lines.setdefault(row.label, {})[number] = measured
     algorithms = {row.label: row.algo for row in rows}
-    out = folder / f"{entry.name}.png"
+    out = folder / f"{entry.name}{suffix}"
     return plot_gaps(values, algorithms, entry.measure, out, command=command)
 
 

@@ -299,13 +299,14 @@ def test_again_makes_only_what_is_missing(suite, folders, make_run):
 
 
 def test_groups_have_tables_and_figures_of_their_own(suite, folders, make_run):
-    result = reproduce(suite, **folders, seeds=[0], groups=["more"], engine=FakeEngine(make_run))
+    options = folders | {"seeds": [0], "groups": ["more"], "figure_suffix": ".svg"}
+    result = reproduce(suite, **options, engine=FakeEngine(make_run))
     assert list(result.text_tables) == [
         "More: LunarLander, shifted start",
         "More: LunarLander, demo start",
     ]
     assert set(result.table["row"]) == {"SQIL", "Fast", "DQN"}
-    assert [files.figure.name for files in result.figures] == ["others.png"]
+    assert [files.figure.name for files in result.figures] == ["others.svg"]
 
 
 def test_runs_of_another_length_are_not_mixed_in(suite, folders, make_run):
