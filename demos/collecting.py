@@ -13,7 +13,7 @@ from gymnasium import spaces
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, check, make, play_episodes, spec
+from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes
 from rlfd.errors import RlfdError
 from rlfd.interrupts import StopSignal
 
@@ -60,8 +60,8 @@ def collect(
         seed: Of the episodes and the noise.
         name: Of the dataset; left out, it tells the policy and the noise.
         data_dir: Where this tool keeps its data.
-        num_envs: How many episodes run at a time; None for 16, or 4 of an Atari game, whose long
-            episodes would else be played in vain when there are enough.
+        num_envs: How many episodes run at a time; None for 16, or 4 of one that is seen in
+            images, whose long episodes would else be played in vain when there are enough.
         progress: Called after each kept episode with how much is done, of how much, and the mean
             return so far; in episodes or steps, whichever was asked for.
 
@@ -71,7 +71,7 @@ def collect(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of an episode.
     """
     env = check(env)
-    keep = _Filter(episodes, steps, min_return, max_return, spec(env.name).frame_stack)
+    keep = _Filter(episodes, steps, min_return, max_return, frame_stack(env))
     made = make(env)
     observation_space, action_space = made.observation_space, made.action_space
     made.close()
@@ -89,7 +89,12 @@ def collect(
     seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)
     num_envs = num_envs or (4 if keep.frame_stack else 16)
     rollouts = play_episodes(
-        env, seeds=seeds.tolist(), act=policy.act, num_envs=num_envs, record=True
+        env,
+        seeds=seeds.tolist(),
+        act=policy.act,
+        states=policy.sees_states,
+        num_envs=num_envs,
+        record=True,
     )
     with StopSignal() as stop, contextlib.closing(rollouts):
         for played in rollouts:

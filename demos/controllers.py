@@ -38,7 +38,12 @@ class Demonstrator(Protocol):
 
     What it answers for an episode may depend on the observations and the index of that episode, not
     on which others are in the batch; a random one therefore draws from one generator per index.
+
+    Attributes:
+        sees_states: It is shown states of the simulator (`EnvSpec.state`) in place of observations.
     """
+
+    sees_states: bool
 
     def reset(self, n: int) -> None:
         """Get ready for at most `n` new episodes, with the indices 0 to n - 1."""
@@ -51,11 +56,12 @@ class Demonstrator(Protocol):
 
 
 class _Controller:
-    """A rule that needs nothing but the observation."""
+    """A rule that needs nothing but the observation, or the state."""
 
-    def __init__(self, rule: Callable[[Array], Array], source: str) -> None:
+    def __init__(self, rule: Callable[[Array], Array], source: str, sees_states: bool) -> None:
         self._rule = rule
         self._source = source
+        self.sees_states = sees_states
 
     def reset(self, n: int) -> None:
         """Do nothing: there is nothing to forget."""
@@ -108,6 +114,8 @@ class _Generators:
 class _Random:
     """Uniform actions."""
 
+    sees_states = False
+
     def __init__(self, space: spaces.Space[Any], seed: int) -> None:
         self._samplers = _Samplers(space, RANDOM_STREAM, seed)
 
@@ -126,6 +134,8 @@ class _Random:
 
 class _Planner:
     """The best policy of a known finite environment, where entropy counts as much as reward."""
+
+    sees_states = False
 
     def __init__(self, known: Table, seed: int) -> None:
         self._horizon = known.horizon
@@ -163,7 +173,7 @@ class Noisy:
     ) -> None:
         if not 0.0 <= probability <= 1.0:
             raise RlfdError(f"noise must be a probability from 0 to 1, not {probability:g}")
-        self._inner = inner
+        self._inner, self.sees_states = inner, inner.sees_states
         self._probability = probability
         self._samplers = _Samplers(space, NOISE_STREAM, seed)
 
@@ -214,6 +224,7 @@ class Idle:
         if not 0.0 <= probability <= 1.0:
             raise RlfdError(f"noop must be a probability from 0 to 1, not {probability:g}")
         self._inner, self._probability = inner, probability
+        self.sees_states = inner.sees_states
         self._nothing = _nothing(env, space)
         self._generators = _Generators(NOOP_STREAM, seed)
 
@@ -243,7 +254,7 @@ def _nothing(env: EnvConfig, space: spaces.Space[Any]) -> Array:
     elif (nothing := noop(env)) is not None:
         return np.array(nothing)
     having = [name for name in names() if spec(name).noop is not None]
-    having = [name for name in having if not spec(name).frame_stack] + ["Atari games"]
+    having = [name for name in having if spec(name).vector is None] + ["Atari games"]
     raise RlfdError(
         f"{env.name} has no action that does nothing",
         f"use --noise; --noop is for {', '.join(having)}, and for continuous actions that can be 0",
@@ -271,6 +282,7 @@ class Shaky:
                 "take random actions now and then with --noise instead",
             )
         self._inner, self._std, self._space = inner, std, space
+        self.sees_states = inner.sees_states
         self._generators = _Generators(ACTION_NOISE_STREAM, seed)
 
     def reset(self, n: int) -> None:
@@ -329,7 +341,7 @@ def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator
     if known is not None:
         return _Planner(known, seed)
     rule, source = _CONTROLLERS[env.name]
-    return _Controller(rule, source)
+    return _Controller(rule, source, sees_states=spec(env.name).state is not None)
 
 
 def _lunar_lander(observations: Array) -> Array:

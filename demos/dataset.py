@@ -39,7 +39,7 @@ class Episode:
         truncated: Whether it was cut; never true together with `terminated`.
         success: The environment's success test; None where there is none.
         seed: Seed of its reset, if known.
-        frame_stack: How many frames an observation is a stack of; 0 if it is none.
+        frame_stack: How many frames an observation is a stack of; 0 if it is none of frames.
     """
 
     observations: Array
@@ -54,7 +54,7 @@ class Episode:
     @property
     def stored(self) -> Array:
         """What is written of the observations: of stacked frames each once. (T + 1, ...)."""
-        return unstack_frames(self.observations) if self.frame_stack else self.observations
+        return unstack_frames(self.observations) if self.frame_stack > 1 else self.observations
 
     @property
     def episode_return(self) -> float:

@@ -22,7 +22,7 @@ from rlfd.demos.storage import (
     read_spaces,
     scan,
 )
-from rlfd.envs import EnvConfig, Option, check, make, names, spec
+from rlfd.envs import EnvConfig, Option, check, frame_stack, make, names, spec
 from rlfd.envs.absent import PREFIX, spaces_as_options
 from rlfd.errors import RlfdError, unknown_name
 
@@ -304,7 +304,12 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
 
 def absent_env(info: DemoInfo) -> EnvConfig:
     """Return an environment for learning from a dataset whose own cannot be made here."""
-    return EnvConfig(PREFIX + info.id, options=spaces_as_options(*read_spaces(info.path)))
+    observations, actions = read_spaces(info.path)
+    options = spaces_as_options(observations, actions)
+    stack = 0 if info.env is None else frame_stack(info.env)
+    if stack and stack != (observations.shape or ())[0]:  # frames of several channels
+        options["frame_stack"] = stack
+    return EnvConfig(PREFIX + info.id, options=options)
 
 
 def _refuse_overlap(demos: Demonstrations) -> None:

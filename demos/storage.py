@@ -29,7 +29,7 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, names, spec, stack_frames
+from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import fsync_folder, new_temporary, write_json
 
@@ -146,9 +146,9 @@ def write_demonstrations(
         "seeds": [episode.seed for episode in episodes],
         "returns": [episode.episode_return for episode in episodes],
         "success": [episode.success for episode in episodes],
-        "frame_stack": spec(env.name).frame_stack,
+        "frame_stack": frame_stack(env),
     }
-    stored_space = _one_frame(observation_space) if ours["frame_stack"] else observation_space
+    stored_space = _one_frame(observation_space) if ours["frame_stack"] > 1 else observation_space
     arrays = _minari_arrays(episodes)
     metadata = {
         **_minari_metadata(env, stored_space, action_space),
@@ -376,7 +376,7 @@ def read_spaces(path: Path) -> Spaces:
             deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
         )
         stack = _frame_stack(metadata)
-        return (_stack_of(observations, stack) if stack else observations), actions
+        return (_stack_of(observations, stack) if stack > 1 else observations), actions
     except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
         raise _damaged(path, error) from error
 
@@ -414,7 +414,7 @@ def read_demonstrations(path: Path) -> Demonstrations:
         _episode(info, index, item, success[index], seeds[index], stack)
         for index, item in enumerate(raw)
     )
-    if stack:
+    if stack > 1:
         observation_space = _stack_of(observation_space, stack)
     transitions = sum(episode.length for episode in episodes)
     if transitions != info.transitions:
@@ -454,7 +454,7 @@ def _episode(
     raw: dict[str, Any],
     success: bool | None,
     seed: int | None,
-    frame_stack: int,
+    stack: int,
 ) -> Episode:
     observations, actions = raw["observations"], raw["actions"]
     if not isinstance(observations, np.ndarray) or not isinstance(actions, np.ndarray):
@@ -476,10 +476,10 @@ def _episode(
         )
     terminated = bool(terminations[-1])
     # Data that just stops was cut: there is still a future to bootstrap from.
-    if frame_stack:
-        observations = stack_frames(observations, frame_stack)
+    if stack > 1:
+        observations = stack_frames(observations, stack)
     ends = terminated, not terminated
-    return Episode(observations, actions, rewards, *ends, success, seed, frame_stack)
+    return Episode(observations, actions, rewards, *ends, success, seed, stack)
 
 
 def _check_values(demos: Demonstrations) -> None:

@@ -9,6 +9,7 @@ from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import (
     check,
     elsewhere,
+    frame_stack,
     learner_rewards,
     make,
     names,
@@ -34,6 +35,7 @@ __all__ = [
     "World",
     "check",
     "elsewhere",
+    "frame_stack",
     "is_playable",
     "learner_rewards",
     "make",

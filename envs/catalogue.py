@@ -11,6 +11,9 @@ Those of Atari games, where they were measured, are over 30 episodes.
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from rlfd.envs import atari
 from rlfd.envs.rewards import Balanced, Goal, Progress, Reached, Upright
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Option, Reference
@@ -42,6 +45,35 @@ def _lunar_lander_single(env: Environment, config: EnvConfig) -> Environment:
 
     return OneEngine(SixActions(LunarLanderStart(env, config.start, config.options)))
 
+
+def _car_racing(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.car_racing import CarRacing
+
+    return CarRacing(env, config)
+
+
+def _car_racing_3(env: Environment, config: EnvConfig) -> Environment:
+    from rlfd.envs.car_racing import CarRacing, ThreeActions
+
+    return CarRacing(ThreeActions(env), config)
+
+
+def _driver_state(env: Environment) -> npt.NDArray[np.float64]:
+    state: npt.NDArray[np.float64] = env.get_wrapper_attr("driver_state")()
+    return state
+
+
+_CAR_STARTS = ("standard", "shifted")
+_CAR_OPTIONS = {
+    "colour": Option(
+        "gray", 0, 0, "the last 4 pictures in gray, or one in colours", choices=("gray", "rgb")
+    ),
+    "size": Option(64, 36, 84, "rows and columns of an observation", whole=True),
+    "random_side": Option(
+        0, 0, 1, "1: turned to the left or to the right, at random", ("shifted",), whole=True,
+        in_demos=False,
+    ),
+}  # fmt: skip
 
 _LANDER_STARTS = ("standard", "demo", "shifted", "tilt_out", "ground", "spin", "out_fast")
 _LANDER_OPTIONS = {
@@ -170,6 +202,47 @@ SPECS: dict[str, EnvSpec] = {
             },
             description="the same with two engine throttles as actions",
             wrap=_lunar_lander,
+        ),
+        EnvSpec(
+            name="CarRacing",
+            gym_id="CarRacing-v3",
+            kwargs={"continuous": False},
+            starts=_CAR_STARTS,
+            demo_episodes=20,
+            option_rules=_CAR_OPTIONS,
+            frame_stack=4,
+            noop=0,
+            default_demonstrator="controller",
+            description="drive along a track, seen from above; 5 actions, 64 x 64 pixels",
+            wrap=_car_racing,
+            state=_driver_state,
+        ),
+        EnvSpec(
+            name="CarRacing3",
+            gym_id="CarRacing-v3",
+            kwargs={"continuous": True},
+            starts=_CAR_STARTS,
+            demo_episodes=20,
+            option_rules=_CAR_OPTIONS,
+            frame_stack=4,
+            noop=1,
+            default_demonstrator="controller",
+            description="the same with the SQIL paper's actions: left, straight on, right",
+            wrap=_car_racing_3,
+            state=_driver_state,
+        ),
+        EnvSpec(
+            name="CarRacingContinuous",
+            gym_id="CarRacing-v3",
+            kwargs={"continuous": True},
+            starts=_CAR_STARTS,
+            demo_episodes=20,
+            option_rules=_CAR_OPTIONS,
+            frame_stack=4,
+            default_demonstrator="controller",
+            description="the same with steering, gas and brake as actions",
+            wrap=_car_racing,
+            state=_driver_state,
         ),
         EnvSpec(
             name="CartPole",

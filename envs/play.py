@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rlfd.envs.atari import AtariGame
 from rlfd.envs.frames import stack_frames
-from rlfd.envs.registry import check, make, spec
+from rlfd.envs.registry import check, frame_stack, make, spec
 from rlfd.envs.specs import EnvConfig
 from rlfd.errors import RlfdError, RunFailed
 
@@ -79,6 +79,7 @@ def play_episodes(
     *,
     seeds: Iterable[int],
     act: Act,
+    states: bool = False,
     num_envs: int = 16,
     record: bool = False,
     frames: int = 0,
@@ -93,6 +94,7 @@ def play_episodes(
         seeds: Episode i is reset with ``seeds[i]``.
         act: Called with observations (n, ...) and the indices (n,) of the episodes that they
             belong to; returns the actions (n, ...).
+        states: Call it with states of the simulator (`EnvSpec.state`) in place of observations.
         num_envs: How many episodes run at a time.
         record: Keep observations, actions and rewards.
         frames: Film this many episodes, the first ones.
@@ -103,15 +105,16 @@ def play_episodes(
     """
     config = check(config)
     player = _Player(config, record=record, frames=frames)
+    state = spec(config.name).state if states else None
     todo = iter(enumerate(seeds))
     waiting: dict[int, PlayedEpisode] = {}
     turn = 0  # index of the episode to be yielded next
     try:
         running = [player.begin(*item) for _, item in zip(range(num_envs), todo, strict=False)]
         while running:
-            observations = np.stack([episode.observation for episode in running])
+            seen = [state(one.env) if state else one.observation for one in running]
             indices = np.array([episode.index for episode in running], np.int64)
-            actions = act(observations, indices)
+            actions = act(np.stack(seen), indices)
             if len(actions) != len(running):
                 raise RlfdError(f"{len(running)} actions were expected, got {len(actions)}")
             finite = np.isfinite(actions)
@@ -145,7 +148,7 @@ class _Player:
         self.record = record
         self.frames = frames
         self.has_success = spec(config.name).has_success
-        self.frame_stack = spec(config.name).frame_stack
+        self.frame_stack = frame_stack(config)
         self.envs: list[gymnasium.Env[Any, Any]] = []
         # Free environments, apart by whether they can draw: drawing makes every step slower.
         self.free: dict[bool, list[gymnasium.Env[Any, Any]]] = {False: [], True: []}
@@ -216,13 +219,13 @@ class _Player:
             )
         if self.record:
             seen = episode.observation
-            episode.observations.append(seen[-1].copy() if self.frame_stack else seen)
+            episode.observations.append(seen[-1].copy() if self.frame_stack > 1 else seen)
         if episode.filmed:
             episode.frames.append(self._picture(episode.env))
 
     def _observations(self, episode: _Running) -> Array:
         seen = np.array(episode.observations)
-        return stack_frames(seen, self.frame_stack) if self.frame_stack else seen
+        return stack_frames(seen, self.frame_stack) if self.frame_stack > 1 else seen
 
     def _picture(self, env: gymnasium.Env[Any, Any]) -> Array:
         try:

@@ -28,7 +28,17 @@ from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["check", "elsewhere", "learner_rewards", "make", "names", "noop", "spec", "table"]
+__all__ = [
+    "check",
+    "elsewhere",
+    "frame_stack",
+    "learner_rewards",
+    "make",
+    "names",
+    "noop",
+    "spec",
+    "table",
+]
 
 _CHOICES = (spaces.MultiDiscrete, spaces.MultiBinary)
 LIST_HINT = "list them with 'rlfd list envs'"
@@ -171,6 +181,14 @@ def table(config: EnvConfig) -> Table | None:
     config = check(config)
     make_table = spec(config.name).table
     return None if make_table is None else make_table(**config.options)
+
+
+def frame_stack(config: EnvConfig) -> int:
+    """Return how many frames an observation is made of; 0 where it is none of frames."""
+    if not is_playable(config.name):
+        return int(config.options.get("frame_stack", 0))
+    in_colours = check(config).options.get("colour") == "rgb"
+    return 1 if in_colours else spec(config.name).frame_stack
 
 
 def noop(config: EnvConfig) -> int | tuple[int, ...] | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import gymnasium
+import numpy as np
+import numpy.typing as npt
 
 from rlfd.envs.rewards import OtherReward, Progress
 from rlfd.envs.tabular import Table
@@ -137,13 +139,15 @@ class EnvSpec:
         option_rules: The options that can be set.
         sparse: The rule of its sparse reward, if it has one.
         delayed: Whether its reward can be delayed.
-        frame_stack: How many frames an observation is made of, 0 where it is none of frames.
+        frame_stack: How many frames an observation is made of, 0 where it is none of frames; see
+            `rlfd.envs.frame_stack` for what options make of it.
         has_success: Whether episodes end with a success flag.
         noop: The action that does nothing, if there is one: a number, or one for each choice.
         default_demonstrator: Policy that `collect-demos` uses when none is named.
         references: Measured scores with the dense reward, by start.
         description: One line for people.
         wrap: Puts the protocol around the Gymnasium environment.
+        state: Returns what its controller sees, where that is not the observation.
         build: Makes it, in place of Gymnasium, from its config and how it is to be drawn.
         vector: Makes a vector of it, in place of the loop that suits all.
         table: Returns the table of a finite environment with these options, which are the Gymnasium
@@ -166,6 +170,9 @@ class EnvSpec:
     references: Mapping[str, Reference] = field(default_factory=dict)
     description: str = ""
     wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
+        default=None, repr=False, compare=False
+    )
+    state: Callable[[Environment], npt.NDArray[np.float64]] | None = field(
         default=None, repr=False, compare=False
     )
     build: Callable[[EnvConfig, str | None], Environment] | None = field(

@@ -88,6 +88,7 @@ class PolicyDemonstrator:
 
     def __init__(self, trained: TrainedPolicy, env: EnvConfig, *, seed: int) -> None:
         _refuse_other_env(trained, env)
+        self.sees_states = False
         self.trained, self._seed = trained, seed
         self._generators: dict[int, torch.Generator] = {}
 
@@ -214,6 +215,12 @@ def ask(config: RunConfig, runs_dir: Path, data_dir: Path) -> AskedDemonstrator 
         )
     except RlfdError as error:
         raise RlfdError(error.message, others) from error
+    if found_one.sees_states:
+        raise RlfdError(
+            f"the controller of '{env.name}' acts on the simulator's state, it cannot be asked "
+            "about observations",
+            "train a policy, then name its run or its exported file with --demonstrator",
+        )
     if not isinstance(found_one, PolicyDemonstrator):
         rows = np.zeros(0, np.int64)  # a controller does not look at which episode a row is of
         return AskedDemonstrator(

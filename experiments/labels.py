@@ -11,7 +11,7 @@ from rlfd import demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations, Episode
 from rlfd.demos.storage import write_demonstrations
-from rlfd.envs import make, spec
+from rlfd.envs import frame_stack, make
 from rlfd.experiments.config import RunConfig
 
 __all__ = ["keep_labels"]
@@ -45,7 +45,7 @@ def keep_labels(
             rewards=episode.rewards,
             terminated=episode.terminated,
             truncated=not episode.terminated,
-            frame_stack=spec(config.env.name).frame_stack,
+            frame_stack=frame_stack(config.env),
         )
         for episode in gathered
     ]

@@ -179,7 +179,9 @@ class Measuring:
             actor = make_demonstrator(policy, env, seed=root, runs_dir=self.runs_dir)
             actor.reset(episodes)
             starts = derive_many(root, "evaluation final", episodes)
-            played = list(envs.play_episodes(env, seeds=starts, act=actor.act))
+            played = list(
+                envs.play_episodes(env, seeds=starts, act=actor.act, states=actor.sees_states)
+            )
             if self.metric == "success":
                 values.append(float(np.mean([bool(episode.success) for episode in played])))
             else:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from rlfd import algorithms, demos
+from rlfd import algorithms, demos, envs
 from rlfd.algorithms.base import (
     ActionSpec,
     Algorithm,
@@ -115,7 +115,7 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
             f"environment '{env.name}' has {action.kind} ones",
             f"algorithms for it: {', '.join(able)}",
         )
-    if frame_stack(space) > 0 and not needs.images:
+    if frame_stack(space, env) > 0 and not needs.images:
         able = [
             name
             for name in algorithms.names()
@@ -136,13 +136,15 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     return space.shape, action
 
 
-def frame_stack(space: spaces.Box) -> int:
+def frame_stack(space: spaces.Box, env: EnvConfig | None = None) -> int:
     """Return how many frames observations are stacks of, if they are images; 0 for vectors.
 
-    Images are bytes of shape (C, H, W), large enough for the convolutions: the last C gray frames.
+    Images are bytes of shape (C, H, W), large enough for the convolutions: the last C gray frames,
+    unless the environment says that they are fewer, with several channels each.
     """
     images = space.dtype == np.uint8 and convolved_size(space.shape) > 0
-    return space.shape[0] if images else 0
+    known = 0 if env is None else envs.frame_stack(env)
+    return known or space.shape[0] if images else 0
 
 
 def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
@@ -190,7 +192,7 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
         RlfdError: If observations are images, and not stacks of frames.
     """
     episodes = demonstrations.episodes
-    stack = frame_stack(demonstrations.observation_space)
+    stack = frame_stack(demonstrations.observation_space, demonstrations.info.env)
 
     def join(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype)
@@ -302,7 +304,7 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     if not needs.demonstrations:
         return _build(config, None)
     space, _ = _env_spaces(config.env)
-    kind = torch.uint8 if frame_stack(space) > 0 else torch.float32
+    kind = torch.uint8 if frame_stack(space, config.env) > 0 else torch.float32
     rows = (2,) if action.kind == "discrete" else (2, action.width)
     whole = action.kind != "continuous"
     placeholder = DemoTensors(
@@ -334,7 +336,7 @@ def _build(
         compile=config.compile,
         demonstrator=demonstrator,
         model=None if known is None else tabular_model(known),
-        frame_stack=frame_stack(space),
+        frame_stack=frame_stack(space, config.env),
         memory_bytes=available_memory(config.device),
     )
     return algorithms.get(config.algo)(problem, config.algorithm)
