@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from rlfd.demos import driving
 from rlfd.demos.shipped import strengths
 from rlfd.envs import EnvConfig, Table, check, make, names, noop, spec, table
 from rlfd.envs.tabular import decode, soft_policy
@@ -407,6 +408,9 @@ _CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
         "gymnasium.envs.box2d.lunar_lander.heuristic, continuous, rounded to two choices",
     ),
     "LunarLanderSingle": (_lunar_lander, "gymnasium.envs.box2d.lunar_lander.heuristic"),
+    "CarRacing": (driving.five_actions, "follows the track by the simulator's state"),
+    "CarRacing3": (driving.three_actions, "follows the track by the simulator's state"),
+    "CarRacingContinuous": (driving.continuous, "follows the track by the simulator's state"),
     "CartPole": (_cart_pole, "linear in position, angle and their speeds"),
     "MountainCar": (_mountain_car, "pushes the way the car rolls"),
 }

@@ -11,9 +11,8 @@ the tiles under the start pay.
     shifted    the same place, turned by a quarter to the left (SQIL paper); with `random_side`
                to the left or to the right
 
-Gymnasium keeps one Box2D world for all its episodes, and what it still knows of earlier ones shows
-in the last digits of the next. Here each episode has a new one, so that it depends on nothing but
-how its reset drew: each is Gymnasium's first episode after that, and can be replayed.
+Gymnasium keeps one Box2D world for all episodes of an environment. Here each has a new one, so that
+an episode depends on nothing but what its reset draws, and can be replayed exactly.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
     """The protocol around Gymnasium's Car Racing.
 
     Args:
-        env: Gymnasium's, with any set of actions and its time limit.
+        env: Gymnasium's, with any set of actions.
         config: Start and options, checked.
     """
 
@@ -53,12 +52,14 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
         super().__init__(env)
         self._racing: Any = env.unwrapped
         self._start = config.start
+        self._max_steps = int(config.options["max_steps"])
         self._random_side = bool(config.options.get("random_side", 0))
         size, gray = int(config.options["size"]), config.options["colour"] == "gray"
         self._camera = Camera(self._racing, size=size, gray=gray)
         channels = FRAME_STACK if gray else 3
         self.observation_space = gymnasium.spaces.Box(0, 255, (channels, size, size), np.uint8)
         self._stack: Array = np.zeros((channels, size, size), np.uint8)
+        self._steps = 0  # of the episode
         self._place = 0  # on the track: the point that the car was nearest to
 
     def reset(
@@ -74,10 +75,10 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
         if self._start == "shifted":
             self._turn()
         nothing = np.zeros(3) if racing.continuous else 0
-        for _ in range(ZOOM_STEPS):  # below the time limit's counter
+        for _ in range(ZOOM_STEPS):  # below the counter of Gymnasium's time limit
             racing.step(nothing)
         self._camera.begin()
-        self._place = 0
+        self._steps = self._place = 0
         picture = self._camera.picture()
         self._stack = np.concatenate([picture] * (len(self._stack) // len(picture)))
         return self._stack, info
@@ -95,10 +96,11 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Drive, and look."""
-        _, reward, terminated, truncated, info = self.env.step(action)
+        _, reward, terminated, _, info = self.env.step(action)
+        self._steps += 1
         picture = self._camera.picture()
         self._stack = np.concatenate([self._stack[len(picture) :], picture])
-        return self._stack, float(reward), terminated, truncated, info
+        return self._stack, float(reward), terminated, self._steps >= self._max_steps, info
 
     def driver_state(self) -> Array:
         """Return what a driver knows: the car, and the track ahead as it is seen from the car.

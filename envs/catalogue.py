@@ -69,6 +69,7 @@ _CAR_OPTIONS = {
         "gray", 0, 0, "the last 4 pictures in gray, or one in colours", choices=("gray", "rgb")
     ),
     "size": Option(64, 36, 84, "rows and columns of an observation", whole=True),
+    "max_steps": Option(1_000, 1, 1_000, "steps after which it is cut", whole=True, in_demos=False),
     "random_side": Option(
         0, 0, 1, "1: turned to the left or to the right, at random", ("shifted",), whole=True,
         in_demos=False,

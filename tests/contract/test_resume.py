@@ -75,6 +75,7 @@ class Case:
     demos: str | None = None  # of a method that can do without
     reward_from: str | None = None  # a run below the folder that all share
     settings: dict[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()  # of the environment
     compile: str = "off"
 
     @property
@@ -87,6 +88,8 @@ class Case:
         words += ["--eval-episodes", 2, "--final-episodes", 3, "--seed", 5]
         for name, value in settings.items():
             words += ["--set", f"{name}={value}"]
+        for option in self.options:
+            words += ["--env-option", option]
         if self.demos is not None:
             words += ["--demos", self.demos]
         if self.reward_from is not None:
@@ -118,6 +121,7 @@ ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"
 
 LONG = {"batch_size": "1", "max_epochs": "6", "patience": "6"}
 DOTS = "rlfd-tests/Dots-v0"
+LAPS = ("max_steps=9",)  # of Car Racing
 
 
 def native(name: str) -> str:
@@ -155,6 +159,7 @@ CASES = {
         "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
     ),
     "dqn-images-prioritised": Case("dqn", env=DOTS, num_envs=7, settings=PRIORITISED),
+    "sqil-car-racing": Case("sqil", env="CarRacing", steps=400, options=LAPS),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, compile="on"),
 }
 IMAGES = {
@@ -255,8 +260,11 @@ def lab(tmp_path_factory):
         ("Hopper", "random"),
         ("GridWorld", "controller"),
         (DOTS, "random"),
+        ("CarRacing", "controller"),
     ):
         command = ["collect-demos", "--env", env, "--policy", policy, "--episodes", "4"]
+        if env == "CarRacing":
+            command += ["--env-option", *LAPS]
         command += ["--data-dir", "../data"]
         assert lab.run(lab.folder / "demos", command)["code"] == 0
     assert lab.run(lab.folder / "taught", Case("airl", num_envs=5).command)["code"] == 0
