@@ -2,7 +2,8 @@
 
 What suits an environment whatever is trained there comes first (`environment_defaults`). A preset
 is looked up as (algorithm, preset name, environment); the entry with environment None applies
-first, then that of the environment's family ("Atari": all games of ALE). `run` holds the runner's
+first, then that of the environment's family ("Atari": all games of ALE; "CarRacing": with any
+actions). `run` holds the runner's
 fields (env steps, environments), `algorithm` the method's. Every number has its source beside it.
 """
 
@@ -47,8 +48,19 @@ _ATARI: dict[str, Any] = {
     "final_episodes": 30,
     "checkpoint_every": 250_000,
 }
+# Drives last 900 to 1,000 steps.
+_CAR_RACING: dict[str, Any] = {
+    "steps": 500_000,
+    "num_envs": 8,
+    "log_every": 5_000,
+    "eval_every": 50_000,
+    "eval_episodes": 10,
+    "final_episodes": 20,
+    "checkpoint_every": 50_000,
+}
 _ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
     "Atari": _ATARI,
+    "CarRacing": _CAR_RACING,
     "HalfCheetah": _LOCOMOTION,
     "Hopper": _LOCOMOTION,
     "Walker2d": _LOCOMOTION,
@@ -212,7 +224,51 @@ _DQFD_ATARI = Preset(
     },
 )
 
+# Car Racing, not tuned: one dense layer of 512 after the convolutions, as on Atari; a tile pays
+# some 3.3, a step costs 0.1.
+_Q_CAR: dict[str, Any] = {
+    "hidden": (512,),
+    "batch_size": 32,
+    "buffer_size": 100_000,
+    "learning_starts": 5_000,
+    "updates_per_env_step": 0.25,
+}
+_REWARDED_CAR = {**_Q_CAR, "learning_rate": 1e-4, "reward_scale": 0.1}
+_ADVERSARY_CAR: dict[str, Any] = {
+    "d_hidden": (256,),
+    "d_activation": "relu",
+    "d_learning_rate": 1e-4,
+    "d_batch_size": 32,
+}
+# rl-baselines3-zoo, which holds each action for two steps there and explores in another way
+_PPO_CAR: dict[str, Any] = {
+    "hidden": (512,),
+    "activation": "relu",
+    "batch_steps": 4_096,
+    "minibatch_size": 128,
+    "epochs": 10,
+    "learning_rate": 1e-4,
+    "final_learning_rate": 0.0,
+    "normalise_rewards": True,
+}
+
 PRESETS: dict[Key, Preset] = {
+    # what was found on Lunar Lander, but for the sizes
+    ("sqil", "default", "CarRacing"): Preset(algorithm=_Q_CAR),
+    ("sqil-t", "default", "CarRacing"): Preset(algorithm=_Q_CAR),
+    ("gail-dqn", "default", "CarRacing"): Preset(
+        algorithm={**_Q_CAR, "learning_rate": 1e-4, **_ADVERSARY_CAR}
+    ),
+    ("dqn", "default", "CarRacing"): Preset(
+        run={"steps": 1_000_000}, algorithm={**_REWARDED_CAR, "epsilon_env_steps": 100_000}
+    ),
+    ("soft-q", "default", "CarRacing"): Preset(
+        run={"steps": 1_000_000}, algorithm={**_REWARDED_CAR, "temperature": 0.01}
+    ),
+    ("ppo", "default", "CarRacing"): Preset(run={"steps": 2_000_000}, algorithm=_PPO_CAR),
+    ("bc", "default", "CarRacing"): Preset(
+        algorithm={"hidden": (512,), "learning_rate": 3e-4, "max_epochs": 50, "patience": 5}
+    ),
     ("dqn", "default", "Atari"): Preset(
         # rl-baselines3-zoo; the target there is copied every 1,000 env steps
         run={"steps": 10_000_000},
@@ -614,7 +670,7 @@ def preset_layers(
     if name not in preset_names(algorithm):
         raise unknown_name("preset", name, preset_names(algorithm))
     keys: list[Key] = [(algorithm, name, None), (algorithm, name, env)]
-    if family is not None:
+    if family not in (None, env):
         keys.insert(1, (algorithm, name, family))
     return [
         (f"preset {name}" + (f" for {key[2]}" if key[2] else ""), PRESETS[key])

@@ -123,6 +123,7 @@ def load(
     # labels are there to cover what demonstrations do not
     if env.start == "shifted" and not (allow_overlap or info.are_labels):
         _refuse_overlap(demos)
+        _refuse_shifted(info)
     return demos
 
 
@@ -310,6 +311,16 @@ def absent_env(info: DemoInfo) -> EnvConfig:
     if stack and stack != (observations.shape or ())[0]:  # frames of several channels
         options["frame_stack"] = stack
     return EnvConfig(PREFIX + info.id, options=options)
+
+
+def _refuse_shifted(info: DemoInfo) -> None:
+    if info.env is not None and info.env.start == "shifted":
+        usual = spec(info.env.name).demo_start
+        raise RlfdError(
+            f"demonstrations '{info.id}' begin at the shifted start: they show what a run from "
+            "there is to find out",
+            f"collect some with 'rlfd collect-demos --env {info.env.name} --start {usual}'",
+        )
 
 
 def _refuse_overlap(demos: Demonstrations) -> None:

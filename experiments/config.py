@@ -214,7 +214,10 @@ def resolve(
 
 def preset_family(env: EnvConfig) -> str | None:
     """Return what presets call the kind of environment that this one is; None for most."""
-    return "Atari" if spec(env.name).gym_id.startswith("ALE/") else None
+    gym_id = spec(env.name).gym_id
+    if gym_id == "CarRacing-v3" and env.name != gym_id:  # all sets of actions
+        return "CarRacing"
+    return "Atari" if gym_id.startswith("ALE/") else None
 
 
 def _no_evaluation(run: dict[str, Any], provenance: dict[str, str]) -> None:

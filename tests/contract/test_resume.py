@@ -121,7 +121,7 @@ ROLLOUTS = {"interleave": "rollouts", "final_learning_rate": "1", "mode": "semi"
 
 LONG = {"batch_size": "1", "max_epochs": "6", "patience": "6"}
 DOTS = "rlfd-tests/Dots-v0"
-LAPS = ("max_steps=9",)  # of Car Racing
+LAPS = ("max_steps=19",)  # of Car Racing
 
 
 def native(name: str) -> str:
@@ -159,7 +159,7 @@ CASES = {
         "apprenticeship", env="GridWorld", settings=PLANNING | {"solver": "qp"}
     ),
     "dqn-images-prioritised": Case("dqn", env=DOTS, num_envs=7, settings=PRIORITISED),
-    "sqil-car-racing": Case("sqil", env="CarRacing", steps=400, options=LAPS),
+    "sqil-car-racing": Case("sqil", env="CarRacing", steps=280, options=LAPS),
     "dqn-compiled": Case("dqn", num_envs=1, steps=300, compile="on"),
 }
 IMAGES = {

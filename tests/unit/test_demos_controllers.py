@@ -40,6 +40,26 @@ def test_the_mountain_car_controller_reaches_the_goal():
     assert np.mean([episode.length for episode in played]) <= 130
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "least"),
+    [
+        ("CarRacing", "standard", 200),
+        ("CarRacing", "shifted", 110),
+        ("CarRacing3", "shifted", 130),
+        ("CarRacingContinuous", "shifted", 150),
+    ],
+)
+def test_the_car_racing_controllers_follow_the_track(monkeypatch, name, start, least):
+    """A third of a lap, without pictures, which take most of the time."""
+    black = np.zeros((1, 64, 64), np.uint8)
+    monkeypatch.setattr("rlfd.envs.car_frames.Camera.picture", lambda camera: black)
+    env = EnvConfig(name, start, {"max_steps": 330})
+    actor = make_demonstrator("controller", env, seed=0)
+    actor.reset(2)
+    played = list(play_episodes(env, seeds=range(2), act=actor.act, states=actor.sees_states))
+    assert min(episode.episode_return for episode in played) > least
+
+
 def test_known_policies():
     assert policies(EnvConfig("LunarLander")) == ["controller", "random"]
     assert policies(EnvConfig("Acrobot-v1")) == ["random"]
@@ -51,6 +71,8 @@ def test_known_policies():
 
 class Constant:
     """Always the same action."""
+
+    sees_states = False
 
     def reset(self, n):
         self.n = n
@@ -163,7 +185,7 @@ def test_there_may_be_no_way_to_do_nothing():
         Idle(Constant(), 0.4, EnvConfig("CartPole"), spaces.Discrete(2), seed=0)
     assert "--noise" in error.value.hint
     assert (
-        "LunarLander, LunarLander6, LunarLanderMulti, LunarLanderSingle, Acrobot"
+        "LunarLander, LunarLander6, LunarLanderMulti, LunarLanderSingle, CarRacing, CarRacing3, Acrobot"
         in error.value.hint
     )
 
@@ -196,6 +218,8 @@ ARM = spaces.Box(np.array([-1, 0, -3], np.float32), np.array([1, 4, 5], np.float
 
 class Middle:
     """The middle of the arm's actions, or another point of it."""
+
+    sees_states = False
 
     def __init__(self, at=(0.0, 2.0, 1.0)):
         self.at = np.array(at, np.float32)

@@ -224,6 +224,15 @@ def test_which_observations_are_images(space, stack):
     assert frame_stack(space) == stack
 
 
+def test_colours_are_no_stack():
+    space = spaces.Box(0, 255, (3, 64, 64), np.uint8)
+    assert frame_stack(space, EnvConfig("CarRacing", options={"colour": "rgb"})) == 1
+    assert frame_stack(space, EnvConfig("CarRacing-v3")) == 3
+    assert frame_stack(spaces.Box(0, 255, (4, 64, 64), np.uint8), EnvConfig("CarRacing")) == 4
+    vectors = spaces.Box(-1, 1, (9,), np.float32)
+    assert frame_stack(vectors, EnvConfig("CarRacing")) == 0
+
+
 def test_demonstrated_frames_are_kept_once():
     given = image_demos()
     tensors = demo_tensors(given, needs("next_observations"))
