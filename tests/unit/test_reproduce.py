@@ -183,6 +183,16 @@ def test_the_paper_numbers_of_sqil():
     assert all(row.paper for row in paper_runs)
 
 
+def test_the_paper_numbers_of_sqil_on_images():
+    rows = {row.label: row for row in load_suite("sqil-carracing").rows}
+    assert rows["SQIL"].paper == {"shifted": [375, 19], "standard": [704, 6]}
+    assert rows["SQIL-T"].paper == {"shifted": [311, 10], "standard": [693, 7]}
+    assert rows["BC"].paper == {"shifted": [-45, 18], "standard": [698, 10]}
+    assert rows["GAIL"].paper == {"shifted": [17, 0], "standard": [7, 1]}
+    assert rows["Random"].paper == {"shifted": [-21, 56], "standard": [-68, 4]}
+    assert rows["Demonstrator"].paper == {"shifted": [480, 11], "standard": [704, 79]}
+
+
 def test_unknown_names(suite, folders):
     with pytest.raises(RlfdError, match="did you mean 'sqil-lunarlander'"):
         load_suite("sqil-lunarlandr")
