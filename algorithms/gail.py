@@ -46,6 +46,7 @@ from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
+from rlfd.errors import RlfdError
 
 __all__ = ["GAIL", "AdversarialReward", "GAILConfig"]
 
@@ -168,6 +169,7 @@ class GAIL(Algorithm):
         interaction=True,
         demo_fields=frozenset({"terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
+        images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
     metric_definitions: Mapping[str, str] = {
@@ -179,6 +181,11 @@ class GAIL(Algorithm):
 
     def __init__(self, problem: Problem, config: GAILConfig) -> None:
         self.config = config
+        if problem.images and config.learner == "trpo":
+            raise RlfdError(
+                "the trust-region step is for vectors, these observations are images",
+                "set learner=ppo",
+            )
         self.learner = make_policy_learner(config.learner, problem, config)
         self.metric_definitions = (
             self.learner.metric_definitions | AdversarialReward.metric_definitions

@@ -265,6 +265,15 @@ PRESETS: dict[Key, Preset] = {
     ("soft-q", "default", "CarRacing"): Preset(
         run={"steps": 1_000_000}, algorithm={**_REWARDED_CAR, "temperature": 0.01}
     ),
+    ("gail", "default", "CarRacing"): Preset(
+        run={"steps": 2_000_000},
+        algorithm={
+            **_PPO_CAR,
+            **_ADVERSARY_CAR,
+            "batch_steps": 2_048,
+            "normalise_rewards": False,
+        },
+    ),
     ("ppo", "default", "CarRacing"): Preset(run={"steps": 2_000_000}, algorithm=_PPO_CAR),
     ("bc", "default", "CarRacing"): Preset(
         algorithm={"hidden": (512,), "learning_rate": 3e-4, "max_epochs": 50, "patience": 5}

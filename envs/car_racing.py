@@ -60,7 +60,8 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.observation_space = gymnasium.spaces.Box(0, 255, (channels, size, size), np.uint8)
         self._stack: Array = np.zeros((channels, size, size), np.uint8)
         self._steps = 0  # of the episode
-        self._place = 0  # on the track: the point that the car was nearest to
+        self._track: Array = np.zeros((0, 2))  # points of its middle
+        self._place = 0  # the one that the car was nearest to
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -78,6 +79,7 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
         for _ in range(ZOOM_STEPS):  # below the counter of Gymnasium's time limit
             racing.step(nothing)
         self._camera.begin()
+        self._track = np.array([point[2:4] for point in racing.track])
         self._steps = self._place = 0
         picture = self._camera.picture()
         self._stack = np.concatenate([picture] * (len(self._stack) // len(picture)))
@@ -111,8 +113,7 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
             World units, seconds, radians. Shape (4 + 2 AHEAD,), float64.
         """
         racing = self._racing
-        hull = racing.car.hull
-        track = np.array([point[2:4] for point in racing.track])
+        hull, track = racing.car.hull, self._track
         x, y = hull.position
         # near where it was last: other parts of the track may pass close by
         around = (self._place + np.arange(-5, 25)) % len(track)

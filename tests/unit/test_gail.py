@@ -10,6 +10,7 @@ import torch
 
 from rlfd.algorithms.base import DemoTensors
 from rlfd.algorithms.core.discriminator import imitation_reward
+from rlfd.errors import RlfdError
 
 SMALL = {"batch_steps": 12, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
 SMALL |= {"epochs": 2, "d_steps": 4, "d_batch_size": 9, "d_hidden": (7,)}
@@ -230,3 +231,19 @@ def test_it_follows_a_demonstrated_path(make_gail, tabular_world, learner):
         gail.iteration(world)
     outputs = gail.learner.actor.network(torch.eye(5))
     assert torch.softmax(outputs, dim=1)[:, 0].min() > 0.8
+
+
+def test_images_are_paid_by_the_discriminator_and_need_ppo(make_gail, noise_world, image_shape):
+    gail = make_gail(shape=image_shape, learner="ppo")
+    rollout = gail.learner.collect(noise_world(shape=image_shape))
+    gail.source.learn(rollout)
+    rewards, _ = gail.source.pay(rollout)
+    rows = gail.source.discriminator.rows(
+        rollout.flat(rollout.observations), rollout.flat(rollout.actions)
+    )
+    expected = imitation_reward(gail.source.discriminator.logits(rows), "gail")
+    torch.testing.assert_close(rewards.flatten(), expected)
+    assert rewards.std() > 0
+    with pytest.raises(RlfdError, match="trust-region step is for vectors") as error:
+        make_gail(shape=image_shape, learner="trpo")
+    assert "learner=ppo" in error.value.hint
