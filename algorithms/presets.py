@@ -50,7 +50,7 @@ _ATARI: dict[str, Any] = {
 }
 # Drives last 900 to 1,000 steps.
 _CAR_RACING: dict[str, Any] = {
-    "steps": 500_000,
+    "steps": 300_000,
     "num_envs": 8,
     "log_every": 5_000,
     "eval_every": 50_000,

@@ -148,7 +148,7 @@ def write_demonstrations(
         "success": [episode.success for episode in episodes],
         "frame_stack": frame_stack(env),
     }
-    stored_space = _one_frame(observation_space) if ours["frame_stack"] > 1 else observation_space
+    stored_space = _one_frame(observation_space) if frame_stack(env) > 1 else observation_space
     arrays = _minari_arrays(episodes)
     metadata = {
         **_minari_metadata(env, stored_space, action_space),

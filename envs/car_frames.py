@@ -154,7 +154,8 @@ class Camera:
         mixed = colours[0] * np.uint16(red) + colours[1] * np.uint16(green)
         mixed += colours[2] * np.uint16(blue)
         mixed += np.uint16(128)
-        return (mixed >> np.uint16(8)).astype(np.uint8)[None]
+        gray: Array = (mixed >> np.uint16(8)).astype(np.uint8)[None]
+        return gray
 
     def _draw(self, small: pygame.Surface) -> bool:
         """Draw the scene into `small`; False where the status bar may reach into it."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import Box2D
+import Box2D  # type: ignore[import-untyped]
 import gymnasium
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,8 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
             side = -1.0
         racing.car.destroy()
         heading, x, y = racing.track[0][1:4]
-        racing.car = Car(racing.world, heading + side * math.pi / 2, x, y)
+        turned = heading + side * math.pi / 2
+        racing.car = Car(racing.world, turned, x, y)  # type: ignore[no-untyped-call]
         racing.step(None)
 
     def step(self, action: Any) -> tuple[Array, float, bool, bool, dict[str, Any]]:
