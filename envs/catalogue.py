@@ -6,7 +6,7 @@ distributions, its success test and its reference scores. These were measured wi
 
     rlfd collect-demos --env ENV --start START --policy random|controller --episodes 1000 --seed 0
 
-Those of Atari games, where they were measured, are over 30 episodes.
+Those of Atari games, where they were measured, are over 30 episodes, those of Car Racing over 100.
 """
 
 from __future__ import annotations
