@@ -214,6 +214,10 @@ SPECS: dict[str, EnvSpec] = {
             frame_stack=4,
             noop=0,
             default_demonstrator="controller",
+            references={
+                "standard": Reference(-61.6, None, 902.0, None),
+                "shifted": Reference(-100.0, None, 872.3, None),
+            },
             description="drive along a track, seen from above; 5 actions, 64 x 64 pixels",
             wrap=_car_racing,
             state=_driver_state,
@@ -228,6 +232,10 @@ SPECS: dict[str, EnvSpec] = {
             frame_stack=4,
             noop=1,
             default_demonstrator="controller",
+            references={
+                "standard": Reference(-82.1, None, 682.2, None),
+                "shifted": Reference(-113.2, None, 672.8, None),
+            },
             description="the same with the SQIL paper's actions: left, straight on, right",
             wrap=_car_racing_3,
             state=_driver_state,
@@ -241,6 +249,10 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_CAR_OPTIONS,
             frame_stack=4,
             default_demonstrator="controller",
+            references={
+                "standard": Reference(-38.6, None, 898.2, None),
+                "shifted": Reference(-99.9, None, 889.4, None),
+            },
             description="the same with steering, gas and brake as actions",
             wrap=_car_racing,
             state=_driver_state,

@@ -457,7 +457,7 @@ def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, 
     monkeypatch.setattr(
         measuring_module.envs,
         "play_episodes",
-        lambda env, seeds, act: played.append(len(seeds)) or iter(()),
+        lambda env, seeds, act, states: played.append(len(seeds)) or iter(()),
     )
     monkeypatch.setattr(measuring_module.np, "mean", lambda values: 0.0)
     measuring = Measuring(grid, [0], folders["runs_dir"], {}, NullReporter())
