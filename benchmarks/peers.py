@@ -72,6 +72,52 @@ PONG = {
     "threads": 2,
 }
 
+_ON_POLICY = {
+    "env": "Hopper",
+    "hidden": [64, 64],
+    "activation": "tanh",
+    "gae_lambda": 0.95,
+}
+TRPO = {
+    **_ON_POLICY,
+    "algo": "trpo",
+    "batch_steps": 5_000,
+    "gamma": 0.995,
+    "delta": 0.01,
+    "cg_iterations": 10,
+    "damping": 0.1,
+    "fisher_every": 5,
+    "line_search_shrink": 0.8,
+    "line_search_tries": 10,
+    "value_learning_rate": 1e-3,
+    "value_batch_size": 500,
+    "value_epochs": 10,
+    "warm_at": 10_000,
+}
+PPO = {
+    **_ON_POLICY,
+    "algo": "ppo",
+    "batch_steps": 2_048,
+    "minibatch_size": 64,
+    "epochs": 10,
+    "gamma": 0.99,
+    "learning_rate": 3e-4,
+    "max_grad_norm": 0.5,
+    "warm_at": 4_096,
+}
+SAC = {
+    "algo": "sac",
+    "env": "HalfCheetah",
+    "hidden": [256, 256],
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "gamma": 0.99,
+    "polyak_tau": 0.005,
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "warm_at": 1_500,
+}
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -172,6 +218,39 @@ COMPARISONS = (
             Contender("stable-baselines3", "sb3_dqn.py", peer="stable-baselines3"),
             Contender("rlfd", "ours.py", 8),
             Contender("stable-baselines3", "sb3_dqn.py", 8, "stable-baselines3"),
+        ),
+    ),
+    Comparison(
+        "TRPO on Hopper (peer: sb3-contrib 2.9.2): 2x64, batch 5,000, V fitted by 10 passes",
+        "env_steps",
+        3.0,
+        TRPO,
+        (
+            Contender("rlfd", "ours.py", 8),
+            Contender("sb3-contrib", "sb3_on_policy.py", peer="stable-baselines3"),
+            Contender("sb3-contrib", "sb3_on_policy.py", 8, "stable-baselines3"),
+        ),
+    ),
+    Comparison(
+        "PPO on Hopper (peer: stable-baselines3 2.9.2): 2x64, batch 2,048, minibatch 64, 10 passes",
+        "env_steps",
+        2.0,
+        PPO,
+        (
+            Contender("rlfd", "ours.py", 8),
+            Contender("stable-baselines3", "sb3_on_policy.py", peer="stable-baselines3"),
+            Contender("stable-baselines3", "sb3_on_policy.py", 8, "stable-baselines3"),
+        ),
+    ),
+    Comparison(
+        "SAC on HalfCheetah (peer: stable-baselines3 2.9.2): 2x256, batch 256, one update per env "
+        "step",
+        "env_steps",
+        1.7,
+        SAC,
+        (
+            Contender("rlfd", "ours.py"),
+            Contender("stable-baselines3", "sb3_sac.py", peer="stable-baselines3"),
         ),
     ),
 )

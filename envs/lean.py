@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["quicken"]
+__all__ = ["Robot", "quicken"]
 
 Array = npt.NDArray[np.float64]
 Step = tuple[Array, Any, bool, bool, dict[str, Any]]
@@ -29,7 +29,7 @@ def quicken(env: gymnasium.Env[Any, Any]) -> None:
         inner.step = lean(inner)
 
 
-class _Robot(ABC):
+class Robot(ABC):
     """A step: a callable in place of the environment's method.
 
     Rewards are computed with NumPy's scalars in Gymnasium's order: a Python float would change how
@@ -42,48 +42,73 @@ class _Robot(ABC):
         self._advance, self._find_forces = mujoco.mj_step, mujoco.mj_rnePostConstraint
         self._model, self._data, self._frame_skip = env.model, env.data, env.frame_skip
         self._dt = env.dt
-        self._ctrl, self._qpos, self._qvel = env.data.ctrl, env.data.qpos, env.data.qvel
+        self._ctrl, self.qpos, self.qvel = env.data.ctrl, env.data.qpos, env.data.qvel
         self._forward_weight, self._ctrl_weight = env._forward_reward_weight, env._ctrl_cost_weight
 
     def __call__(self, action: Any) -> Step:
         """Step the simulator, and judge what came of it."""
-        if action.shape != self._ctrl.shape:
-            raise ValueError(f"an action of shape {self._ctrl.shape} was expected, not {action}")
         before = self._position()
-        self._ctrl[:] = action
-        self._advance(self._model, self._data, nstep=self._frame_skip)
+        self.move(action)
         velocity = (self._position() - before) / self._dt
         observation, reward, terminated = self._judge(velocity, action)
-        return observation, reward, terminated, False, {"x_position": self._qpos[0]}
+        return observation, reward, terminated, False, {"x_position": self.qpos[0]}
+
+    def move(self, action: Any) -> None:
+        """Let the simulator go on for one step of the environment."""
+        if action.shape != self._ctrl.shape:
+            raise ValueError(f"an action of shape {self._ctrl.shape} was expected, not {action}")
+        self._ctrl[:] = action
+        self._advance(self._model, self._data, nstep=self._frame_skip)
+
+    def judge_all(
+        self, before: Array, after: Array, observations: Array, actions: Array
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Return rewards and whether the task is over, of N robots like this one.
+
+        Args:
+            before: Positions along the track before the step. Shape (N,).
+            after: And after it. Shape (N,).
+            observations: The states without that position; speeds are clipped here. Shape (N, D).
+            actions: Shape (N, k).
+        """
+        raise NotImplementedError
 
     def _position(self) -> Any:
         """Return what the robot's speed is measured by."""
-        return self._qpos[0]
+        return self.qpos[0]
 
     @abstractmethod
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         """Return observation, reward, and whether the task is over."""
 
     def _ctrl_cost(self, action: Any) -> Any:
-        return self._ctrl_weight * np.add.reduce(np.square(action))
+        return self._ctrl_weight * np.add.reduce(np.square(action), axis=-1)
 
 
-class _HalfCheetah(_Robot):
+class _HalfCheetah(Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self._parts = (self._qpos[1:], self._qvel)
+        self._parts = (self.qpos[1:], self.qvel)
 
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         reward = self._forward_weight * velocity - self._ctrl_cost(action)
         return np.concatenate(self._parts), reward, False
 
+    def judge_all(
+        self, before: Array, after: Array, observations: Array, actions: Array
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Judge several: they never fall."""
+        velocities = (after - before) / self._dt
+        rewards = self._forward_weight * velocities - self._ctrl_cost(actions)
+        return rewards, np.zeros(len(rewards), np.bool_)
 
-class _Upright(_Robot):
+
+class _Upright(Robot):
     """Walker2d and Hopper; the latter also falls by leaving a range of states."""
 
     def __init__(self, env: Any) -> None:
         super().__init__(env)
-        self._parts = (self._qpos[1:], self._qvel)
+        self._parts = (self.qpos[1:], self.qvel)
         self._reward_of_health = env._healthy_reward
         self._heights, self._angles = env._healthy_z_range, env._healthy_angle_range
         self._range = getattr(env, "_healthy_state_range", None)
@@ -97,18 +122,35 @@ class _Upright(_Robot):
         reward = self._forward_weight * velocity + healthy * self._reward_of_health
         return observation, reward - self._ctrl_cost(action), not healthy
 
+    def judge_all(
+        self, before: Array, after: Array, observations: Array, actions: Array
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Judge several, and clip their speeds."""
+        heights, angles, rest = observations[:, 0], observations[:, 1], observations[:, 1:]
+        (lowest, highest), (least, most) = self._heights, self._angles
+        healthy = (lowest < heights) & (heights < highest) & (least < angles) & (angles < most)
+        if self._range is not None:
+            low, high = self._range
+            healthy &= ((low < rest) & (rest < high)).all(axis=1)
+        speeds = observations[:, len(self._parts[0]) :]
+        np.maximum(speeds, -10, out=speeds)
+        np.minimum(speeds, 10, out=speeds)
+        velocities = (after - before) / self._dt
+        rewards = self._forward_weight * velocities + healthy * self._reward_of_health
+        return rewards - self._ctrl_cost(actions), ~healthy
+
     def _healthy(self) -> bool:
-        _, height, angle, *angles = self._qpos.tolist()
+        _, height, angle, *angles = self.qpos.tolist()
         (lowest, highest), (least, most) = self._heights, self._angles
         if not (lowest < height < highest and least < angle < most):
             return False
         if self._range is None:
             return True
         low, high = self._range
-        return all(low < value < high for value in (angle, *angles, *self._qvel.tolist()))
+        return all(low < value < high for value in (angle, *angles, *self.qvel.tolist()))
 
 
-class _Ant(_Robot):
+class _Ant(Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
         self._torso = env.data.body(env._main_body).xpos
@@ -122,19 +164,19 @@ class _Ant(_Robot):
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         self._find_forces(self._model, self._data)
         forces = np.minimum(np.maximum(self._forces, self._force_range[0]), self._force_range[1])
-        observation = np.concatenate((self._qpos[2:], self._qvel, forces[1:].ravel()))
+        observation = np.concatenate((self.qpos[2:], self.qvel, forces[1:].ravel()))
         lowest, highest = self._heights
         healthy = bool(
-            lowest <= self._qpos[2] <= highest
-            and np.isfinite(self._qpos).all()
-            and np.isfinite(self._qvel).all()
+            lowest <= self.qpos[2] <= highest
+            and np.isfinite(self.qpos).all()
+            and np.isfinite(self.qvel).all()
         )
         cost = self._contact_weight * np.add.reduce(np.square(forces), axis=None)
         reward = velocity * self._forward_weight + healthy * self._reward_of_health
         return observation, reward - (self._ctrl_cost(action) + cost), not healthy
 
 
-class _Humanoid(_Robot):
+class _Humanoid(Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
         data = env.data
@@ -148,7 +190,7 @@ class _Humanoid(_Robot):
         self._reward_of_health, self._heights = env._healthy_reward, env._healthy_z_range
         bodies = (data.cinert[1:].ravel(), data.cvel[1:].ravel())
         forces = (data.qfrc_actuator[6:], data.cfrc_ext[1:].ravel())
-        self._parts = (self._qpos[2:], self._qvel, *bodies, *forces)  # all of them views
+        self._parts = (self.qpos[2:], self.qvel, *bodies, *forces)  # all of them views
 
     def _position(self) -> Any:
         # summed over both coordinates at once: one column alone would be added in another order
@@ -157,7 +199,7 @@ class _Humanoid(_Robot):
     def _judge(self, velocity: Any, action: Any) -> tuple[Array, Any, bool]:
         self._find_forces(self._model, self._data)
         lowest, highest = self._heights
-        healthy = bool(lowest < self._qpos[2] < highest)
+        healthy = bool(lowest < self.qpos[2] < highest)
         low, high = self._contact_range
         cost = self._contact_weight * np.add.reduce(np.square(self._forces), axis=None)
         costs = self._ctrl_cost(self._ctrl) + np.minimum(np.maximum(cost, low), high)
@@ -165,7 +207,7 @@ class _Humanoid(_Robot):
         return np.concatenate(self._parts), reward - costs, not healthy
 
 
-_ROBOTS: dict[str, type[_Robot]] = {
+_ROBOTS: dict[str, type[Robot]] = {
     f"gymnasium.envs.mujoco.{name}_v5": robot
     for name, robot in (
         ("half_cheetah", _HalfCheetah),

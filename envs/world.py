@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rlfd.envs.loop import Loop
 from rlfd.envs.registry import check, learner_rewards, spec
+from rlfd.envs.robots import Robots, judged_together
 from rlfd.envs.specs import EnvConfig
 from rlfd.envs.vector import Vector
 from rlfd.errors import RlfdError, RunFailed
@@ -112,7 +113,7 @@ class World:
         self.env_steps = 0
         self.seconds = 0.0
         self._has_success = spec(self.config.name).has_success
-        made = spec(self.config.name).vector or Loop
+        made = spec(self.config.name).vector or (Robots if judged_together(config) else Loop)
         self._vector: Vector = made(self.config, num_envs)
         self.observation_space = self._vector.observation_space
         self.action_space = self._vector.action_space

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -207,6 +208,16 @@ class Gaussian:
         self._middle = (self._high + self._low) / 2.0
         self._half = (self._high - self._low) / 2.0
 
+    @property
+    def bounds(self) -> tuple[np.ndarray, ...]:
+        """Middle, half width, lower and upper bound in the environment's units. Shapes (k,)."""
+        return tuple(x.numpy() for x in (self._middle, self._half, self._low, self._high))
+
+    @staticmethod
+    def std(log_std: Tensor) -> Tensor:
+        """What a log-std stands for, kept within bounds. Shape (k,)."""
+        return log_std.clamp(*LOG_STD_RANGE).exp()
+
     def encode(self, actions: Tensor) -> Tensor:
         """Map the environment's bounds to [-1, 1]."""
         return (actions - self._middle.to(actions)) / self._half.to(actions)
@@ -248,7 +259,7 @@ class Gaussian:
     def sample(self, outputs: Tensor, log_std: Tensor, generator: torch.Generator | None) -> Tensor:
         """Drawn actions. Shape (B, k)."""
         noise = torch.empty_like(outputs).normal_(generator=generator)
-        return outputs + noise * log_std.clamp(*LOG_STD_RANGE).exp()
+        return outputs + noise * self.std(log_std)
 
 
 def make_distribution(spec: ActionSpec) -> Distribution:

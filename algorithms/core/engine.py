@@ -168,9 +168,7 @@ class UpdateEngine:
         batch: Batch,
     ) -> list[Tensor]:
         """Take one step in place; return the outputs that have a batch dimension."""
-        gradients, (_, outputs) = torch.func.grad_and_value(self._loss, has_aux=True)(
-            self.views(flat), self.views(target), batch
-        )
+        gradients, outputs = self._differentiate(self.views(flat), self.views(target), batch)
         gradient = torch.cat(
             [
                 F.pad(gradients[name].reshape(-1), (0, -shape.numel() % ALIGN))
@@ -198,6 +196,23 @@ class UpdateEngine:
         scalars = [outputs[name].detach().to(totals.dtype) for name in self._names]
         totals.add_(torch.stack([*scalars, norm.to(totals.dtype)]))
         return [outputs[name].detach() for name in self._outputs]
+
+    def _differentiate(
+        self, parameters: Parameters, target: Parameters, batch: Batch
+    ) -> tuple[Parameters, dict[str, Tensor]]:
+        """Return the loss's gradients and outputs.
+
+        The transformation is for the compiler; eagerly it takes twice as long as the tape does.
+        """
+        if self._compile:
+            transformed = torch.func.grad_and_value(self._loss, has_aux=True)
+            gradients, (_, outputs) = transformed(parameters, target, batch)
+            return gradients, outputs
+        leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
+        with torch.enable_grad():
+            loss, outputs = self._loss(leaves, target, batch)
+            slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, slopes, strict=True)), outputs
 
     def _next_coefficients(self) -> Tensor:
         """Return step size, root of the bias correction, and what the target takes over."""

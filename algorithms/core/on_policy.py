@@ -15,6 +15,7 @@ from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork, in_pieces
 from rlfd.algorithms.core.normaliser import ReturnScaler, RunningNormaliser
+from rlfd.algorithms.core.plain import PlainGaussian, plain_network
 from rlfd.algorithms.core.rollout import Rollout, collect, gae
 from rlfd.algorithms.core.timing import timed
 
@@ -29,6 +30,10 @@ __all__ = [
     "explained_variance",
     "prepare",
 ]
+
+Choose = Callable[[np.ndarray, torch.Generator | None], tuple[np.ndarray, np.ndarray]]
+"""Observations (N, *observation_shape) and a source of noise -> actions in the policy's units, and
+in the environment's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +98,12 @@ class Actor:
         self.normaliser = RunningNormaliser(self.network)
         self.normaliser.frozen = not config.normalise_observations
 
+    @torch.no_grad()
     def collect(self, world: World, steps: int) -> Rollout:
         """Act for at least `steps` env steps with the sampled policy."""
-        return collect(world, self._draw, steps, self.device, images=self.network.images)
-
-    @timed("act")
-    @torch.no_grad()
-    def _draw(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self.network(self._tensor(observations))
-        drawn = self.distribution.sample(outputs, self.network.log_std, self.generator)
-        return drawn.cpu().numpy(), self.distribution.decode(drawn).cpu().numpy()
+        choose = self._chooser(world.num_envs, greedy=False)
+        draw = timed("act")(lambda observations: choose(observations, self.generator))
+        return collect(world, draw, steps, self.device, images=self.network.images)
 
     @timed("act")
     @torch.no_grad()
@@ -110,13 +111,29 @@ class Actor:
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None
     ) -> np.ndarray:
         """Return the policy's most likely actions, or samples, in the environment's units."""
-        outputs = self.network(self._tensor(observations))
-        if greedy:
-            actions = self.distribution.mode(outputs)
-        else:
-            actions = self.distribution.sample(outputs, self.network.log_std, generator)
-        chosen: np.ndarray = self.distribution.decode(actions).cpu().numpy()
-        return chosen
+        return self._chooser(len(observations), greedy=greedy)(observations, generator)[1]
+
+    def _chooser(self, rows: int, *, greedy: bool) -> Choose:
+        """Return how the present policy chooses, for `rows` observations at a time."""
+        network, distribution = self.network, self.distribution
+        plain = plain_network(network, rows)
+        if plain is not None and isinstance(distribution, Gaussian):
+            return PlainGaussian(plain, distribution, None if greedy else network.log_std)
+
+        def choose(
+            observations: np.ndarray, generator: torch.Generator | None
+        ) -> tuple[np.ndarray, np.ndarray]:
+            if plain is not None:
+                outputs = torch.from_numpy(plain(observations))
+            else:
+                outputs = network(self._tensor(observations))
+            if greedy:
+                actions = distribution.mode(outputs)
+            else:
+                actions = distribution.sample(outputs, network.log_std, generator)
+            return actions.cpu().numpy(), distribution.decode(actions).cpu().numpy()
+
+        return choose
 
     def _tensor(self, observations: np.ndarray) -> Tensor:
         return torch.as_tensor(observations, dtype=self._dtype, device=self.device)

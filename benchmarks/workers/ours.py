@@ -25,7 +25,7 @@ class GatedReporter(NullReporter):
     """Hears from the loop several times a second, and holds it there."""
 
     def __init__(self, gate: Gate, setup: dict[str, Any]) -> None:
-        self._gate, self._learning_starts = gate, setup["learning_starts"]
+        self._gate, self._learning_starts = gate, setup.get("learning_starts", 0)
         self._every = setup.get("env_steps_per_update", 1)
 
     def advance(self, done: int, values: Mapping[str, float]) -> None:
@@ -34,9 +34,14 @@ class GatedReporter(NullReporter):
 
 
 def settings(setup: dict[str, Any]) -> dict[str, Any]:
-    """Translate the common setup into our words."""
+    """Translate the common setup into our words; on-policy learners and SAC have the same."""
+    hidden = ",".join(map(str, setup["hidden"]))
+    if setup["algo"] in ("trpo", "ppo", "sac"):
+        others = ("algo", "env", "warm_at")
+        own = {name: value for name, value in setup.items() if name not in others}
+        return own | {"hidden": hidden}
     common = {
-        "hidden": ",".join(map(str, setup["hidden"])),
+        "hidden": hidden,
         "layer_norm": "false",
         "learning_rate": setup["learning_rate"],
         "final_learning_rate": 1,

@@ -394,3 +394,17 @@ def test_siblings_go_on_from_both_states(float64):
     go_on(*again, 2)
     assert_equal(first[0].parameters, again[0].parameters)
     assert [engine.count for engine in first] == [engine.count for engine in again] == [10, 20]
+
+
+def test_eager_gradients_are_those_of_the_transformation_bit_for_bit():
+    module = network()
+    module.register_parameter("unused", nn.Parameter(torch.ones(2)))
+    loss, batch = squared_errors(module), batches(1)[0]
+    engine = UpdateEngine(module, loss, Momentum(1.0), compile="off")
+    before = snapshot(engine.parameters)
+    (expected, _) = torch.func.grad_and_value(loss, has_aux=True)(before, before, batch)
+    engine.step(batch)
+    assert expected["0.weight"].any()
+    assert_equal(
+        snapshot(engine.parameters), {name: before[name] - expected[name] for name in before}
+    )
