@@ -33,7 +33,7 @@ def draw_suite(
     folder: Path,
     table: pd.DataFrame,
     command: str,
-    suffix: str,
+    suffix: str = ".png",
 ) -> list[figures.FigureFiles]:
     """Draw the suite's figures from the rows with runs, as files that end with `suffix`.
 
