@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["LOCOMOTION", "environment_defaults"]
+__all__ = ["ENVIRONMENTS", "LOCOMOTION", "environment_defaults"]
 
 # Episodes of up to 1,000 steps: evaluated as often as short ones, they would cost more time than
 # training does.
@@ -50,7 +50,7 @@ LOCOMOTION = (
     "InvertedDoublePendulum",
 )
 
-_ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
+ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
     "Atari": _ATARI,
     "CarRacing": _CAR_RACING,
     **dict.fromkeys(LOCOMOTION, _LOCOMOTION),
@@ -59,4 +59,4 @@ _ENVIRONMENTS: dict[str, Mapping[str, Any]] = {
 
 def environment_defaults(env: str, family: str | None = None) -> Mapping[str, Any]:
     """Return the runner's settings that suit an environment, whatever is trained there."""
-    return _ENVIRONMENTS.get(env) or _ENVIRONMENTS.get(family or "", {})
+    return ENVIRONMENTS.get(env) or ENVIRONMENTS.get(family or "", {})

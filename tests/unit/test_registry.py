@@ -85,7 +85,7 @@ def test_games_of_ale_are_a_family():
     assert resolve("psq", EnvConfig("CartPole")).config.algorithm.hidden == (128, 128)
 
 
-@pytest.mark.parametrize("env", presets._ENVIRONMENTS)
+@pytest.mark.parametrize("env", presets.environments.ENVIRONMENTS)
 def test_what_suits_an_environment_is_valid(env):
     usual = presets.environment_defaults(env)
     algorithm = "soft-q" if env == "Atari" else "dqn"  # whose preset has a budget of its own

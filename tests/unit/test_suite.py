@@ -462,7 +462,7 @@ def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, 
     monkeypatch.setattr(measuring_module.np, "mean", lambda values: 0.0)
     measuring = Measuring(grid, [0], folders["runs_dir"], {}, NullReporter())
     measuring._play(EnvConfig("CartPole"), "random")
-    monkeypatch.setitem(presets._ENVIRONMENTS, "CartPole", {"final_episodes": 50})
+    monkeypatch.setitem(presets.environments.ENVIRONMENTS, "CartPole", {"final_episodes": 50})
     other = parse_suite("grid", GRID.replace("final_episodes = 3\n", ""))
     measuring = Measuring(other, [0], folders["runs_dir"], {}, NullReporter())
     measuring._play(EnvConfig("CartPole"), "random")
