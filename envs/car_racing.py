@@ -10,6 +10,7 @@ the tiles under the start pay.
     standard   Gymnasium's: on the first tile, in the track's direction
     shifted    the same place, turned by a quarter to the left (SQIL paper); with `random_side`
                to the left or to the right
+    mixed      one of both, each in half of the episodes
 
 Gymnasium keeps one Box2D world for all episodes of an environment. Here each has a new one, so that
 an episode depends on nothing but what its reset draws, and can be replayed exactly.
@@ -73,7 +74,9 @@ class CarRacing(gymnasium.Wrapper[Any, Any, Any, Any]):
             racing.road = None
             racing.world = Box2D.b2World((0, 0))
         _, info = self.env.reset(seed=seed, options=options)
-        if self._start == "shifted":
+        if self._start == "shifted" or (
+            self._start == "mixed" and racing.np_random.uniform() < 0.5
+        ):
             self._turn()
         nothing = np.zeros(3) if racing.continuous else 0
         for _ in range(ZOOM_STEPS):  # below the counter of Gymnasium's time limit

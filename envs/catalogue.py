@@ -63,7 +63,7 @@ def _driver_state(env: Environment) -> npt.NDArray[np.float64]:
     return state
 
 
-_CAR_STARTS = ("standard", "shifted")
+_CAR_STARTS = ("standard", "shifted", "mixed")
 _CAR_OPTIONS = {
     "colour": Option(
         "gray", 0, 0, "the last 4 pictures in gray, or one in colours", choices=("gray", "rgb")
@@ -71,8 +71,8 @@ _CAR_OPTIONS = {
     "size": Option(64, 36, 84, "rows and columns of an observation", whole=True),
     "max_steps": Option(1_000, 1, 1_000, "steps after which it is cut", whole=True, in_demos=False),
     "random_side": Option(
-        0, 0, 1, "1: turned to the left or to the right, at random", ("shifted",), whole=True,
-        in_demos=False,
+        0, 0, 1, "1: turned to the left or to the right, at random", ("shifted", "mixed"),
+        whole=True, in_demos=False,
     ),
 }  # fmt: skip
 

@@ -155,13 +155,18 @@ def test_the_shifted_start_is_turned_by_a_quarter(name):
     assert np.abs(turned[1:]).max() < 2.0
 
 
-def test_sides_can_be_drawn():
-    env = envs.make(EnvConfig("CarRacing", "shifted", {"random_side": 1}))
-    turned = []
-    for seed in range(6):
+@pytest.mark.parametrize(
+    ("start", "random_side", "expected"),
+    [("shifted", 1, {1, -1}), ("mixed", 0, {0, 1}), ("mixed", 1, {0, 1, -1})],
+)
+def test_starts_can_be_drawn(start, random_side, expected):
+    env = envs.make(EnvConfig("CarRacing", start, {"random_side": random_side}))
+    quarters = set()
+    for seed in range(7):
         env.reset(seed=seed)
-        turned.append(np.sign(env.unwrapped.car.hull.angle - env.unwrapped.track[0][1]))
-    assert set(turned) == {1.0, -1.0}
+        turned = env.unwrapped.car.hull.angle - env.unwrapped.track[0][1]
+        quarters.add(round(turned / (math.pi / 2)))
+    assert quarters == expected
 
 
 @pytest.fixture
@@ -206,7 +211,7 @@ SHORT = {"max_steps": 9}
     "config",
     [
         EnvConfig("CarRacing", options=SHORT),
-        EnvConfig("CarRacing3", "shifted", SHORT | {"random_side": 1, "colour": "rgb"}),
+        EnvConfig("CarRacing3", "mixed", SHORT | {"random_side": 1, "colour": "rgb"}),
     ],
 )
 def test_worlds_can_be_saved_in_the_middle_of_any_episode(config):
