@@ -217,6 +217,7 @@ SPECS: dict[str, EnvSpec] = {
             references={
                 "standard": Reference(-61.6, None, 902.0, None),
                 "shifted": Reference(-100.0, None, 872.3, None),
+                "mixed": Reference(-79.6, None, 886.1, None),
             },
             description="drive along a track, seen from above; 5 actions, 64 x 64 pixels",
             wrap=_car_racing,
@@ -235,6 +236,7 @@ SPECS: dict[str, EnvSpec] = {
             references={
                 "standard": Reference(-82.1, None, 682.2, None),
                 "shifted": Reference(-113.2, None, 672.8, None),
+                "mixed": Reference(-99.2, None, 677.8, None),
             },
             description="the same with the SQIL paper's actions: left, straight on, right",
             wrap=_car_racing_3,
@@ -252,6 +254,7 @@ SPECS: dict[str, EnvSpec] = {
             references={
                 "standard": Reference(-38.6, None, 898.2, None),
                 "shifted": Reference(-99.9, None, 889.4, None),
+                "mixed": Reference(-67.1, None, 894.2, None),
             },
             description="the same with steering, gas and brake as actions",
             wrap=_car_racing,
