@@ -11,6 +11,8 @@ Those of Atari games, where they were measured, are over 30 episodes, those of C
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import numpy.typing as npt
 
@@ -63,7 +65,6 @@ def _driver_state(env: Environment) -> npt.NDArray[np.float64]:
     return state
 
 
-_CAR_STARTS = ("standard", "shifted", "mixed")
 _CAR_OPTIONS = {
     "colour": Option(
         "gray", 0, 0, "the last 4 pictures in gray, or one in colours", choices=("gray", "rgb")
@@ -75,6 +76,37 @@ _CAR_OPTIONS = {
         whole=True, in_demos=False,
     ),
 }  # fmt: skip
+
+
+def _car_racing_spec(
+    name: str,
+    description: str,
+    returns: Mapping[str, tuple[float, float]],
+    *,
+    continuous: bool,
+    noop: int | None = None,
+    wrap: Callable[[Environment, EnvConfig], Environment] = _car_racing,
+) -> EnvSpec:
+    """Return Car Racing with one set of actions; `returns` of random and controller, by start."""
+    return EnvSpec(
+        name=name,
+        gym_id="CarRacing-v3",
+        kwargs={"continuous": continuous},
+        starts=tuple(returns),
+        demo_episodes=20,
+        option_rules=_CAR_OPTIONS,
+        frame_stack=4,
+        noop=noop,
+        default_demonstrator="controller",
+        references={
+            start: Reference(random, None, controller, None)
+            for start, (random, controller) in returns.items()
+        },
+        description=description,
+        wrap=wrap,
+        state=_driver_state,
+    )
+
 
 _LANDER_STARTS = ("standard", "demo", "shifted", "tilt_out", "ground", "spin", "out_fast")
 _LANDER_OPTIONS = {
@@ -204,61 +236,26 @@ SPECS: dict[str, EnvSpec] = {
             description="the same with two engine throttles as actions",
             wrap=_lunar_lander,
         ),
-        EnvSpec(
-            name="CarRacing",
-            gym_id="CarRacing-v3",
-            kwargs={"continuous": False},
-            starts=_CAR_STARTS,
-            demo_episodes=20,
-            option_rules=_CAR_OPTIONS,
-            frame_stack=4,
+        _car_racing_spec(
+            "CarRacing",
+            "drive along a track, seen from above; 5 actions, 64 x 64 pixels",
+            {"standard": (-61.6, 902.0), "shifted": (-100.0, 872.3), "mixed": (-79.6, 886.1)},
+            continuous=False,
             noop=0,
-            default_demonstrator="controller",
-            references={
-                "standard": Reference(-61.6, None, 902.0, None),
-                "shifted": Reference(-100.0, None, 872.3, None),
-                "mixed": Reference(-79.6, None, 886.1, None),
-            },
-            description="drive along a track, seen from above; 5 actions, 64 x 64 pixels",
-            wrap=_car_racing,
-            state=_driver_state,
         ),
-        EnvSpec(
-            name="CarRacing3",
-            gym_id="CarRacing-v3",
-            kwargs={"continuous": True},
-            starts=_CAR_STARTS,
-            demo_episodes=20,
-            option_rules=_CAR_OPTIONS,
-            frame_stack=4,
+        _car_racing_spec(
+            "CarRacing3",
+            "the same with the SQIL paper's actions: left, straight on, right",
+            {"standard": (-82.1, 682.2), "shifted": (-113.2, 672.8), "mixed": (-99.2, 677.8)},
+            continuous=True,
             noop=1,
-            default_demonstrator="controller",
-            references={
-                "standard": Reference(-82.1, None, 682.2, None),
-                "shifted": Reference(-113.2, None, 672.8, None),
-                "mixed": Reference(-99.2, None, 677.8, None),
-            },
-            description="the same with the SQIL paper's actions: left, straight on, right",
             wrap=_car_racing_3,
-            state=_driver_state,
         ),
-        EnvSpec(
-            name="CarRacingContinuous",
-            gym_id="CarRacing-v3",
-            kwargs={"continuous": True},
-            starts=_CAR_STARTS,
-            demo_episodes=20,
-            option_rules=_CAR_OPTIONS,
-            frame_stack=4,
-            default_demonstrator="controller",
-            references={
-                "standard": Reference(-38.6, None, 898.2, None),
-                "shifted": Reference(-99.9, None, 889.4, None),
-                "mixed": Reference(-67.1, None, 894.2, None),
-            },
-            description="the same with steering, gas and brake as actions",
-            wrap=_car_racing,
-            state=_driver_state,
+        _car_racing_spec(
+            "CarRacingContinuous",
+            "the same with steering, gas and brake as actions",
+            {"standard": (-38.6, 898.2), "shifted": (-99.9, 889.4), "mixed": (-67.1, 894.2)},
+            continuous=True,
         ),
         EnvSpec(
             name="CartPole",

@@ -9,13 +9,13 @@ once. Their `info` holds nothing but the torso's position.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Robot", "quicken"]
+__all__ = ["JudgedTogether", "quicken"]
 
 Array = npt.NDArray[np.float64]
 Step = tuple[Array, Any, bool, bool, dict[str, Any]]
@@ -29,7 +29,7 @@ def quicken(env: gymnasium.Env[Any, Any]) -> None:
         inner.step = lean(inner)
 
 
-class Robot(ABC):
+class _Robot(ABC):
     """A step: a callable in place of the environment's method.
 
     Rewards are computed with NumPy's scalars in Gymnasium's order: a Python float would change how
@@ -60,19 +60,6 @@ class Robot(ABC):
         self._ctrl[:] = action
         self._advance(self._model, self._data, nstep=self._frame_skip)
 
-    def judge_all(
-        self, before: Array, after: Array, observations: Array, actions: Array
-    ) -> tuple[Array, npt.NDArray[np.bool_]]:
-        """Return rewards and whether the task is over, of N robots like this one.
-
-        Args:
-            before: Positions along the track before the step. Shape (N,).
-            after: And after it. Shape (N,).
-            observations: The states without that position; speeds are clipped here. Shape (N, D).
-            actions: Shape (N, k).
-        """
-        raise NotImplementedError
-
     def _position(self) -> Any:
         """Return what the robot's speed is measured by."""
         return self.qpos[0]
@@ -85,7 +72,29 @@ class Robot(ABC):
         return self._ctrl_weight * np.add.reduce(np.square(action), axis=-1)
 
 
-class _HalfCheetah(Robot):
+class JudgedTogether(Protocol):
+    """A step of a robot of which several can be judged at once."""
+
+    qpos: Array
+    qvel: Array
+
+    def move(self, action: Any) -> None:
+        """Let the simulator go on for one step of the environment."""
+
+    def judge_all(
+        self, before: Array, after: Array, observations: Array, actions: Array
+    ) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Return rewards and whether the task is over, of N robots like this one.
+
+        Args:
+            before: Positions along the track before the step. Shape (N,).
+            after: And after it. Shape (N,).
+            observations: The states without that position; speeds are clipped here. Shape (N, D).
+            actions: Shape (N, k).
+        """
+
+
+class _HalfCheetah(_Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
         self._parts = (self.qpos[1:], self.qvel)
@@ -103,7 +112,7 @@ class _HalfCheetah(Robot):
         return rewards, np.zeros(len(rewards), np.bool_)
 
 
-class _Upright(Robot):
+class _Upright(_Robot):
     """Walker2d and Hopper; the latter also falls by leaving a range of states."""
 
     def __init__(self, env: Any) -> None:
@@ -150,7 +159,7 @@ class _Upright(Robot):
         return all(low < value < high for value in (angle, *angles, *self.qvel.tolist()))
 
 
-class _Ant(Robot):
+class _Ant(_Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
         self._torso = env.data.body(env._main_body).xpos
@@ -176,7 +185,7 @@ class _Ant(Robot):
         return observation, reward - (self._ctrl_cost(action) + cost), not healthy
 
 
-class _Humanoid(Robot):
+class _Humanoid(_Robot):
     def __init__(self, env: Any) -> None:
         super().__init__(env)
         data = env.data
@@ -207,7 +216,7 @@ class _Humanoid(Robot):
         return np.concatenate(self._parts), reward - costs, not healthy
 
 
-_ROBOTS: dict[str, type[Robot]] = {
+_ROBOTS: dict[str, type[_Robot]] = {
     f"gymnasium.envs.mujoco.{name}_v5": robot
     for name, robot in (
         ("half_cheetah", _HalfCheetah),

@@ -41,7 +41,7 @@ class Robots(Loop):
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
         super().__init__(config, num_envs)
-        self._robots: list[lean.Robot] = [env.unwrapped.step for env in self._envs]  # type: ignore[misc]
+        self._robots: list[lean.JudgedTogether] = [env.unwrapped.step for env in self._envs]  # type: ignore[misc]
         self._judge = self._robots[0].judge_all
         # state of each robot: position along the track first; views of the simulators' memory
         self._states = [part for robot in self._robots for part in (robot.qpos, robot.qvel)]
