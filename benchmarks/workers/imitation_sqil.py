@@ -17,22 +17,8 @@ from gate import Closed, Gate
 from gymnasium.envs.box2d.lunar_lander import heuristic
 from imitation.algorithms.sqil import SQIL
 from imitation.data.types import Trajectory
-from stable_baselines3.common.callbacks import BaseCallback
+from sb3_gate import ENDLESS, GateCallback
 from stable_baselines3.common.env_util import make_vec_env
-
-ENDLESS = 100_000_000
-
-
-class GateCallback(BaseCallback):
-    """Calls the gate after every env step."""
-
-    def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self._gate = gate
-
-    def _on_step(self) -> bool:
-        self._gate.tick(self.num_timesteps, self.model._n_updates)
-        return True
 
 
 def demonstrate(episodes: int) -> list[Trajectory]:

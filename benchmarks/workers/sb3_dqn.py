@@ -8,24 +8,10 @@ import sys
 
 import torch
 from gate import Closed, Gate
+from sb3_gate import ENDLESS, GateCallback
 from stable_baselines3 import DQN
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
-
-ENDLESS = 100_000_000
-
-
-class GateCallback(BaseCallback):
-    """Calls the gate after every env step."""
-
-    def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self._gate = gate
-
-    def _on_step(self) -> bool:
-        self._gate.tick(self.num_timesteps, self.model._n_updates)
-        return True
 
 
 def environments(name: str | None, num_envs: int) -> VecEnv:

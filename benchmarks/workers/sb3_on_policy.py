@@ -8,27 +8,21 @@ import sys
 
 import torch
 from gate import Closed, Gate
+from sb3_gate import ENDLESS, GateCallback
 from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
-ENDLESS = 100_000_000
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-class GateCallback(BaseCallback):
+class IterationCallback(GateCallback):
     """Calls the gate between two iterations, so that a turn is made of whole ones."""
 
-    def __init__(self, gate: Gate) -> None:
-        super().__init__()
-        self._gate = gate
-
     def _on_rollout_start(self) -> None:
-        # PPO counts epochs, TRPO iterations
-        self._gate.tick(self.num_timesteps, self.model._n_updates)
+        super()._on_step()  # PPO counts epochs, TRPO iterations
 
     def _on_step(self) -> bool:
         return True
@@ -81,7 +75,7 @@ def main() -> None:
     gate = Gate(setup["warm_at"])
     envs = VecNormalize(make_vec_env(f"{setup['env']}-v5", num_envs), norm_reward=False)
     with contextlib.suppress(Closed):
-        learner(envs, num_envs, setup).learn(ENDLESS, callback=GateCallback(gate))
+        learner(envs, num_envs, setup).learn(ENDLESS, callback=IterationCallback(gate))
 
 
 if __name__ == "__main__":
