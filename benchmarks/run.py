@@ -61,9 +61,11 @@ class Section:
         return table
 
 
-def environments(folder: Path, chosen: bool) -> dict[str, Path]:
+def environments(
+    folder: Path, chosen: bool, comparisons: Sequence[peers.Comparison]
+) -> dict[str, Path]:
     """Return the peers' interpreters; a peer that cannot be installed is left out, and said so."""
-    names = {c.peer for comparison in peers.COMPARISONS for c in comparison.contenders if c.peer}
+    names = {c.peer for comparison in comparisons for c in comparison.contenders if c.peer}
     found = {}
     for name in sorted(names) if chosen else []:
         console.print(f"environment of {name} (made once, takes minutes)")
@@ -164,6 +166,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="only ourselves")
     parser.add_argument("--no-runs", dest="runs", action="store_false", help="no default runs")
     parser.add_argument(
+        "--only", metavar="WORDS", help="nothing but the comparisons whose titles begin with WORDS"
+    )
+    parser.add_argument(
         "--peers-dir",
         type=Path,
         default=ROOT / "build" / "peers",
@@ -172,28 +177,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main() -> None:
-    options = parse()
-    OUT.mkdir(parents=True, exist_ok=True)
-    host = machine()
+def alone(options: argparse.Namespace, results: dict[str, Any]) -> list[Section]:
+    """Measure ourselves, without any peer."""
     sections: list[Section] = []
-    results: dict[str, Any] = {"machine": host, "comparisons": []}
-
-    pythons = environments(options.peers_dir, options.peers)
-    turns, seconds = (2, 1.5) if options.quick else (5, 3.0)
-    for comparison in peers.COMPARISONS:
-        rates = peers.compare(
-            comparison, pythons, turns=turns, seconds=seconds, logs=OUT, say=console.print
-        )
-        sections.append(comparison_section(comparison, rates))
-        results["comparisons"].append(
-            {
-                "title": comparison.title,
-                "setup": comparison.setup,
-                "rates": list(map(asdict, rates)),
-            }
-        )
-
     console.print("pieces")
     cases = {
         "sqil, default": {"algo": "sqil", "setup": None},
@@ -221,6 +207,34 @@ def main() -> None:
             [["rlfd --help", f"{results['help_seconds']:.2f}", "0.5"]],
         )
     )
+    return sections
+
+
+def main() -> None:
+    options = parse()
+    OUT.mkdir(parents=True, exist_ok=True)
+    host = machine()
+    sections: list[Section] = []
+    results: dict[str, Any] = {"machine": host, "comparisons": []}
+
+    chosen = [c for c in peers.COMPARISONS if c.title.startswith(options.only or "")]
+    pythons = environments(options.peers_dir, options.peers, chosen)
+    turns, seconds = (2, 1.5) if options.quick else (5, 3.0)
+    for comparison in chosen:
+        rates = peers.compare(
+            comparison, pythons, turns=turns, seconds=seconds, logs=OUT, say=console.print
+        )
+        sections.append(comparison_section(comparison, rates))
+        results["comparisons"].append(
+            {
+                "title": comparison.title,
+                "setup": comparison.setup,
+                "rates": list(map(asdict, rates)),
+            }
+        )
+
+    if options.only is None:
+        sections += alone(options, results)
 
     heading = (
         f"{host['cpu']}, {host['cores']} cores, one torch thread each, Python {host['python']}, "
