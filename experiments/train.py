@@ -22,6 +22,7 @@ from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.learned_reward import check_reads_reward, clipped, learned_reward, paid_by
+from rlfd.experiments.memory import keep_freed_memory
 from rlfd.experiments.preparation import (
     check_demos_unchanged,
     load_demos,
@@ -76,6 +77,7 @@ def train(
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
+        keep_freed_memory()
         reward, reward_from = None, None
         if config.reward_from is not None:
             recorded = run.status().get("reward_from") if resume else None
