@@ -185,9 +185,7 @@ class UpdateEngine:
         )
         updated = flat - step
 
-        if self._rule is not None and self._rule.copy_every > 0:
-            target.copy_(torch.where(take_over > 0, updated, target))
-        elif self._rule is not None:
+        if self._rule is not None and self._rule.copy_every == 0:
             target.copy_(torch.lerp(target, updated, take_over))
         # Everything above reads old values only; writing last keeps that true when compiled.
         flat.copy_(updated)
@@ -214,15 +212,16 @@ class UpdateEngine:
             slopes = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, slopes, strict=True)), outputs
 
+    def _steps_of_all(self) -> int:
+        return sum(engine.count for engine in self._family)
+
     def _next_coefficients(self) -> Tensor:
-        """Return step size, root of the bias correction, and what the target takes over."""
-        before = sum(engine.count for engine in self._family)
+        """Return step size, root of the bias correction, and what the averaged target takes over."""
+        before = self._steps_of_all()
         steps = before + 1
         divisor, root = self._optimiser.corrections(before)
         take_over = 0.0
-        if (rule := self._rule) is not None and rule.copy_every > 0:
-            take_over = float(steps % rule.copy_every == 0)
-        elif rule is not None:
+        if (rule := self._rule) is not None:
             take_over = rule.polyak_tau * (steps % rule.polyak_every == 0)
         rate = self._optimiser.rate(self._family[0].count)
         values = (rate / divisor, root, take_over)
@@ -281,6 +280,9 @@ class UpdateEngine:
             outputs = self._call(*state, batch)
         self._count += 1
         self._pending += 1
+        if (rule := self._rule) is not None and rule.copy_every > 0:
+            if self._steps_of_all() % rule.copy_every == 0:
+                self._target.copy_(self._flat)
         return dict(zip(self._outputs, outputs, strict=True))
 
     def drain(self) -> Metrics:
