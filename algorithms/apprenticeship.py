@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from scipy import optimize, sparse
+from scipy import sparse
 from torch import Tensor
 
 from rlfd.algorithms.base import (
@@ -85,6 +85,8 @@ def nearest_mixture(differences: Array) -> Array:
     With x = s w, min_s ‖s Σ w Δ‖² + (s - 1)² = d² / (1 + d²) grows with d = ‖Σ w Δ‖, so that
     ordinary nonnegative least squares finds w.
     """
+    from scipy import optimize  # half a second, which no other method need wait for
+
     matrix = np.vstack([differences.T, np.ones(len(differences))])
     target = np.zeros(len(matrix))
     target[-1] = 1.0
@@ -111,6 +113,8 @@ def margin_weights(differences: Array, slack: float) -> Array:
             "expectations are a mixture of those of the policies found",
             "allow slack with --set slack=1, or use --set solver=projection",
         )
+    from scipy import optimize
+
     scale = losses.max() ** 2  # of ‖Δ‖², so that α is about 1
     gram = differences @ differences.T / scale
 
