@@ -216,13 +216,12 @@ class UpdateEngine:
         return sum(engine.count for engine in self._family)
 
     def _next_coefficients(self) -> Tensor:
-        """Return step size, root of the bias correction, and what the averaged target takes over."""
+        """Return step size, root of the bias correction, and what an averaged target takes over."""
         before = self._steps_of_all()
-        steps = before + 1
         divisor, root = self._optimiser.corrections(before)
         take_over = 0.0
         if (rule := self._rule) is not None:
-            take_over = rule.polyak_tau * (steps % rule.polyak_every == 0)
+            take_over = rule.polyak_tau * ((before + 1) % rule.polyak_every == 0)
         rate = self._optimiser.rate(self._family[0].count)
         values = (rate / divisor, root, take_over)
         return torch.tensor(values, dtype=self._flat.dtype)
@@ -280,9 +279,9 @@ class UpdateEngine:
             outputs = self._call(*state, batch)
         self._count += 1
         self._pending += 1
-        if (rule := self._rule) is not None and rule.copy_every > 0:
-            if self._steps_of_all() % rule.copy_every == 0:
-                self._target.copy_(self._flat)
+        every = self._rule.copy_every if self._rule is not None else 0
+        if every > 0 and self._steps_of_all() % every == 0:
+            self._target.copy_(self._flat)
         return dict(zip(self._outputs, outputs, strict=True))
 
     def drain(self) -> Metrics:

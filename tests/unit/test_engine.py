@@ -65,7 +65,7 @@ def assert_equal(first, second):
         assert torch.equal(first[name], second[name]), name
 
 
-@pytest.mark.parametrize("compile", ["off", "on"])
+@pytest.mark.parametrize("compile", ["off", pytest.param("on", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
