@@ -8,7 +8,7 @@ from typing import Any
 
 from rlfd import algorithms, demos
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, spec
+from rlfd.envs import EnvConfig, elsewhere, spec
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.demonstrators import make_demonstrator
@@ -60,7 +60,7 @@ def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demo
             f"no demonstrations for '{env.name}' under {data_dir / 'demos'}, and no demonstrator",
             f"train one, then 'rlfd collect-demos --env {env.name} --policy RUN'",
         )
-    start = dataclasses.replace(env, start=known.demo_start)
+    start = elsewhere(env, known.demo_start, None)
     whose = "its shipped policy" if demonstrator == "shipped" else f"its {demonstrator}"
     reporter.message(
         f"no demonstrations for '{env.name}' yet: collecting {known.demo_episodes} episodes of "

@@ -19,9 +19,9 @@ import torch
 from rlfd import algorithms, demos
 from rlfd.algorithms.rl.dqn import DQN
 from rlfd.demos import make_demonstrator
-from rlfd.envs import EnvConfig, registry
+from rlfd.envs import EnvConfig, check, registry
 from rlfd.errors import RlfdError, RunFailed
-from rlfd.experiments import checkpoint, run_dir, runner
+from rlfd.experiments import checkpoint, preparation, run_dir, runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
 from rlfd.experiments.evaluate import evaluate_run
@@ -301,6 +301,20 @@ def test_missing_demonstrations_are_made(train, listener, monkeypatch, tmp_path)
     (message,) = listener.messages
     assert "collecting 2 episodes of its controller from start 'standard'" in message
     assert len(demos.list_all(tmp_path / "data")) == 1
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, known in registry.SPECS.items() if len(known.starts) > 1]
+)
+def test_missing_demonstrations_come_from_their_own_start(monkeypatch, tmp_path, name):
+    """Options that belong to the run's start alone are left out there."""
+    made = []
+    monkeypatch.setattr(preparation, "make_demonstrator", lambda *args, **kwargs: None)
+    monkeypatch.setattr(demos, "collect", lambda env, *args, **kwargs: made.append(env))
+    for start in registry.SPECS[name].starts:
+        preparation._collect_default(check(EnvConfig(name, start)), tmp_path, NullReporter())
+    here = check(EnvConfig(name, registry.SPECS[name].demo_start))
+    assert made == [here] * len(made) != []
 
 
 def test_demonstrations_that_cannot_be_had(train, tmp_path):
