@@ -108,7 +108,8 @@ def reproduce(
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     from rlfd.experiments.launch import LocalEngine
     from rlfd.experiments.reproduce import reproduce as work_off
-    from rlfd.experiments.suite import load_suite, plan
+    from rlfd.experiments.suite_file import load_suite
+    from rlfd.experiments.suite_plan import plan
 
     known = load_suite(suite)
     chosen_seeds = parse_seeds(seeds) if seeds else None

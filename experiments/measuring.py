@@ -21,16 +21,8 @@ from rlfd.experiments.known import GAPS, measure_gaps
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.results import Metric, RunResult, env_title, load_results
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.suite import (
-    DEMONSTRATIONS,
-    Row,
-    Section,
-    Suite,
-    Task,
-    demo_id,
-    rows_of,
-    run_folder,
-)
+from rlfd.experiments.suite import DEMONSTRATIONS, Row, Section, Suite, Task
+from rlfd.experiments.suite_plan import demo_id, rows_of, run_folder
 from rlfd.seeding import derive_many
 
 __all__ = ["Measured", "Measuring", "measured_table"]

@@ -19,9 +19,10 @@ from rlfd.experiments.measuring import Measuring, measured_table
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.results import env_title
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.suite import Section, Suite, plan, sections_of
+from rlfd.experiments.suite import Section, Suite
 from rlfd.experiments.suite_demos import datasets_of, describe
 from rlfd.experiments.suite_figures import draw_suite
+from rlfd.experiments.suite_plan import plan, sections_of
 from rlfd.files import write_json, write_text
 
 __all__ = ["ReproduceResult", "reproduce"]

@@ -13,16 +13,8 @@ from rlfd.experiments.measuring import Measuring
 from rlfd.experiments.quality_figure import plot_demonstrations
 from rlfd.experiments.results import env_title
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.suite import (
-    FigurePlan,
-    Row,
-    Section,
-    Suite,
-    exp_name,
-    row_env,
-    rows_of,
-    uses_demos,
-)
+from rlfd.experiments.suite import FigurePlan, Row, Section, Suite
+from rlfd.experiments.suite_plan import exp_name, row_env, rows_of, uses_demos
 
 __all__ = ["draw_suite"]
 

@@ -8,7 +8,7 @@ import pytest
 from rlfd.experiments import tables
 from rlfd.experiments.grid_figure import plot_gaps
 from rlfd.experiments.known import FEATURE_GAP, GAPS
-from rlfd.experiments.suite import load_suite, parse_suite
+from rlfd.experiments.suite_file import load_suite, parse_suite
 
 
 def test_gaps_are_drawn_by_the_number_of_demonstrations(tmp_path):

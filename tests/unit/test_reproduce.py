@@ -13,16 +13,9 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import measuring as module
 from rlfd.experiments.problem import check_support
 from rlfd.experiments.reproduce import reproduce
-from rlfd.experiments.suite import (
-    DEMONSTRATIONS,
-    demo_env,
-    list_suites,
-    load_suite,
-    parse_suite,
-    plan,
-    rows_of,
-    sections_of,
-)
+from rlfd.experiments.suite import DEMONSTRATIONS
+from rlfd.experiments.suite_file import list_suites, load_suite, parse_suite
+from rlfd.experiments.suite_plan import demo_env, plan, rows_of, sections_of
 from rlfd.experiments.tables import BEST_TRAINING
 
 SMALL = """

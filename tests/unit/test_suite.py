@@ -16,9 +16,10 @@ from rlfd.experiments import measuring as measuring_module
 from rlfd.experiments.measuring import Measuring
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.suite import load_suite, parse_suite, plan, sections_of
 from rlfd.experiments.suite_demos import datasets_of, describe
 from rlfd.experiments.suite_figures import draw_suite
+from rlfd.experiments.suite_file import load_suite, parse_suite
+from rlfd.experiments.suite_plan import plan, sections_of
 
 GRID = """
 title = "A grid"
