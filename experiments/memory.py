@@ -17,7 +17,7 @@ USED = Path("/sys/fs/cgroup/memory.current")
 # Numbers of glibc's <malloc.h>.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_FROM_HEAP = 32 << 20  # bytes; the most that glibc takes
-KEPT = 256 << 20  # bytes
+KEPT = 128 << 20  # bytes
 
 
 def available_memory(device: str) -> int | None:
@@ -60,7 +60,7 @@ def _read(path: Path) -> str:
 
 
 def keep_freed_memory() -> bool:
-    """Have glibc's allocator keep what is freed, up to 256 MB; return whether it does.
+    """Have glibc's allocator keep what is freed, up to 128 MB; return whether it does.
 
     An update frees tensors of megabytes which the next one asks for again. By default they go back
     to the kernel in between, and each of their pages costs a fault: a third of an update of
