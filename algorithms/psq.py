@@ -272,4 +272,5 @@ class PSQ(Algorithm):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.pretraining.generator.set_state(state["demo_generator"])
-        self._alpha, self._episodes = state["alpha"].clone(), int(state["episodes"])
+        self._alpha = state["alpha"].to(self.learner.device)
+        self._episodes = int(state["episodes"])

@@ -60,7 +60,8 @@ class _GivenMemory(_VectorMemory):
     def __init__(self, demonstrations: DemoTensors, device: torch.device) -> None:
         before, after = demonstrations.observations.to(device), demonstrations.next_observations
         if after is None:
-            after = before.new_zeros(1).expand(before.shape)
+            # a method of images that share frames would unfold them all
+            after = torch.zeros(1, dtype=before.dtype, device=device).expand(before.shape)
         self._flat = before, after.to(device)
 
 
@@ -227,7 +228,7 @@ class ReplayBuffer:
         Args:
             batches: How many.
             size: B, transitions in each.
-            generator: Source of the draws.
+            generator: Source of the draws, on any device.
 
         Returns:
             Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step
@@ -236,8 +237,9 @@ class ReplayBuffer:
             (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
             where the sum had stopped before.
         """
-        slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
-        return _split(self.gather(slots), batches)
+        draws = (batches * size,)
+        slots = torch.randint(len(self), draws, generator=generator, device=generator.device)
+        return _split(self.gather(slots.to(self.device)), batches)
 
     @timed("sample")
     def sample_prioritised(self, size: int, beta: float, generator: torch.Generator) -> Batch:

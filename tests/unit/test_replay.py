@@ -115,6 +115,24 @@ def test_minibatches_are_slices_of_one_draw():
         assert torch.equal(torch.cat([batch[name] for batch in split]), value)
 
 
+def test_draws_are_made_where_their_generator_is(monkeypatch):
+    """A memory on a GPU takes draws of a generator on the CPU; `meta` stands for the GPU here."""
+    buffer = ReplayBuffer(
+        33, num_envs=3, observation_shape=(2,), gamma=GAMMA, device=torch.device("meta")
+    )
+    Recorder(buffer).add(11)
+    randint = torch.randint
+
+    def strict(*args, generator, device):
+        assert torch.device(device) == generator.device  # torch insists, but for `meta`
+        return randint(*args, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "randint", strict)
+    (batch,) = buffer.sample(1, 5, seeded())
+    assert batch["observations"].shape == (5, 2)
+    assert all(value.device.type == "meta" for value in batch.values())
+
+
 def test_samples_are_uniform():
     buffer = make_buffer()
     Recorder(buffer).add(20)
