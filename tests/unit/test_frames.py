@@ -25,7 +25,7 @@ def seeded(seed=0):
 
 
 def make_buffer(rows=11, **options):
-    options = {"frame_stack": STACK, "observation_shape": SHAPE} | options
+    options = {"frame_stack": STACK, "observation_shape": SHAPE, "path": True} | options
     return ReplayBuffer(rows * N + 2, num_envs=N, gamma=GAMMA, device=CPU, **options)
 
 

@@ -19,13 +19,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def make_buffer(rows=11, **options):
+def make_buffer(rows=11, *, path=True, **options):
     return ReplayBuffer(
         rows * NUM_ENVS + 1,  # what does not fill a row is not used
         num_envs=NUM_ENVS,
         observation_shape=(2,),
         gamma=GAMMA,
         device=CPU,
+        path=path,
         **options,
     )
 
@@ -104,6 +105,17 @@ def test_samples_equal_the_naive_reference(n_step, steps):
     # the newest rows, all of them, and nothing else
     times = range(max(0, steps - 11), steps)
     assert seen == {(time, env) for time in times for env in range(NUM_ENVS)}
+
+
+def test_states_on_the_way_are_not_looked_up_where_nobody_reads_them(monkeypatch):
+    """Of stacked frames they are most of the work."""
+    plain, with_path = make_buffer(n_step=3, path=False), make_buffer(n_step=3)
+    for buffer in (plain, with_path):
+        Recorder(buffer).add(11)
+    monkeypatch.setattr(plain._seen, "after", None)
+    (batch,), (more,) = (buffer.sample(1, 99, seeded()) for buffer in (plain, with_path))
+    assert more.keys() - batch.keys() == {"path_observations", "path_discounts"}
+    assert all(torch.equal(value, more[name]) for name, value in batch.items())
 
 
 def test_minibatches_are_slices_of_one_draw():
