@@ -200,8 +200,7 @@ class DQfD(Algorithm):
 
     def _update(self) -> None:
         config, learner = self.config, self.learner
-        done = float(learner.engine.count) / learner.planned_updates
-        beta = config.priority_beta + (1.0 - config.priority_beta) * min(1.0, done)
+        beta = linear(learner.engine.count, config.priority_beta, 1.0, learner.planned_updates)
         batch = self.memory.sample(config.batch_size, beta, learner.generator)
         slots = batch.pop("slots")
         self.memory.set_priorities(slots, learner.engine.step(batch)["errors"])
