@@ -230,6 +230,7 @@ class DQfDRewardFree(DQfD):
     title = "Deep Q-learning from Demonstrations (Hester et al., 2018), without their rewards"
     summary = "DQfD where demonstrations are states and actions alone: they lead by a margin"
     needs = Needs(demonstrations=True, reward=True, interaction=True, images=True)
-    metric_definitions: Mapping[str, str] = DQfD.metric_definitions | {
-        "q/target": "mean of the one-step target y over own transitions of the batch, 0 without any"
+    metric_definitions: Mapping[str, str] = {
+        **DQfD.metric_definitions,
+        "q/target": "mean of the target y over own transitions of the batch; 0 without any",
     }

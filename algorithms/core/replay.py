@@ -196,7 +196,7 @@ class ReplayBuffer:
     @property
     def terminations(self) -> int:
         """Terminal transitions that are stored."""
-        return _count(self._memory["terminated"])
+        return _count(self._memory["terminated"][: self._filled])
 
     def add(self, transitions: TransitionBatch, rewards: Tensor, **extra: Tensor) -> None:
         """Store one step of every environment.

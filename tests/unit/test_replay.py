@@ -175,6 +175,17 @@ def test_state_round_trip_gives_identical_samples():
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_restored_memory_counts_no_terminations_of_its_own_past():
+    short, used = make_buffer(), make_buffer()
+    recorder = Recorder(short)
+    recorder.add(5)
+    Recorder(used, seed=1).add(11)
+    expected = sum(row["terminated"] for rows in recorder.history for row in rows)
+    assert used.terminations > expected > 0
+    used.load_state_dict(short.state_dict())
+    assert used.terminations == short.terminations == expected
+
+
 def test_priorities_are_drawn_in_proportion():
     buffer = make_buffer(prioritised=0.6, priority_epsilon=0.1)
     Recorder(buffer).add(11)
