@@ -88,7 +88,7 @@ class DQN(Algorithm):
     needs = Needs(demonstrations=False, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
     metric_definitions: Mapping[str, str] = {
-        "loss/td": "Huber loss of the temporal-difference error, mean over the batch",
+        "loss/td": "Huber loss of the temporal-difference error, (weighted) mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch",
         "q/target": "mean of the target y over the batch",
         "optim/grad_norm": "norm of the gradient before clipping",
