@@ -59,7 +59,8 @@ class BCSoftQ(Algorithm):
 
     def __init__(self, problem: Problem, config: BCSoftQConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
+        memory = {"n_step": config.n_step, "path": True}
+        self.learner = QLearner(problem, config, self._loss, replay=memory)
         self.loop = SoftQLoop(config, self.learner)
         self.pretraining = DemoPretraining(problem, config)
 

@@ -175,7 +175,7 @@ class DQfD(Algorithm):
             "loss/margin": parts[2],
             "loss/l2": l2,
             "q/mean": q.mean(),
-            "q/target": y.mean(),
+            "q/target": (rewarded * y).sum() / rewarded.sum().clamp(min=1.0),
             "replay/demo_share": batch["is_demo"].mean(),
             "errors": torch.where(rewarded > 0, q - y, margin),
         }
@@ -200,8 +200,7 @@ class DQfD(Algorithm):
 
     def _update(self) -> None:
         config, learner = self.config, self.learner
-        done = float(learner.engine.count) / learner.planned_updates
-        beta = config.priority_beta + (1.0 - config.priority_beta) * min(1.0, done)
+        beta = linear(learner.engine.count, config.priority_beta, 1.0, learner.planned_updates)
         batch = self.memory.sample(config.batch_size, beta, learner.generator)
         slots = batch.pop("slots")
         self.memory.set_priorities(slots, learner.engine.step(batch)["errors"])
@@ -231,3 +230,7 @@ class DQfDRewardFree(DQfD):
     title = "Deep Q-learning from Demonstrations (Hester et al., 2018), without their rewards"
     summary = "DQfD where demonstrations are states and actions alone: they lead by a margin"
     needs = Needs(demonstrations=True, reward=True, interaction=True, images=True)
+    metric_definitions: Mapping[str, str] = {
+        **DQfD.metric_definitions,
+        "q/target": "mean of the target y over own transitions of the batch; 0 without any",
+    }

@@ -119,12 +119,11 @@ class GAILDQN(Algorithm):
 
     def discriminate(self) -> None:
         """Let D tell fresh pairs of the memory from demonstrated ones."""
-        discriminator, config = self.discriminator, self.config
+        discriminator, config, memory = self.discriminator, self.config, self.learner.replay
         size = config.d_steps * config.d_batch_size
-        (own,) = self.learner.replay.sample(1, size, discriminator.generator)
+        (own,) = memory.sample(1, size, discriminator.generator)
         rows = discriminator.rows(own["observations"], own["actions"])
-        ends = int(_terminated(own).sum())
-        discriminator.learn(discriminator.with_absorbing(rows, ends))
+        discriminator.learn(discriminator.among_absorbing(rows, memory.terminations, len(memory)))
         self._d_metrics = discriminator.drain()
 
     def pay(self, batch: Batch) -> Tensor:

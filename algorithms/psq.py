@@ -193,7 +193,8 @@ class PSQ(Algorithm):
 
     def __init__(self, problem: Problem, config: PSQConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
+        memory = {"n_step": config.n_step, "path": True}
+        self.learner = QLearner(problem, config, self._loss, replay=memory)
         self.loop = SoftQLoop(config, self.learner)
         self.pretraining = DemoPretraining(problem, config)
         self._alpha = torch.zeros(1, device=problem.device)
@@ -272,4 +273,5 @@ class PSQ(Algorithm):
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.pretraining.generator.set_state(state["demo_generator"])
-        self._alpha, self._episodes = state["alpha"].clone(), int(state["episodes"])
+        self._alpha = state["alpha"].to(self.learner.device)
+        self._episodes = int(state["episodes"])

@@ -73,7 +73,9 @@ class SoftImitationConfig(QLearnerConfig):
         "mean", "λ_samp weighs means, or sums over the memories (as printed in the paper)"
     )
     interleave: Literal["steps", "rollouts"] = hyper(
-        "steps", "update every few env steps, or k times before each whole rollout (Alg. 1)"
+        "steps",
+        "update every few env steps, or k times before each whole rollout (Alg. 1), whatever "
+        "learning_starts and updates_per_env_step say",
     )
     updates_per_rollout: int = hyper(200, "k (interleave=rollouts)", low=1)
     rollout_policy: Literal["learner", "uniform"] = hyper(

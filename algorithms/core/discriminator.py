@@ -333,9 +333,30 @@ class Discriminator:
             return rows
         return torch.cat([rows, self._absorbing_rows(len(rows), terminations, rows.dtype)])
 
+    def among_absorbing(self, rows: Tensor, terminations: int, total: int) -> Tensor:
+        """Return a few rows as if drawn from many that have those of `with_absorbing` among them.
+
+        The many say how often s_abs occurs: a minibatch with one end in it would, on its own, take
+        all episodes for as short as itself.
+
+        Args:
+            rows: Drawn uniformly. Shape (B, W).
+            terminations: In all that they were drawn from.
+            total: Rows that they were drawn from.
+        """
+        count = absorbing_count(total, terminations, self.gamma) if self._indicator else 0
+        if count == 0:
+            return rows
+        draws = torch.rand(len(rows), 1, generator=self.generator).to(self.device)
+        absorbing = self._copies_of_absorbing(1, rows.dtype)
+        return torch.where(draws < count / (total + count), absorbing, rows)
+
     def _absorbing_rows(self, rows: int, terminations: int, dtype: torch.dtype) -> Tensor:
         """Return as many rows (s_abs, 0) as belong to so many others; none without indicator."""
         count = absorbing_count(rows, terminations, self.gamma) if self._indicator else 0
+        return self._copies_of_absorbing(count, dtype)
+
+    def _copies_of_absorbing(self, count: int, dtype: torch.dtype) -> Tensor:
         absorbing = torch.zeros(count, self.width, dtype=dtype, device=self.device)
         absorbing[:, -1:] = 1.0
         return absorbing
@@ -374,9 +395,7 @@ class Discriminator:
         """Return ℓ(s_abs, 0), a scalar; 0, undecided, while the discriminator never saw s_abs."""
         if not self._saw_absorbing:
             return torch.zeros((), device=self.device)
-        row = torch.zeros(1, self.width, device=self.device)
-        row[:, -1] = 1.0
-        return self.logits(row)[0]
+        return self.logits(self._copies_of_absorbing(1, torch.get_default_dtype()))[0]
 
     def _loss(
         self, parameters: Parameters, _: Parameters, batch: Batch

@@ -60,7 +60,8 @@ class _GivenMemory(_VectorMemory):
     def __init__(self, demonstrations: DemoTensors, device: torch.device) -> None:
         before, after = demonstrations.observations.to(device), demonstrations.next_observations
         if after is None:
-            after = before.new_zeros(1).expand(before.shape)
+            # a method of images that share frames would unfold them all
+            after = torch.zeros(1, dtype=before.dtype, device=device).expand(before.shape)
         self._flat = before, after.to(device)
 
 
@@ -77,6 +78,7 @@ class ReplayBuffer:
         observation_shape: Shape of one observation.
         gamma: γ, for the discount of each sampled transition.
         n_step: Length of the returns. At least 1.
+        path: Whether draws come with the states that a longer return passes on its way.
         device: Where the memory lives.
         prioritised: Exponent α of proportional prioritised sampling (Schaul et al.); 0 = uniform.
         priority_epsilon: ε added to each absolute error.
@@ -99,6 +101,7 @@ class ReplayBuffer:
         observation_shape: tuple[int, ...],
         gamma: float,
         n_step: int = 1,
+        path: bool = False,
         device: torch.device,
         prioritised: float = 0.0,
         priority_epsilon: float = 1e-6,
@@ -110,7 +113,8 @@ class ReplayBuffer:
         demonstrations: DemoTensors | None = None,
     ) -> None:
         self.rows = max(1, capacity // num_envs)
-        self.num_envs, self.gamma, self.n_step, self.device = num_envs, gamma, n_step, device
+        self.num_envs, self.gamma, self.device = num_envs, gamma, device
+        self.n_step, self.path = n_step, path
         self.prioritised, self.priority_epsilon = prioritised, priority_epsilon
         shape = (self.rows, num_envs)
         if demonstrations is None and memory_bytes is not None:
@@ -192,7 +196,7 @@ class ReplayBuffer:
     @property
     def terminations(self) -> int:
         """Terminal transitions that are stored."""
-        return _count(self._memory["terminated"])
+        return _count(self._memory["terminated"][: self._filled])
 
     def add(self, transitions: TransitionBatch, rewards: Tensor, **extra: Tensor) -> None:
         """Store one step of every environment.
@@ -227,17 +231,18 @@ class ReplayBuffer:
         Args:
             batches: How many.
             size: B, transitions in each.
-            generator: Source of the draws.
+            generator: Source of the draws, on any device.
 
         Returns:
             Dicts with observations (B, *shape), actions (B, *action_shape), rewards (B,) (n-step
             sums), what is kept besides, next_observations (B, *shape) (after the last summed step)
-            and discounts (B,) (γ^n · (1 - terminated)). With n-step returns also path_observations
-            (B, n-1, *shape) and path_discounts (B, n-1): the states passed on the way and γ^l, 0
-            where the sum had stopped before.
+            and discounts (B,) (γ^n · (1 - terminated)). With `path` and n > 1 also
+            path_observations (B, n-1, *shape) and path_discounts (B, n-1): the states passed on
+            the way and γ^l, 0 where the sum had stopped before.
         """
-        slots = torch.randint(len(self), (batches * size,), generator=generator, device=self.device)
-        return _split(self.gather(slots), batches)
+        draws = (batches * size,)
+        slots = torch.randint(len(self), draws, generator=generator, device=generator.device)
+        return _split(self.gather(slots.to(self.device)), batches)
 
     @timed("sample")
     def sample_prioritised(self, size: int, beta: float, generator: torch.Generator) -> Batch:
@@ -287,16 +292,18 @@ class ReplayBuffer:
                 following = torch.where(
                     alive, (last + self.num_envs) % (self.rows * self.num_envs), last
                 )
-                path.append(self._seen.after(last))
-                path_discounts.append(torch.where(alive, discount, 0.0))
+                if self.path:
+                    path.append(self._seen.after(last))
+                    path_discounts.append(torch.where(alive, discount, 0.0))
                 batch["rewards"] = batch["rewards"] + torch.where(
                     alive, discount * memory["rewards"][following], 0.0
                 )
                 discount = torch.where(alive, discount * self.gamma, discount)
                 last = following
                 alive = alive & self._may_continue(last)
-            batch["path_observations"] = torch.stack(path, dim=1)
-            batch["path_discounts"] = torch.stack(path_discounts, dim=1)
+            if self.path:
+                batch["path_observations"] = torch.stack(path, dim=1)
+                batch["path_discounts"] = torch.stack(path_discounts, dim=1)
         batch["observations"], batch["next_observations"] = self._seen.pair(slots, last)
         batch["discounts"] = discount.masked_fill(memory["terminated"].index_select(0, last), 0.0)
         return batch

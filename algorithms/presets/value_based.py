@@ -10,7 +10,8 @@ __all__ = ["VALUE_BASED"]
 
 # The paper's table of appendix A.2 for Lunar Lander (r, k, λ_samp, network), temperature 1 and the
 # gradient through V(s') from section 2 and eq 16. Adam's step size, batch and γ are not stated
-# there: 1e-3, 32 + 32 and 0.99 are those of common practice at the time.
+# there: 1e-3, 32 + 32 and 0.99 are those of common practice at the time. What differs on images
+# stands in `pixels`.
 _PAPER_IMITATION: dict[str, Any] = {
     "mode": "full",
     "temperature": 1.0,

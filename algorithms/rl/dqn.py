@@ -88,7 +88,7 @@ class DQN(Algorithm):
     needs = Needs(demonstrations=False, reward=True, interaction=True, images=True)
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy",)
     metric_definitions: Mapping[str, str] = {
-        "loss/td": "Huber loss of the temporal-difference error, mean over the batch",
+        "loss/td": "Huber loss of the temporal-difference error, (weighted) mean over the batch",
         "q/mean": "mean of Q(s, a) over the batch",
         "q/target": "mean of the target y over the batch",
         "optim/grad_norm": "norm of the gradient before clipping",
@@ -150,8 +150,7 @@ class DQN(Algorithm):
 
     def _prioritised_update(self) -> None:
         config, learner = self.config, self.learner
-        done = float(learner.engine.count) / learner.planned_updates
-        beta = config.priority_beta + (1.0 - config.priority_beta) * min(1.0, done)
+        beta = linear(learner.engine.count, config.priority_beta, 1.0, learner.planned_updates)
         batch = learner.replay.sample_prioritised(config.batch_size, beta, learner.generator)
         slots = batch.pop("slots")
         learner.replay.set_priorities(slots, learner.engine.step(batch)["td_errors"])

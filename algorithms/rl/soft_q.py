@@ -157,7 +157,8 @@ class SoftQ(Algorithm):
 
     def __init__(self, problem: Problem, config: SoftQConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss, replay={"n_step": config.n_step})
+        memory = {"n_step": config.n_step, "path": True}
+        self.learner = QLearner(problem, config, self._loss, replay=memory)
         self.loop = SoftQLoop(config, self.learner)
 
     def _loss(

@@ -166,6 +166,14 @@ def test_without_rewards_demonstrations_lead_by_a_margin_and_nothing_else(float6
     assert_same_gradients(found, gradient(algorithm, batch | nonsense)[0])
     values = algorithm.learner.values(algorithm.learner.engine.parameters, batch["observations"])
     assert torch.equal(outputs["errors"], margin_losses(values, batch["actions"], 0.8))
+    assert outputs["q/target"] == 0
+    mixed = batch | {"is_demo": torch.tensor([1.0] * 7 + [0.0] * 2)}
+    mixed["rewards"][:7] = 99.0
+    targets = algorithm._target(
+        algorithm.learner.engine.parameters, algorithm.learner.engine.target_parameters, mixed
+    )
+    _, (_, outputs_of_mixed) = gradient(algorithm, mixed)
+    torch.testing.assert_close(outputs_of_mixed["q/target"], targets[7:].mean())
     # own transitions are as ever
     own, _ = gradient(algorithm, make_batch(0.0))
     assert_same_gradients(own, gradient(make_algorithm("dqfd", l2_weight=0.0), make_batch(0.0))[0])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from rlfd.algorithms.base import DemoTensors
 from rlfd.algorithms.core.frames import FrameMemory, FrameStacks
 from rlfd.algorithms.core.replay import ReplayBuffer, replay_bytes
 from rlfd.errors import RlfdError
@@ -24,7 +25,7 @@ def seeded(seed=0):
 
 
 def make_buffer(rows=11, **options):
-    options = {"frame_stack": STACK, "observation_shape": SHAPE} | options
+    options = {"frame_stack": STACK, "observation_shape": SHAPE, "path": True} | options
     return ReplayBuffer(rows * N + 2, num_envs=N, gamma=GAMMA, device=CPU, **options)
 
 
@@ -304,3 +305,24 @@ def test_rows_share_frames(stacks):
         assert torch.equal(part, plain[rows])
     assert shared.to(CPU).frames is shared.frames
     assert repr(shared) == "FrameStacks(shape=(8, 2, 2, 3), frames=10)"
+
+
+def test_demonstrations_without_what_followed_stay_shared(stacks, monkeypatch):
+    """Unfolded, those of a game would take gigabytes."""
+    shared, plain = stacks
+    unfolded, gather = [], FrameStacks._gather
+    monkeypatch.setattr(
+        FrameStacks,
+        "_gather",
+        lambda self, first: unfolded.append(len(first)) or gather(self, first),
+    )
+    pairs = DemoTensors(
+        observations=shared,
+        actions=torch.zeros(8, dtype=torch.int64),
+        episode_ids=torch.tensor([0] * 3 + [1] * 5),
+    )
+    memory = ReplayBuffer.of_demonstrations(pairs, torch.zeros(8), gamma=0.9, device=CPU)
+    batch = memory.gather(torch.tensor([7, 2]))
+    assert torch.equal(batch["observations"], plain[[7, 2]])
+    assert (batch["next_observations"] == 0).all()
+    assert max(unfolded) == 2

@@ -115,28 +115,40 @@ def test_the_discriminator_learns_every_so_many_updates(make, noise_world, every
     assert gail.discriminator.engine.count == steps * 9 // every
 
 
-def test_own_absorbing_rows_stand_for_terminated_transitions_alone(make, noise_world, monkeypatch):
-    gail = make(absorbing="indicator", gamma=0.9, d_batch_size=33)
-    world, seen = noise_world(), []
-    learn, sample = gail.discriminator.learn, gail.learner.replay.sample
-    monkeypatch.setattr(gail.discriminator, "learn", lambda rows: seen.append(rows) or learn(rows))
-    batches = []
-    monkeypatch.setattr(
-        gail.learner.replay,
-        "sample",
-        lambda *args: batches.append(sample(*args)) or batches[-1],
-    )
-    run(gail, world, 12)
-    own = [batch for (batch, *_) in batches if len(batch["actions"]) == 33]
-    assert len(own) == len(seen) == 9
-    memory = gail.learner.replay._memory
-    ended = memory["ended"].sum()
-    assert 0 < memory["terminated"].sum() < ended  # some were cut
-    for rows, batch in zip(seen, own, strict=True):
-        ends = int((batch["discounts"] == 0).sum())
-        expected = round(ends * max(1.0, 0.9 ** (33 / ends) / 0.1)) if ends else 0
-        assert int(rows[:, -1].sum()) == expected
-        assert len(rows) == 33 + expected
+def test_own_absorbing_rows_are_as_frequent_as_terminations_in_memory_say(
+    make, noise_world, monkeypatch
+):
+    """However few pairs D is shown at a time: most of these minibatches have no end in them."""
+    gail = make(absorbing="indicator", gamma=0.9, d_batch_size=9, d_every_updates=99)
+    run(gail, noise_world(), 40)
+    memory, seen = gail.learner.replay, []
+    monkeypatch.setattr(gail.discriminator, "learn", seen.append)
+    for _ in range(400):
+        gail.discriminate()
+    assert all(len(rows) == 9 for rows in seen)
+    marks = torch.cat(seen)[:, -1]
+    ends, steps = int(memory._memory["terminated"].sum()), len(memory)
+    assert 0 < ends < memory._memory["ended"].sum()  # some were cut
+    absorbing = ends * 0.9 ** (steps / ends) / 0.1
+    assert marks.mean().item() == pytest.approx(absorbing / (steps + absorbing), abs=0.02)
+    assert (torch.cat(seen)[marks > 0, :-1] == 0).all()
+
+
+def test_without_terminations_no_row_is_absorbing(make, noise_world, monkeypatch):
+    gail, world, seen = make(absorbing="indicator"), noise_world(), []
+    step = world.step
+
+    def endless(actions):
+        transitions = step(actions)
+        transitions.terminated[:] = False
+        return transitions
+
+    monkeypatch.setattr(world, "step", endless)
+    run(gail, world, 9)
+    monkeypatch.setattr(gail.discriminator, "learn", seen.append)
+    gail.discriminate()
+    (rows,) = seen
+    assert (rows[:, -1] == 0).all()
 
 
 @pytest.mark.parametrize("form", FORMS)

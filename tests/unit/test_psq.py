@@ -318,6 +318,15 @@ def test_lengths_of_episodes_weigh_the_gate(make_algorithm, noise_world, monkeyp
     torch.testing.assert_close(seen[-1], torch.tensor([17 / 3, 36 / 9]))
 
 
+def test_the_running_mean_is_restored_to_where_the_learner_is(make_algorithm, monkeypatch):
+    """Checkpoints are read to the CPU; `meta` stands for a GPU here."""
+    psq = make_algorithm("psq")
+    state = psq.state_dict()
+    monkeypatch.setattr(psq.learner, "device", torch.device("meta"))
+    psq.load_state_dict(state)
+    assert psq._alpha.device.type == "meta"
+
+
 def cloning(algorithm, *, seed=0):
     """Return the baseline's gradient with demonstrations and without."""
     engine = algorithm.learner.engine

@@ -85,6 +85,20 @@ def test_games_of_ale_are_a_family():
     assert resolve("psq", EnvConfig("CartPole")).config.algorithm.hidden == (128, 128)
 
 
+@pytest.mark.parametrize(
+    ("env", "reward", "lambda_samp", "updates"),
+    [("LunarLander", 1, 1e-6, 200), ("CarRacing3", 1, 0.01, 50), ("Pong", 100, 1, 1)],
+)
+def test_sqil_as_in_its_papers_table(env, reward, lambda_samp, updates):
+    """Appendix A.2 has a column for each of its environments."""
+    for name in ("sqil", "sqil-t"):
+        settings = resolve(name, EnvConfig(env), preset="paper").config.algorithm
+        assert (settings.lambda_samp, settings.updates_per_rollout) == (lambda_samp, updates)
+        assert (settings.mode, settings.temperature, settings.layer_norm) == ("full", 1.0, False)
+        of_sqil = settings.reward if name == "sqil" else settings.alpha / 2
+        assert of_sqil == reward
+
+
 @pytest.mark.parametrize("env", presets.environments.ENVIRONMENTS)
 def test_what_suits_an_environment_is_valid(env):
     usual = presets.environment_defaults(env)

@@ -19,13 +19,14 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def make_buffer(rows=11, **options):
+def make_buffer(rows=11, *, path=True, **options):
     return ReplayBuffer(
         rows * NUM_ENVS + 1,  # what does not fill a row is not used
         num_envs=NUM_ENVS,
         observation_shape=(2,),
         gamma=GAMMA,
         device=CPU,
+        path=path,
         **options,
     )
 
@@ -106,6 +107,17 @@ def test_samples_equal_the_naive_reference(n_step, steps):
     assert seen == {(time, env) for time in times for env in range(NUM_ENVS)}
 
 
+def test_states_on_the_way_are_not_looked_up_where_nobody_reads_them(monkeypatch):
+    """Of stacked frames they are most of the work."""
+    plain, with_path = make_buffer(n_step=3, path=False), make_buffer(n_step=3)
+    for buffer in (plain, with_path):
+        Recorder(buffer).add(11)
+    monkeypatch.setattr(plain._seen, "after", None)
+    (batch,), (more,) = (buffer.sample(1, 99, seeded()) for buffer in (plain, with_path))
+    assert more.keys() - batch.keys() == {"path_observations", "path_discounts"}
+    assert all(torch.equal(value, more[name]) for name, value in batch.items())
+
+
 def test_minibatches_are_slices_of_one_draw():
     buffer = make_buffer()
     Recorder(buffer).add(11)
@@ -113,6 +125,24 @@ def test_minibatches_are_slices_of_one_draw():
     assert len(split) == 3
     for name, value in whole.items():
         assert torch.equal(torch.cat([batch[name] for batch in split]), value)
+
+
+def test_draws_are_made_where_their_generator_is(monkeypatch):
+    """A memory on a GPU takes draws of a generator on the CPU; `meta` stands for the GPU here."""
+    buffer = ReplayBuffer(
+        33, num_envs=3, observation_shape=(2,), gamma=GAMMA, device=torch.device("meta")
+    )
+    Recorder(buffer).add(11)
+    randint = torch.randint
+
+    def strict(*args, generator, device):
+        assert torch.device(device) == generator.device  # torch insists, but for `meta`
+        return randint(*args, generator=generator, device=device)
+
+    monkeypatch.setattr(torch, "randint", strict)
+    (batch,) = buffer.sample(1, 5, seeded())
+    assert batch["observations"].shape == (5, 2)
+    assert all(value.device.type == "meta" for value in batch.values())
 
 
 def test_samples_are_uniform():
@@ -143,6 +173,17 @@ def test_state_round_trip_gives_identical_samples():
             (first,), (second,) = (b.sample(1, 99, seeded()) for b in (buffer, restored))
         assert first.keys() == second.keys()
         assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_restored_memory_counts_no_terminations_of_its_own_past():
+    short, used = make_buffer(), make_buffer()
+    recorder = Recorder(short)
+    recorder.add(5)
+    Recorder(used, seed=1).add(11)
+    expected = sum(row["terminated"] for rows in recorder.history for row in rows)
+    assert used.terminations > expected > 0
+    used.load_state_dict(short.state_dict())
+    assert used.terminations == short.terminations == expected
 
 
 def test_priorities_are_drawn_in_proportion():

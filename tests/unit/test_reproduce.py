@@ -182,6 +182,7 @@ def test_the_paper_numbers_of_sqil_on_images():
     assert rows["SQIL-T"].paper == {"shifted": [311, 10], "standard": [693, 7]}
     assert rows["BC"].paper == {"shifted": [-45, 18], "standard": [698, 10]}
     assert rows["GAIL"].paper == {"shifted": [17, 0], "standard": [7, 1]}
+    assert rows["GAIL, Q-learner"].paper == {"shifted": [-97, 3], "standard": [-66, 8]}
     assert rows["Random"].paper == {"shifted": [-21, 56], "standard": [-68, 4]}
     assert rows["Demonstrator"].paper == {"shifted": [480, 11], "standard": [704, 79]}
 
