@@ -168,10 +168,6 @@ class BC(Algorithm):
         Raises:
             RlfdError: If there are fewer than two.
         """
-        if demos.num_transitions < 2:
-            raise RlfdError(
-                f"behavioural cloning needs at least 2 transitions, got {demos.num_transitions}"
-            )
         data = self._data(demos, weights) | (extra or {})
         self.passes = Passes(demos, data, self.config, self.generator)
         if self.config.normalise and standardise:
