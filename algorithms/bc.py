@@ -235,7 +235,8 @@ class BC(Algorithm):
             chosen = self.distribution.features(chosen)  # clipped, as the environment does
             variance = actions.var(dim=0, correction=0).sum().clamp(min=1e-12)
             return 1.0 - (chosen - actions).square().sum(-1).mean() / variance
-        return (chosen == actions).flatten(1 if actions.ndim > 1 else 0).float().mean()
+        right = chosen == actions
+        return (right.all(-1) if right.ndim > 1 else right).float().mean()
 
     @property
     def epochs(self) -> int:

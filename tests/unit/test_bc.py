@@ -304,6 +304,18 @@ def test_likelihood_of_continuous_actions_finds_mean_and_noise(make_algorithm, m
     assert ((greedy - expected).abs() / (high - low)).mean() < 0.02
 
 
+def test_an_action_is_right_if_all_its_choices_are(make_algorithm, make_demos):
+    spec = ActionSpec("multi_binary", (3,))
+    demos = dataclasses.replace(make_demos((9, 5)), actions=torch.zeros(14, 3, dtype=torch.int64))
+    bc = make_algorithm("bc", action=spec, demos=demos, normalise=False, hidden=())
+    for value in bc.engine.parameters.values():
+        value.zero_()
+    bc.engine.parameters["body.0.weight"][:] = torch.eye(3, 5)  # switch k is on where s_k > 0
+    states = torch.tensor([[1.0, 1.0, 1.0, 0, 0], [-1.0, 1.0, -1.0, 0, 0], [1.0, -1.0, 1.0, 0, 0]])
+    labels = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 1, 0]])  # 3, 2 and 0 choices
+    assert bc.accuracy(states, labels).item() == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "multi_binary"])
 def test_all_kinds_of_actions_are_cloned(make_algorithm, make_demos, kind):
     """The action follows from the observation's signs; most must be right on held-out data."""
