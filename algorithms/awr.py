@@ -290,7 +290,7 @@ class AWROffline(Algorithm):
         assert demos is not None
         self.config = config
         generator = torch.Generator().manual_seed(problem.seed)
-        train, held_out, _ = split_trajectories(demos, config.validation_fraction, generator)
+        train, held_out = split_trajectories(demos, config.validation_fraction, generator)
         problem = dataclasses.replace(problem, demonstrations=select(demos, train))
         policy = RegressionLearner(
             problem, config, capacity=len(train), iterations=config.max_iterations

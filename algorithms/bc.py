@@ -168,10 +168,6 @@ class BC(Algorithm):
         Raises:
             RlfdError: If there are fewer than two.
         """
-        if demos.num_transitions < 2:
-            raise RlfdError(
-                f"behavioural cloning needs at least 2 transitions, got {demos.num_transitions}"
-            )
         data = self._data(demos, weights) | (extra or {})
         self.passes = Passes(demos, data, self.config, self.generator)
         if self.config.normalise and standardise:
@@ -239,7 +235,8 @@ class BC(Algorithm):
             chosen = self.distribution.features(chosen)  # clipped, as the environment does
             variance = actions.var(dim=0, correction=0).sum().clamp(min=1e-12)
             return 1.0 - (chosen - actions).square().sum(-1).mean() / variance
-        return (chosen == actions).flatten(1 if actions.ndim > 1 else 0).float().mean()
+        right = chosen == actions
+        return (right.all(-1) if right.ndim > 1 else right).float().mean()
 
     @property
     def epochs(self) -> int:
@@ -292,6 +289,8 @@ class BC(Algorithm):
         """Return everything that the next epoch depends on."""
         return {
             "engine": self.engine.state_dict(),
+            # not to be had from the demonstrations again where another policy brought them
+            "statistics": {"mean": self.network.mean.clone(), "std": self.network.std.clone()},
             "passes": self.passes.state_dict(),
             "updates": self.updates,
         }
@@ -299,5 +298,7 @@ class BC(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.engine.load_state_dict(state["engine"])
+        self.network.mean.copy_(state["statistics"]["mean"])
+        self.network.std.copy_(state["statistics"]["std"])
         self.passes.load_state_dict(state["passes"])
         self.updates = state["updates"]

@@ -92,7 +92,7 @@ class MAIL(Algorithm):
         **A2CLearner.metric_definitions,
         "imitation/loss": "L_IL, summed over the components of an action, nats",
         "imitation/loss_per_choice": "L_IL / K, nats",
-        "imitation/agreement": "share of demonstrated actions that are the most likely ones",
+        "imitation/agreement": "share of demonstrated choices that are the most likely ones",
         "imitation/weight": "λ",
     }
 

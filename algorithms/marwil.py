@@ -117,7 +117,7 @@ class MARWIL(Algorithm):
         self.learner = BC(problem, config, extra={"rows": rows})
         pieces = demo_pieces(demos, demos.actions)
         self.pieces = {name: value.to(problem.device) for name, value in pieces.items()}
-        self.inputs = self.learner.network.standardise(self.pieces["observations"])
+        self._standardise()
         names = ("value 0", "value 1") if config.crossfit else ("value",)
         # whose V judges a row: with cross-fitting that of the other half of the trajectories
         self.judge = demos.episode_ids.to(problem.device) % len(names)
@@ -152,6 +152,10 @@ class MARWIL(Algorithm):
     def finished(self) -> bool:
         """Whether training has stopped and the best policy is back in place."""
         return self.learner.finished
+
+    def _standardise(self) -> None:
+        """Take over how the policy sees observations: V sees them so, too."""
+        self.inputs = self.learner.network.standardise(self.pieces["observations"])
 
     # -- V and the weights ------------------------------------------------------------------------
 
@@ -273,6 +277,11 @@ class MARWIL(Algorithm):
         """Return the policy's most likely actions, or samples."""
         return self.learner.act(observations, greedy=greedy, generator=generator)
 
+    def start_from(self, policy: dict[str, Tensor]) -> None:
+        """Begin with another run's policy, and its statistics of observations for V."""
+        super().start_from(policy)
+        self._standardise()
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next pass depends on."""
         return super().state_dict() | {
@@ -287,6 +296,7 @@ class MARWIL(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
+        self._standardise()
         for critic, kept in zip(self.critics, state["critics"], strict=True):
             critic.load_state_dict(kept)
         for stopping, kept in zip(self.value_stopping, state["value_stopping"], strict=True):

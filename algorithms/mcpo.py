@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -207,8 +208,11 @@ class MCPO(Algorithm):
     @property
     def tolerance(self) -> float:
         """d_k = d_0 (1 + ε)^k, up to d_max."""
-        grown = self.first_tolerance * (1.0 + self.config.epsilon) ** self.iterations
-        return min(grown, max(self.config.d_max, self.first_tolerance))
+        try:
+            growth = (1.0 + self.config.epsilon) ** self.iterations
+        except OverflowError:
+            growth = sys.float_info.max
+        return min(self.first_tolerance * growth, max(self.config.d_max, self.first_tolerance))
 
     def iteration(self, world: World) -> Metrics:
         """Make one pass of Alg. 1's loop."""
@@ -224,7 +228,8 @@ class MCPO(Algorithm):
             "mmd/actual_change": mmd - self.last_mmd if self.iterations > 0 else 0.0,
         }
 
-        estimated = self._estimate_reward(rollout)
+        rewards, _ = learner.scaler(rollout.rewards, rollout.ended, None)
+        estimated = learner.value.estimate(rollout, rewards)
         witness = self._estimate_witness(rollout, imitation)
         metrics = self._improve(rollout, estimated, witness, mmd)
         fit = self.witness_value.fit(rollout.observations, witness.targets)
@@ -250,13 +255,6 @@ class MCPO(Algorithm):
             FLOOR_FACTOR * floor,
         )
 
-    def _estimate_reward(self, rollout: Rollout) -> Estimate:
-        rewards, _ = self.learner.scaler(rollout.rewards, rollout.ended, None)
-        estimated = self.learner.value.estimate(rollout, rewards)
-        if bool(rollout.rewards.any()):
-            return estimated
-        return Estimate(torch.zeros_like(estimated.advantages), estimated.targets)
-
     def _estimate_witness(self, rollout: Rollout, imitation: ImitationReward) -> Estimate:
         """Estimate advantages of -f / MMD: centred, never scaled, since c has the same unit."""
         estimated = self.witness_value.estimate(
@@ -277,6 +275,8 @@ class MCPO(Algorithm):
         config, learner, tolerance = self.config, self.learner, self.tolerance
         c = mmd - tolerance if tolerance < LARGEST_MMD else -math.inf  # c > 0: violated
         advantages = prepare(estimated.advantages, config).flatten()
+        if not bool(rollout.rewards.any()):
+            advantages = torch.zeros_like(advantages)
         mimicry = witness.advantages.flatten()
         local = learner.local_model(rollout)
         g = local.gradient(advantages, config.entropy_weight)

@@ -50,7 +50,15 @@ from rlfd.algorithms.core.weighting import WEIGHT_METRICS, WeightAudit, exponent
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
-__all__ = ["RWR", "RWRConfig", "RWROffline", "RWROfflineConfig", "return_weights"]
+__all__ = [
+    "RWR",
+    "RWRConfig",
+    "RWROffline",
+    "RWROfflineConfig",
+    "bare_weights",
+    "to_mean_1",
+    "weigh",
+]
 
 logger = logging.getLogger("rlfd.rwr")
 
@@ -85,10 +93,10 @@ class RWRConfig(FitFields, CollectFields, ReturnFields):
     beta: float = hyper(0.3, "β, temperature in units of the returns' std (form=exp)", above=0)
 
 
-def return_weights(
+def bare_weights(
     returns: Tensor, form: Form, *, beta: float, max_weight: float, allow_negative: bool = False
 ) -> Tensor:
-    """Return w of each return, with mean |w| = 1; all 1 where returns do not differ.
+    """Return w of each return as the forms define it; all 1 where returns do not differ.
 
     Args:
         returns: R or G. Shape (M,).
@@ -98,7 +106,7 @@ def return_weights(
         allow_negative: Let raw weights be negative.
 
     Raises:
-        RlfdError: If a raw weight would be negative, or all are 0.
+        RlfdError: If a raw weight would be negative.
     """
     lowest, highest = returns.min(), returns.max()
     if form == "raw":
@@ -108,18 +116,38 @@ def return_weights(
                 "repel from those pairs, without bound",
                 "use --set form=exp or form=shift, or --set allow_negative=true",
             )
-        weights = returns
-    elif highest - lowest <= 1e-6 * torch.maximum(highest.abs(), lowest.abs()):  # rounding
+        return returns
+    if highest - lowest <= 1e-6 * torch.maximum(highest.abs(), lowest.abs()):  # rounding
         return torch.ones_like(returns)
-    elif form == "shift":
-        weights = (returns - lowest) / (highest - lowest)
-    else:
-        std = returns.std(correction=0)
-        weights = exponential_weights((returns - returns.mean()) / std, beta, max_weight)
+    if form == "shift":
+        return (returns - lowest) / (highest - lowest)
+    std = returns.std(correction=0)
+    return exponential_weights((returns - returns.mean()) / std, beta, max_weight)
+
+
+def to_mean_1(weights: Tensor) -> Tensor:
+    """Return weights (M,) with mean |w| = 1.
+
+    Raises:
+        RlfdError: If all are 0.
+    """
     scale = weights.abs().mean()
     if scale == 0:
         raise RlfdError("all returns are 0: as weights (form=raw) they teach nothing")
     return weights / scale
+
+
+def weigh(config: ReturnFields, returns: Tensor, audit: WeightAudit) -> tuple[Tensor, Metrics]:
+    """Return w of each return (M,), with mean |w| = 1, and `WEIGHT_METRICS`."""
+    weights = bare_weights(
+        returns,
+        config.form,
+        beta=config.beta,
+        max_weight=config.max_weight,
+        allow_negative=config.allow_negative,
+    )
+    limit = config.max_weight if config.form == "exp" else float("inf")
+    return to_mean_1(weights), audit(weights, returns, limit)
 
 
 def returns_of(pieces: Batch, of: Of, gamma: float) -> Tensor:
@@ -161,16 +189,8 @@ class RWROffline(Algorithm):
         demos = problem.demonstrations
         assert demos is not None
         returns = returns_of(demo_pieces(demos, demos.actions), config.returns, config.gamma)
-        weights = return_weights(
-            returns,
-            config.form,
-            beta=config.beta,
-            max_weight=config.max_weight,
-            allow_negative=config.allow_negative,
-        )
+        weights, self.weight_metrics = weigh(config, returns, WeightAudit("a larger --set beta"))
         _warn_if_equal(weights)
-        audit = WeightAudit("a larger --set beta")
-        self.weight_metrics = audit(weights, returns, float("inf"))
         self.learner = BC(problem, config, weights=weights)
 
     @property
@@ -240,14 +260,7 @@ class RWR(Algorithm):
         if len(learner.buffer) == 0:  # no episode is over yet
             return {}
         returns = returns_of(learner.buffer.data, config.returns, config.gamma)
-        weights = return_weights(
-            returns,
-            config.form,
-            beta=config.beta,
-            max_weight=config.max_weight,
-            allow_negative=config.allow_negative,
-        )
-        metrics = self.audit(weights, returns, float("inf"))
+        weights, metrics = weigh(config, returns, self.audit)
         metrics |= learner.improve(learner.inputs(), weights)
         self.updates = learner.engine.count
         return metrics

@@ -121,6 +121,13 @@ def _refuse_misfit(
         )
     if parts:
         raise RlfdError(misfit + "; ".join(parts), "choose a run with the same settings")
+    taus = [getattr(c.algorithm, "temperature", 1.0) for c in (theirs, config)]
+    if "log_std" in policy and taus[0] != taus[1]:  # a policy's outputs, divided by that or not
+        raise RlfdError(
+            misfit + f"temperature is {taus[0]:g} there, {taus[1]:g} here, with which the same "
+            "weights are another policy",
+            f"choose a run with temperature={taus[1]:g}",
+        )
 
 
 def _modules(policy: dict[str, Tensor]) -> set[str]:

@@ -19,6 +19,7 @@ from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import shuffled
 from rlfd.algorithms.core.networks import PolicyNetwork
 from rlfd.algorithms.core.normaliser import usable_std
+from rlfd.errors import RlfdError
 
 __all__ = [
     "EarlyStopping",
@@ -45,10 +46,10 @@ class OfflineFields(AlgorithmConfig):
 
 def split_trajectories(
     demonstrations: DemoTensors, fraction: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, bool]:
+) -> tuple[Tensor, Tensor]:
     """Split transitions into training and validation, whole trajectories each.
 
-    With a single trajectory its last steps are held out instead.
+    With a single trajectory its last steps are held out instead, and a warning says so.
 
     Args:
         demonstrations: M transitions.
@@ -56,17 +57,31 @@ def split_trajectories(
         generator: Source of the choice.
 
     Returns:
-        Indices for training, indices for validation, and whether whole trajectories were split.
+        Indices for training, and indices for validation.
+
+    Raises:
+        RlfdError: If there are fewer than two transitions.
     """
     ids, count = demonstrations.episode_ids, demonstrations.num_episodes
+    length = demonstrations.num_transitions
+    if length < 2:
+        raise RlfdError(
+            f"a part of the demonstrations is held out, which takes at least 2 transitions, "
+            f"got {length}"
+        )
     if count == 1:
-        length = demonstrations.num_transitions
         held_out = max(1, round(fraction * length))
-        return torch.arange(length - held_out), torch.arange(length - held_out, length), False
+        logger.warning(
+            "only one demonstration: its last %d of %d steps are held out for early stopping, "
+            "and they resemble the others",
+            held_out,
+            length,
+        )
+        return torch.arange(length - held_out), torch.arange(length - held_out, length)
     held_out = min(count - 1, max(1, round(fraction * count)))
     order = torch.randperm(count, generator=generator)
     is_validation = torch.isin(ids, order[:held_out])
-    return (~is_validation).nonzero()[:, 0], is_validation.nonzero()[:, 0], True
+    return (~is_validation).nonzero()[:, 0], is_validation.nonzero()[:, 0]
 
 
 def select(demonstrations: DemoTensors, rows: Tensor) -> DemoTensors:
@@ -145,16 +160,9 @@ class Passes:
         config: OfflineFields,
         generator: torch.Generator,
     ) -> None:
-        train, validation, by_trajectory = split_trajectories(
+        train, validation = split_trajectories(
             demonstrations, config.validation_fraction, generator
         )
-        if not by_trajectory:
-            logger.warning(
-                "only one demonstration: its last %d of %d steps are held out for early stopping, "
-                "and they resemble the others",
-                len(validation),
-                demonstrations.num_transitions,
-            )
         self.train = {name: value[train] for name, value in data.items()}
         self.validation = {name: value[validation] for name, value in data.items()}
         self.max_epochs, self.generator = config.max_epochs, generator

@@ -71,6 +71,12 @@ REGRESSION: dict[Key, Preset] = {
     ("bc", "warm-start", None): Preset(algorithm=_WARM_START),
     **{
         ("bc", "warm-start", env): _WARM_START_CONTINUOUS
-        for env in (*LOCOMOTION, "Reacher", "Pendulum", "LunarLanderContinuous")
+        for env in (
+            *LOCOMOTION,
+            "Reacher",
+            "Pendulum",
+            "LunarLanderContinuous",
+            "MountainCarContinuous",
+        )
     },
 }

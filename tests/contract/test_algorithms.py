@@ -502,6 +502,22 @@ def test_state_round_trip_gives_identical_iterations(name, build, noise_world, a
         check_state_round_trip(name, build, noise_world, at, options)
 
 
+def test_what_began_with_another_policy_goes_on_the_same(name, build, noise_world):
+    """Its state is enough: where it began need not be there any more."""
+    for options in variants(name):
+        policy = build(**options, seed=1).policy_state()
+        if "mean" in policy:  # statistics of other observations
+            policy |= {"mean": policy["mean"] + 0.3, "std": 1.7 * policy["std"]}
+        algorithm, world = build(**options), noise_world()
+        algorithm.start_from(policy)
+        run(algorithm, world, 3)
+        state, copied_world = through_a_file(algorithm.state_dict()), copy.deepcopy(world)
+        restored = build(**options)
+        restored.load_state_dict(state)
+        assert_it_goes_on_the_same(algorithm, world, restored, copied_world)
+        assert_same_tensors(algorithm.policy_state(), restored.policy_state())
+
+
 @pytest.mark.parametrize("name", WITH_IMAGES, indirect=True)
 def test_state_round_trip_with_images(name, build, noise_world, image_shape):
     """At a moment when the memory has begun to overwrite."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlfd.algorithms.core.trajectories import demo_pieces, returns_to_go
-from rlfd.algorithms.rwr import return_weights
+from rlfd.algorithms.rwr import bare_weights, to_mean_1
 
 SETTINGS = {
     "hidden": (11,),
@@ -127,7 +127,7 @@ def test_without_a_baseline_its_weights_are_those_of_rwr(float64, offline):
     assert not values.any()
     torch.testing.assert_close(returns, returns_to_go(policy.buffer.data, 0.99))
     ours = awr.learner.weights(returns)
-    theirs = return_weights(returns, "exp", beta=0.4, max_weight=1e9)
+    theirs = to_mean_1(bare_weights(returns, "exp", beta=0.4, max_weight=1e9))
     torch.testing.assert_close(ours / ours.mean(), theirs, rtol=1e-3, atol=1e-6)
     assert "loss/value" not in awr.learner.iteration(24)
 

@@ -168,8 +168,7 @@ def test_training_ends_with_the_best_weights_when_epochs_run_out(make_algorithm,
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.9])
 def test_no_trajectory_is_in_both_halves(make_demos, count, fraction):
     demos = make_demos([3 + i % 5 for i in range(count)])
-    train, validation, whole = split_trajectories(demos, fraction, seeded())
-    assert whole
+    train, validation = split_trajectories(demos, fraction, seeded())
     first, second = (set(demos.episode_ids[rows].tolist()) for rows in (train, validation))
     assert first
     assert second
@@ -183,20 +182,23 @@ def test_no_trajectory_is_in_both_halves(make_demos, count, fraction):
 def test_a_single_trajectory_loses_its_last_steps_and_that_is_said(
     make_algorithm, make_demos, caplog
 ):
-    train, validation, whole = split_trajectories(make_demos((29,)), 0.1, seeded())
-    assert not whole
+    train, validation = split_trajectories(make_demos((29,)), 0.1, seeded())
     assert torch.equal(train, torch.arange(26))
     assert torch.equal(validation, torch.arange(26, 29))
+    caplog.clear()
     with caplog.at_level(logging.WARNING, logger="rlfd.offline"):
-        make_algorithm("bc", demos=make_demos((3, 5)))
-        assert caplog.messages == []
-        make_algorithm("bc", demos=make_demos((29,)))
-    assert "only one demonstration: its last 3 of 29 steps" in caplog.text
+        for name in ("bc", "awr-offline"):
+            make_algorithm(name, demos=make_demos((3, 5)))
+            assert caplog.messages == []
+            make_algorithm(name, demos=make_demos((29,)))
+            assert "only one demonstration: its last 3 of 29 steps" in caplog.text
+            caplog.clear()
 
 
-def test_one_transition_is_refused(make_algorithm, make_demos):
+@pytest.mark.parametrize("name", ["bc", "awr-offline"])
+def test_one_transition_is_refused(make_algorithm, make_demos, name):
     with pytest.raises(RlfdError, match="at least 2 transitions, got 1"):
-        make_algorithm("bc", demos=make_demos((1,)))
+        make_algorithm(name, demos=make_demos((1,)))
 
 
 def test_rewards_in_the_file_are_not_read(make_algorithm, make_demos):
@@ -234,7 +236,7 @@ def test_observations_are_standardised_by_the_training_half_alone(make_algorithm
     demos.observations.mul_(7.0).add_(3.0)
     demos.observations[:, 2] = 4.0  # a sensor that never moves keeps its scale
     bc = make_algorithm("bc", demos=demos)
-    train, _, _ = split_trajectories(demos, 0.1, seeded())
+    train, _ = split_trajectories(demos, 0.1, seeded())
     rows = demos.observations[train]
     torch.testing.assert_close(bc.network.mean, rows.mean(dim=0))
     expected = rows.std(dim=0, correction=0)
@@ -248,7 +250,7 @@ def test_observations_are_standardised_by_the_training_half_alone(make_algorithm
 def test_every_training_pair_is_seen_once_per_epoch(make_algorithm, make_demos, monkeypatch):
     demos = make_demos((15, 9))
     bc = make_algorithm("bc", demos=demos, batch_size=3)
-    train, _, _ = split_trajectories(demos, 0.1, seeded())
+    train, _ = split_trajectories(demos, 0.1, seeded())
     seen = []
     monkeypatch.setattr(bc.engine, "step", lambda batch: seen.append(batch["observations"]))
     bc.iteration(None)
@@ -263,7 +265,7 @@ def test_validation_is_the_plain_loss_and_accuracy_of_held_out_trajectories(
     demos = make_demos((9, 5, 3))
     bc = make_algorithm("bc", demos=demos, l2=9.0, entropy_weight=9.0)
     metrics = bc.iteration(None)
-    _, rows, _ = split_trajectories(demos, 0.1, seeded())
+    _, rows = split_trajectories(demos, 0.1, seeded())
     log_probs = torch.log_softmax(bc.network(demos.observations[rows]), dim=1)
     actions = demos.actions[rows]
     expected = -log_probs[torch.arange(len(rows)), actions].mean()
@@ -300,6 +302,18 @@ def test_likelihood_of_continuous_actions_finds_mean_and_noise(make_algorithm, m
     expected = linear_actions(demos.observations[:99])
     greedy = torch.from_numpy(bc.act(demos.observations[:99].numpy(), greedy=True))
     assert ((greedy - expected).abs() / (high - low)).mean() < 0.02
+
+
+def test_an_action_is_right_if_all_its_choices_are(make_algorithm, make_demos):
+    spec = ActionSpec("multi_binary", (3,))
+    demos = dataclasses.replace(make_demos((9, 5)), actions=torch.zeros(14, 3, dtype=torch.int64))
+    bc = make_algorithm("bc", action=spec, demos=demos, normalise=False, hidden=())
+    for value in bc.engine.parameters.values():
+        value.zero_()
+    bc.engine.parameters["body.0.weight"][:] = torch.eye(3, 5)  # switch k is on where s_k > 0
+    states = torch.tensor([[1.0, 1.0, 1.0, 0, 0], [-1.0, 1.0, -1.0, 0, 0], [1.0, -1.0, 1.0, 0, 0]])
+    labels = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 1, 0]])  # 3, 2 and 0 choices
+    assert bc.accuracy(states, labels).item() == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("kind", ["discrete", "multi_discrete", "multi_binary"])

@@ -271,6 +271,16 @@ def test_policies_that_do_not_fit(train, source, tmp_path, algo, env, settings, 
     assert not (tmp_path / "runs/default").exists()
 
 
+def test_a_clone_of_another_temperature_is_another_policy(train, tmp_path):
+    actor = make_demonstrator("random", CARTPOLE, seed=0)
+    demos.collect(CARTPOLE, actor, episodes=3, data_dir=tmp_path / "data")
+    tanh = ["activation=tanh", "hidden=5,9"]
+    source = train("bc", exp_name="clone", settings=[*tanh, "temperature=0.5"])
+    with pytest.raises(RlfdError, match=r"temperature is 0\.5 there, 1 here") as caught:
+        train("trpo", init=str(source.path), settings=tanh)
+    assert caught.value.hint == "choose a run with temperature=1"
+
+
 def test_continuous_actions_from_discrete_ones(train, source, tmp_path):
     actor = make_demonstrator("random", EnvConfig("Pendulum-v1"), seed=0)
     demos.collect(EnvConfig("Pendulum-v1"), actor, episodes=2, data_dir=tmp_path / "data")

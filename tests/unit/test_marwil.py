@@ -113,6 +113,20 @@ def test_truncated_returns_are_bootstrapped_by_v(float64, make_marwil, paid_demo
     torch.testing.assert_close(marwil.returns[ends], rewards + torch.tensor([0, 90.0, 0, 90.0]))
 
 
+def test_v_sees_observations_as_a_policy_that_was_taken_over_does(make_marwil):
+    """Those inside of an episode, and the one that a truncated episode ends in."""
+    marwil = make_marwil()
+    policy = marwil.policy_state()
+    marwil.start_from(policy | {"mean": policy["mean"] + 2.0, "std": 3.0 * policy["std"]})
+    seen = []
+    marwil._values = lambda inputs, judge: seen.append(inputs) or torch.zeros(len(inputs))
+    marwil._estimate()
+    for inputs, name in zip(seen, ("observations", "next_observations"), strict=True):
+        rows = slice(None) if name == "observations" else marwil.pieces["ended"]
+        raw = marwil.pieces[name][rows]
+        torch.testing.assert_close(inputs, (raw - policy["mean"] - 2.0) / (3.0 * policy["std"]))
+
+
 def test_with_cross_fitting_no_value_judges_what_it_was_fitted_to(make_marwil):
     marwil = make_marwil(crossfit=True)
     seen = [[], []]

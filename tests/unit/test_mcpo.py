@@ -251,6 +251,32 @@ def test_a_batch_without_reward_has_no_advantage(make_algorithm, noise_world):
     assert [row["mcpo/searched"] for row in metrics] == [0.0] * 3
 
 
+def test_how_well_v_explains_a_batch_without_reward_is_still_told(make_algorithm, noise_world):
+    mcpo, world = make_algorithm("mcpo", d0=9.0, **SMALL), noise_world()
+    for _ in range(3):
+        mcpo.iteration(world)  # V is not 0 any more
+    estimate, estimated = mcpo.learner.value.estimate, []
+
+    def noting(*args, **options):
+        estimated.append(estimate(*args, **options))
+        return estimated[-1]
+
+    mcpo.learner.value.estimate, world.reward = noting, 0.0
+    metrics = mcpo.iteration(world)
+    (of_reward,) = estimated
+    left = of_reward.advantages.var(correction=0) / of_reward.targets.var(correction=0)
+    assert metrics["value/explained_variance"].item() == pytest.approx(1.0 - left.item())
+    assert metrics["value/explained_variance"] < 0.9
+    assert metrics["case/2a"] == 1.0
+
+
+@pytest.mark.parametrize(("d0", "at_last"), [(0.3, 2.0), (0.0, 0.0)])
+def test_a_tolerance_may_grow_without_end(make_algorithm, d0, at_last):
+    mcpo = make_algorithm("mcpo", d0=d0, epsilon=1.0, **SMALL)
+    mcpo.iterations = 5_000  # 2^5000 is no float
+    assert mcpo.tolerance == at_last
+
+
 def test_the_tolerance_grows_by_the_schedule(make_algorithm, noise_world):
     mcpo = make_algorithm("mcpo", d0=0.3, epsilon=0.25, d_max=0.5, **SMALL)
     _, metrics = parameters_after(mcpo, noise_world(), 5)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 
+import gymnasium
 import pytest
 
-from rlfd import algorithms
+from rlfd import algorithms, envs
 from rlfd.algorithms import presets
 from rlfd.algorithms.base import Algorithm, AlgorithmConfig, hyper
 from rlfd.algorithms.registry import register
@@ -57,6 +58,19 @@ def test_presets_of_an_algorithm_begin_with_the_default():
     assert presets.preset_names("sqil") == ["default", "paper"]
     assert presets.preset_names("bc") == ["default", "warm-start"]
     assert presets.preset_names("gmmil") == ["default"]
+
+
+def test_a_warm_start_leaves_continuous_actions_their_noise():
+    vectors = [name for name in envs.names() if not envs.spec(name).frame_stack]
+    continuous = [
+        name
+        for name in vectors
+        if isinstance(envs.make(EnvConfig(name)).action_space, gymnasium.spaces.Box)
+    ]
+    assert len(continuous) > 9
+    for name in continuous:
+        config = resolve("bc", EnvConfig(name), preset="warm-start").config.algorithm
+        assert (config.loss, config.log_std_start) == ("mse", -1.0), name
 
 
 def test_layers_of_a_preset_go_from_general_to_special(monkeypatch):

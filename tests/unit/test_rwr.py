@@ -8,7 +8,9 @@ import logging
 import pytest
 import torch
 
-from rlfd.algorithms.rwr import return_weights, returns_of
+from rlfd.algorithms.core.weighting import WeightAudit
+from rlfd.algorithms.rwr import RWRConfig, bare_weights, returns_of, to_mean_1
+from rlfd.algorithms.rwr import weigh as weigh_and_audit
 from rlfd.errors import RlfdError
 
 SETTINGS = {"max_epochs": 4, "batch_size": 5, "hidden": (11,)}
@@ -17,7 +19,7 @@ LENGTHS = (3, 9, 5, 7)
 
 def weigh(returns, form="exp", **options):
     options = {"beta": 0.7, "max_weight": 20.0} | options
-    return return_weights(torch.tensor(returns), form, **options)
+    return to_mean_1(bare_weights(torch.tensor(returns), form, **options))
 
 
 @pytest.fixture
@@ -62,6 +64,16 @@ def test_no_return_is_worth_more_than_max_weight_times_the_middle(float64):
     returns = [0.0] * 998 + [1000.0, 1001.0]
     weights = weigh(returns, beta=0.05, max_weight=7.0)
     assert weights[-1] == weights[-2]  # both clipped
+
+
+@pytest.mark.parametrize(("form", "share"), [("exp", 0.4), ("shift", 0.0), ("raw", 0.0)])
+def test_the_share_of_clipped_weights_is_counted(float64, form, share):
+    """σ of these is 0.8 √6, so at β = 0.3 the two largest would weigh e^4.08, clipped to 7."""
+    returns = torch.tensor([1.0, 1.0, 1.0, 5.0, 5.0])
+    config = RWRConfig(form=form, beta=0.3, max_weight=7.0)
+    weights, metrics = weigh_and_audit(config, returns, WeightAudit("nothing"))
+    torch.testing.assert_close(weights, weigh(returns.tolist(), form, beta=0.3, max_weight=7.0))
+    assert metrics["weights/clipped"].item() == pytest.approx(share)
 
 
 def test_negative_returns_are_no_weights():
