@@ -181,6 +181,14 @@ def test_a_damaged_run(full_folder):
     assert_refused(run_inside(*TRAIN, "--resume"), "config.json", "damaged")
 
 
+def test_damaged_results(full_folder):
+    (full_folder / RUN / "eval.csv").write_text("a,b\n1")
+    assert_refused(run_inside("plot", "runs"), "eval.csv", "episode_return", "damaged")
+    assert_refused(run_inside("plot", "runs", "--table"), "eval.csv", "damaged")
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["return_mean"] is None
+
+
 def test_a_damaged_policy(full_folder):
     for path in (full_folder / RUN / "checkpoints").glob("policy_*"):
         path.write_bytes(path.read_bytes()[:-9])
