@@ -229,7 +229,7 @@ def print_new(output: Output, collected: Demonstrations, data_dir: Path) -> None
                 "demonstrations": info.name,
                 "folder": str(info.path),
                 "episodes": f"{len(collected.episodes):,} ({collected.num_transitions:,} steps)",
-                "return": f"{number(mean)} ± {number(deviation)}",
+                "return": f"{number(mean)} ± {number(deviation)} over episodes",
                 "success": share(collected.success_rate),
             }
         )

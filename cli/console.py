@@ -94,6 +94,16 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def _count(many: int, unit: str) -> str:
+    return f"{many:,} {unit.removesuffix('s') if many == 1 else unit}"
+
+
+def _rate(speed: float) -> str:
+    """Return units per second, or per minute where that is what one can read."""
+    slow = 0 < speed < 0.1
+    return f"{number(round(60 * speed, 1))}/min" if slow else f"{number(round(speed, 1))}/s"
+
+
 def _values_text(values: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {number(value)}" for name, value in values.items())
 
@@ -133,7 +143,7 @@ class PlainReporter(_Lines):
         self._task, self._total, self._first, self._done, self._unit = task, total, done, done, unit
         self._values = {}
         self._started = self._printed = time.monotonic()
-        many = f"{total:,} {unit}" if total else f"as many {unit} as it takes"
+        many = _count(total, unit) if total else f"as many {unit} as it takes"
         already = f", {done:,} made before" if done else ""
         self.message(f"{task}: {many}{already}")
 
@@ -146,7 +156,7 @@ class PlainReporter(_Lines):
             return
         self._printed = now
         speed = (done - self._first) / (now - self._started)
-        parts = [f"{done:,} {self._unit}", f"{number(round(speed, 1))}/s"]
+        parts = [_count(done, self._unit), _rate(speed)]
         if self._total:
             parts.insert(0, f"{done / self._total:.0%}")
             left = duration((self._total - done) / speed) if speed > 0 else "unknown time"
@@ -160,7 +170,7 @@ class PlainReporter(_Lines):
         self._active = False
         seconds = time.monotonic() - self._started
         self.message(
-            f"{self._task}: {self._done:,} {self._unit} in {duration(seconds)}  "
+            f"{self._task}: {_count(self._done, self._unit)} in {duration(seconds)}  "
             f"{_values_text(self._values)}".rstrip()
         )
 
@@ -174,7 +184,7 @@ class _Speed(ProgressColumn):
         if not speed:
             return Text("")
         left = "" if task.time_remaining is None else f", {duration(task.time_remaining)} left"
-        return Text(f"{number(round(speed, 1))}/s{left}", style="cyan")
+        return Text(f"{_rate(speed)}{left}", style="cyan")
 
 
 class _Bar(Progress):

@@ -105,8 +105,8 @@ def evaluate(
                 "environment": EnvConfig(summary.env, summary.start, reward=summary.reward).title,
                 "policy": f"{summary.policy}, after {summary.checkpoint:,} env steps",
                 "episodes": number(summary.episodes),
-                "return": f"{number(summary.return_mean)} ± {number(summary.return_std)}, "
-                f"IQM {number(summary.return_iqm)}",
+                "return": f"{number(summary.return_mean)} ± {number(summary.return_std)} over "
+                f"episodes, IQM {number(summary.return_iqm)}",
                 **dense,
                 "success": share(summary.success_rate),
                 "length": number(summary.length_mean),

@@ -107,7 +107,7 @@ def policy_fields(file: PolicyFile) -> dict[str, str]:
         "trained with": file.command,
         "exported": f"{file.date}, rlfd {file.created_with}",
         "score": f"{score.episodes:,} episodes from start {score.start}, seed {score.seed}",
-        "return": f"{number(score.return_mean)} ± {number(score.return_std)}",
+        "return": f"{number(score.return_mean)} ± {number(score.return_std)} over episodes",
         "success": share(score.success_rate),
         "length": number(score.length_mean),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -144,4 +146,6 @@ app.command(
 
 def main() -> None:
     """Run the program."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # ± is a ? where the locale has no such character
+        sys.stdout.reconfigure(errors="replace")
     app(prog_name="rlfd")

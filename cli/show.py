@@ -244,7 +244,7 @@ def _show_overlap(output: Output, report: DemoReport) -> None:
 
 
 def _pairs(values: Any) -> str:
-    return ", ".join(f"{key} {value}" for key, value in values.items()) or "-"
+    return ", ".join(f"{k} {'-' if v is None else v}" for k, v in values.items()) or "-"
 
 
 def _spread(values: Distribution) -> list[str]:

@@ -52,7 +52,7 @@ def train(
     start: Annotated[
         str | None,
         typer.Option(
-            help="Where episodes start: standard, demo, shifted.",
+            help="Where episodes start: standard, demo, shifted and others ('rlfd list envs').",
             rich_help_panel="Environment",
             show_default="standard, or that of --demos",
         ),

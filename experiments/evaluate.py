@@ -283,7 +283,8 @@ def evaluate_policy(
         frames=record_video,
     ):
         played.append(episode)
-        reporter.advance(len(played), {"return": episode.episode_return})
+        mean = float(np.mean([one.episode_return for one in played]))
+        reporter.advance(len(played), {"return": mean})
     reporter.finish()
     videos = [
         str(_write_video(policy.videos, episode, f"{env.start}-{mode}-step{step}"))

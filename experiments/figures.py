@@ -369,7 +369,7 @@ def _draw(
         own = [curve for curve in curves if curve.env.label == panel]
         _draw_panel(axis, own, styles, names, scale, handles)
         for line in lines[panel]:
-            dashes = REFERENCE_DASHES[reference_names.index(line.label) % 2]
+            dashes = REFERENCE_DASHES[reference_names.index(line.label) % len(REFERENCE_DASHES)]
             shade = "0.25" if reference_names.index(line.label) == 0 else "0.55"
             drawn = axis.axhline(line.value, color=shade, linestyle=dashes, linewidth=1.0, zorder=1)
             handles.setdefault(line.label, drawn)

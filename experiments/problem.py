@@ -107,8 +107,12 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     space, action = _env_spaces(env)
     needs = algorithms.get(algo).needs
     if action.kind not in needs.action_kinds:
+        planned = table(env) is not None
         able = [
-            n for n in algorithms.names() if action.kind in algorithms.get(n).needs.action_kinds
+            name
+            for name in algorithms.names()
+            if action.kind in algorithms.get(name).needs.action_kinds
+            and (planned or not algorithms.get(name).needs.dynamics)
         ]
         raise RlfdError(
             f"'{algo}' needs {' or '.join(sorted(needs.action_kinds))} actions, "

@@ -177,7 +177,7 @@ def _draw(
         if given[panel]:
             handles.setdefault(_DEMONSTRATIONS, _draw_given(axis, given[panel], x, metric))
         for level in levels[panel]:
-            dashes = REFERENCE_DASHES[level_names.index(level.label) % 2]
+            dashes = REFERENCE_DASHES[level_names.index(level.label) % len(REFERENCE_DASHES)]
             drawn = axis.axhline(
                 level.value, color="0.6", linestyle=dashes, linewidth=0.9, zorder=1
             )
@@ -259,7 +259,7 @@ def _scale_x(axis: Axes, lines: Sequence[Line], x: DemoAxis) -> None:
         axis.xaxis.set_major_locator(FixedLocator(places))
         axis.xaxis.set_minor_locator(NullLocator())
     elif x == "num-demos":
-        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     else:
         axis.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axis.xaxis.set_major_formatter(FuncFormatter(_tick))

@@ -234,7 +234,7 @@ def _save(
     lines += [
         f"Seeds {seeds}{budget}. "
         f"{'Success rates' if success else 'Returns'}: mean over seeds ± standard error, "
-        "interquartile mean [95 % bootstrap interval over seeds]."
+        "interquartile mean [its 95 % bootstrap interval over seeds]."
         + ("" if success else f" '{tables.SHARE}' and '{tables.DENSE}': {_JUDGED}.")
         + (_REACHED if tables.ENV_STEPS in set(table["metric"]) else "")
         + (" The paper's column is its mean ± spread." if table["paper"].notna().any() else ""),

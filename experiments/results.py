@@ -33,6 +33,7 @@ METRIC_COLUMNS: dict[Metric, str] = {
 
 _NAMES = {
     "soft-q": "Soft Q",
+    "dagger": "DAgger",
     "maxent-irl": "MaxEnt IRL",
     "apprenticeship": "Apprenticeship",
     "bc-soft-q": "BC + soft Q",

@@ -310,25 +310,33 @@ class RunDir:
 
     def train(self) -> pd.DataFrame:
         """Read train.csv."""
-        return self._read_csv("train.csv")
+        return self._read_csv("train.csv", "env_steps")
 
     def episodes(self) -> pd.DataFrame:
         """Read episodes.csv."""
-        return self._read_csv("episodes.csv")
+        return self._read_csv("episodes.csv", "env_steps", "episode_return", "success")
 
     def evaluations(self) -> pd.DataFrame:
         """Read eval.csv."""
-        return self._read_csv("eval.csv")
+        needed = ("env_steps", "phase", "policy", "episode_return", "success")
+        return self._read_csv("eval.csv", *needed)
 
-    def _read_csv(self, name: str) -> pd.DataFrame:
+    def _read_csv(self, name: str, *needed: str) -> pd.DataFrame:
         import pandas as pd
 
         try:
-            return pd.read_csv(self.path / name)
+            table = pd.read_csv(self.path / name)
         except (OSError, ValueError) as error:
             raise RlfdError(
                 f"cannot read {self.path / name}: {error}", "the run may not have started yet"
             ) from error
+        missing = [column for column in needed if column not in table]
+        if missing:
+            raise RlfdError(
+                f"cannot read {self.path / name}: it has no column {', '.join(missing)}",
+                "the run folder is damaged",
+            )
+        return table
 
 
 def episode_row(record: Any) -> dict[str, Any]:

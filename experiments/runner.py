@@ -173,7 +173,7 @@ class Runner:
                 self._evaluate_periodically()
             if self._crossed(before, config.checkpoint_every):
                 self._checkpoint()
-            self._report()
+            self._report(at_once=self.stop.received or self._done())
             if self.stop.received:
                 self._interrupt()
         self._log_metrics()
@@ -240,9 +240,9 @@ class Runner:
         self.timed_before = now
         return shares
 
-    def _report(self) -> None:
+    def _report(self, *, at_once: bool) -> None:
         now = time.perf_counter()
-        if now - self.last_report < REPORT_SECONDS:
+        if now - self.last_report < REPORT_SECONDS and not at_once:
             return
         self.last_report = now
         self.reporter.advance(self.progress, {**self._epochs(), **self.newest})
@@ -258,6 +258,7 @@ class Runner:
             rows += self._rows(played, "periodic", policy)
             self._note_evaluation(played, policy)
         self.eval_log.write(rows)
+        self._write_status("running")  # whoever lists runs sees how far this one is
 
     def _play(self, policy: Any, episodes: int, stream: str) -> list[PlayedEpisode]:
         played = play_policy(

@@ -187,7 +187,7 @@ def save_table(table: pd.DataFrame, out: Path, *, command: str = "") -> tuple[Pa
     metric = table["metric"].iloc[0]
     head = (
         f"{'Success rate' if metric == 'success' else 'Return'} over seeds: mean ± standard error, "
-        "interquartile mean [95 % percentile bootstrap interval over seeds].\n\n"
+        "interquartile mean [its 95 % percentile bootstrap interval over seeds].\n\n"
     )
     command_line = f"\n`{command}`\n" if command else ""
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -174,11 +174,26 @@ def test_resume_of_nothing(full_folder):
     assert snapshot(full_folder) == before
 
 
+def test_only_algorithms_that_can_are_suggested(folder):
+    refused = run_inside("train", "sac", "--env", "CartPole")
+    assert_refused(refused, "sac", "continuous", "dqn")
+    assert "maxent-irl" not in refused.stderr  # nobody knows the dynamics of CartPole
+    assert "maxent-irl" in run_inside("train", "sac", "--env", "GridWorld").stderr
+
+
 def test_a_damaged_run(full_folder):
     (full_folder / RUN / "config.json").write_text("{")
     assert_refused(run_inside("show", RUN), "config.json", "damaged")
     assert_refused(run_inside("evaluate", RUN), "config.json", "damaged")
     assert_refused(run_inside(*TRAIN, "--resume"), "config.json", "damaged")
+
+
+def test_damaged_results(full_folder):
+    (full_folder / RUN / "eval.csv").write_text("a,b\n1")
+    assert_refused(run_inside("plot", "runs"), "eval.csv", "episode_return", "damaged")
+    assert_refused(run_inside("plot", "runs", "--table"), "eval.csv", "damaged")
+    (run,) = run_inside("list", "runs", "--json").json["runs"]
+    assert run["return_mean"] is None
 
 
 def test_a_damaged_policy(full_folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from rlfd.experiments.runner import Runner
 
 from .conftest import DQN, RUN, environment, outside, run_inside, run_outside, snapshot
 
@@ -292,6 +295,35 @@ def test_reproduce_a_part_of_a_suite(folder):
     assert all(
         "good" in run["run"] or "/trpo/" in run["run"] for run in run_inside(*command).json["runs"]
     )
+
+
+def test_the_last_line_of_progress_is_what_was_done(full_folder):
+    shutil.rmtree("runs")
+    outcome = run_inside(*DQN)
+    steps = run_inside("show", RUN, "--json").json["status"]["env_steps"]
+    assert re.search(rf"^dqn CartPole seed 0: {steps} env steps in ", outcome.stderr, re.MULTILINE)
+    outcome = run_inside("evaluate", RUN, "--episodes", 3)
+    (said,) = re.findall(r"3 episodes in .*return (\S+)", outcome.stderr)
+    assert re.search(rf"^return +{re.escape(said)} ", outcome.stdout, re.MULTILINE)
+
+
+def test_a_running_run_says_how_far_its_evaluations_are(folder, monkeypatch):
+    seen = []
+
+    def look(runner):
+        seen.extend(run_inside("list", "runs", "--json").json["runs"])
+
+    monkeypatch.setattr(Runner, "_checkpoint", look)
+    run_inside(*DQN, "--checkpoint-every", 100_000)
+    assert seen[0]["state"] == "running"
+    assert seen[0]["env_steps"] >= 200
+
+
+def test_what_is_not_known_is_a_dash(full_folder):
+    run_inside("train", "bc", "--env", "CartPole", "--steps", 5, "--final-episodes", 0)
+    text = run_inside("show", "bc/CartPole/seed0").stdout
+    assert "success_rate -" in text
+    assert "None" not in text
 
 
 def test_folders_from_the_environment(full_folder, monkeypatch):

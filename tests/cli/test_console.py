@@ -71,6 +71,14 @@ def test_a_task_without_a_known_end(clock):
     assert "40 updates  loss 1" in stream.getvalue()
 
 
+def test_slow_tasks_are_counted_by_the_minute(clock):
+    reporter, stream = plain()
+    reporter.start("runs", 1, 0, "runs")
+    clock[0] += 30
+    reporter.advance(1, {})
+    assert stream.getvalue().splitlines() == ["runs: 1 run", "runs: 100%, 1 run, 2/min, 0 s left"]
+
+
 def test_no_time_is_promised_before_there_is_progress(clock):
     reporter, stream = plain()
     reporter.start("dqn", 10, 0, "env steps")

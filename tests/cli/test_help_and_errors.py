@@ -15,7 +15,7 @@ from rlfd.cli.errors import Command, Commands
 from rlfd.cli.options import parse_count, parse_env_options, parse_seeds
 from rlfd.errors import Interrupted, RlfdError, RunFailed
 
-from .conftest import assert_refused, run_inside, run_outside
+from .conftest import assert_refused, environment, outside, run_inside, run_outside
 
 COMMANDS = ("collect-demos", "train", "evaluate", "plot", "reproduce", "list", "show")
 GROUPS = {"demos": ("mix",)}
@@ -208,6 +208,14 @@ def test_a_closed_pipe_behind_stdout():
     assert result.returncode == 1
     assert result.stderr.startswith("error: stdout was closed")
     assert "Exception" not in result.stderr
+
+
+def test_a_locale_without_the_characters(tmp_path):
+    command = outside("collect-demos", "--env", "CartPole", "--episodes", 2, "--data-dir", tmp_path)
+    ascii_only = {**environment(), "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii:strict"}
+    result = subprocess.run(command, env=ascii_only, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "500 ? 0 over episodes" in result.stdout
 
 
 def test_the_console_script_is_the_same_program():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -211,6 +213,13 @@ def test_different_demonstrations_have_a_line_each(make_run, tmp_path):
     lines = dict(data[data["kind"] == "reference"][["label", "y"]].to_numpy())
     assert lines["demonstrations (d)"] == 1.0
     assert lines["demonstrations (noisy)"] == 0.5
+
+
+def test_reference_lines_can_be_told_apart(make_run, tmp_path):
+    own = {"LunarLander-shifted": [ReferenceLine(name, 0.1) for name in "abcd"]}
+    svg = plot_learning_curves([make_run()], tmp_path / "f.svg", references=own).figure.read_text()
+    grey = r"stroke-dasharray: ([\d., ]+); stroke-dashoffset: 0; stroke: #(?:404040|8c8c8c)"
+    assert len(set(re.findall(grey, svg))) == 4
 
 
 def test_one_panel_per_start(make_run, tmp_path):
