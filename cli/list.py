@@ -21,7 +21,7 @@ __all__ = ["last_evaluation", "list_things"]
 
 def list_things(
     what: Annotated[
-        Literal["algos", "envs", "demonstrators", "demos", "runs"],
+        Literal["algos", "envs", "demonstrators", "suites", "demos", "runs"],
         typer.Argument(help="What to list."),
     ],
     markdown: Annotated[
@@ -38,7 +38,7 @@ def list_things(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """List algorithms, environments, who can demonstrate, demonstrations or runs."""
+    """List algorithms, environments, who can demonstrate, suites, demonstrations or runs."""
     output = Output(json=json, quiet=quiet)
     if markdown:
         if what != "demonstrators" or json:
@@ -53,6 +53,7 @@ def list_things(
         "algos": _algos,
         "envs": _envs,
         "demonstrators": _demonstrators,
+        "suites": _suites,
         "demos": lambda: _demos(data_dir),
         "runs": lambda: _runs(runs_dir),
     }
@@ -156,6 +157,36 @@ def _demonstrators() -> Listing:
         ">env steps": ("checkpoint", number),
     }
     return columns, catalogue.entries()
+
+
+def _suites() -> Listing:
+    from rlfd.experiments.suite_file import list_suites, load_suite
+    from rlfd.experiments.suite_plan import plan
+
+    entries = []
+    for name in list_suites():
+        suite = load_suite(name)
+        runs = plan(suite, runs_dir=Path(), data_dir=Path(), groups=["all"])
+        entries.append(
+            {
+                "name": name,
+                "title": suite.title,
+                "paper": suite.paper,
+                "tasks": [task.name for task in suite.tasks],
+                "groups": [group.name for group in suite.groups],
+                "seeds": list(suite.seeds),
+                "runs": len(runs),
+            }
+        )
+    columns: Columns = {
+        "suite": ("name", str),
+        "title": ("title", str),
+        "groups": ("groups", ", ".join),
+        "tasks": ("tasks", ", ".join),
+        ">seeds": ("seeds", lambda seeds: str(len(seeds))),
+        ">runs": ("runs", number),
+    }
+    return columns, entries
 
 
 def _demos(data_dir: Path) -> Listing:

@@ -33,7 +33,9 @@ _WHAT = "Suite"
 
 
 def reproduce(
-    suite: Annotated[str, typer.Argument(metavar="NAME", help="Name of a suite.")],
+    suite: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a suite, see rlfd list suites.")
+    ],
     seeds: Annotated[
         str | None,
         typer.Option(metavar="0-4", help="Seeds instead of the suite's.", rich_help_panel=_WHAT),

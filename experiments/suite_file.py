@@ -51,7 +51,7 @@ def load_suite(name: str) -> Suite:
         RlfdError: If there is none; names the nearest one.
     """
     if name not in list_suites():
-        raise unknown_name("suite", name, list_suites())
+        raise unknown_name("suite", name, list_suites(), "'rlfd list suites' shows what there is")
     file = resources.files("rlfd.experiments.suites") / f"{name.replace('-', '_')}.toml"
     return parse_suite(name, file.read_text(encoding="utf-8"))
 

@@ -14,7 +14,16 @@ import pytest
 
 from rlfd.experiments.runner import Runner
 
-from .conftest import DQN, RUN, environment, outside, run_inside, run_outside, snapshot
+from .conftest import (
+    DQN,
+    RUN,
+    assert_refused,
+    environment,
+    outside,
+    run_inside,
+    run_outside,
+    snapshot,
+)
 
 
 def test_collect_demos(folder):
@@ -295,6 +304,18 @@ def test_reproduce_a_part_of_a_suite(folder):
     assert all(
         "good" in run["run"] or "/trpo/" in run["run"] for run in run_inside(*command).json["runs"]
     )
+
+
+def test_suites_are_listed_with_what_they_are_made_of(folder):
+    listed = run_inside("list", "suites", "--json").json["suites"]
+    (ours,) = [suite for suite in listed if suite["name"] == "mcpo-sparse"]
+    assert ours["groups"] == ["good", "weak", "annealing"]
+    assert ours["tasks"] == ["Hopper", "HalfCheetah", "Walker2d", "MountainCar"]
+    everything = ("reproduce", "mcpo-sparse", "--group", "all", "--dry-run", "--json")
+    assert ours["runs"] == len(run_inside(*everything).json["runs"])
+    shown = run_inside("list", "suites").stdout
+    assert all(suite["name"] in shown and suite["title"] in shown for suite in listed)
+    assert_refused(run_inside("reproduce", "nobodys"), "'nobodys'", "rlfd list suites")
 
 
 def test_the_last_line_of_progress_is_what_was_done(full_folder):
