@@ -133,15 +133,25 @@ def test_everything_in_the_front_door_exists():
         rlfd.nothing  # noqa: B018
 
 
-def test_help_answers_at_once():
+def processor_seconds(*arguments: str) -> float:
+    """Return the time of a fresh Python, the least of three.
+
+    That of the processor, not of the clock: other tests run beside this one.
+    """
     seconds = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = subprocess.run(
-            [sys.executable, "-m", "rlfd", "--help"], capture_output=True, text=True, check=True
-        )
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # Time of the processor, not of the clock: other tests run beside this one.
         seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert "collect-demos" in result.stdout
-    assert min(seconds) < 0.5
+    return min(seconds)
+
+
+def test_help_answers_at_once():
+    """It takes little more than the help of a program that has nothing but Typer in it.
+
+    On the machine of the benchmarks that was 0.18 s; 0.5 s are wanted. Some machines take twice as
+    long as others for the same, so that the two are compared.
+    """
+    bare = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+    assert processor_seconds("-m", "rlfd", "--help") < 2.0 * processor_seconds("-c", bare)
