@@ -116,8 +116,8 @@ def test_sqil_as_in_its_papers_table(env, reward, lambda_samp, updates):
 @pytest.mark.parametrize("env", presets.environments.ENVIRONMENTS)
 def test_what_suits_an_environment_is_valid(env):
     usual = presets.environment_defaults(env)
-    # dqn's presets for images have budgets of their own
-    algorithm = {"Atari": "soft-q", "CarRacing": "sqil"}.get(env, "dqn")
+    # presets for images have budgets of their own
+    algorithm = {"Atari": "soft-q", "CarRacing": "psq"}.get(env, "dqn")
     config = resolve(algorithm, EnvConfig("Breakout" if env == "Atari" else env)).config
     assert {name: getattr(config, name) for name in usual} == usual
 
