@@ -61,13 +61,11 @@ class Section:
         return table
 
 
-def environments(
-    folder: Path, chosen: bool, comparisons: Sequence[peers.Comparison]
-) -> dict[str, Path]:
+def environments(folder: Path, comparisons: Sequence[peers.Comparison]) -> dict[str, Path]:
     """Return the peers' interpreters; a peer that cannot be installed is left out, and said so."""
     names = {c.peer for comparison in comparisons for c in comparison.contenders if c.peer}
     found = {}
-    for name in sorted(names) if chosen else []:
+    for name in sorted(names):
         console.print(f"environment of {name} (made once, takes minutes)")
         try:
             found[name] = peers.make_environment(name, folder / name)
@@ -174,7 +172,16 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         default=ROOT / "build" / "peers",
         help="virtual environments of the peers (default: build/peers)",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not chosen_by(options):
+        titles = "; ".join(comparison.title for comparison in peers.COMPARISONS)
+        parser.error(f"no comparison begins with '{options.only}', there are: {titles}")
+    return options
+
+
+def chosen_by(options: argparse.Namespace) -> list[peers.Comparison]:
+    """Return the comparisons that were asked for, all of them if none was."""
+    return [c for c in peers.COMPARISONS if c.title.startswith(options.only or "")]
 
 
 def alone(options: argparse.Namespace, results: dict[str, Any]) -> list[Section]:
@@ -217,8 +224,8 @@ def main() -> None:
     sections: list[Section] = []
     results: dict[str, Any] = {"machine": host, "comparisons": []}
 
-    chosen = [c for c in peers.COMPARISONS if c.title.startswith(options.only or "")]
-    pythons = environments(options.peers_dir, options.peers, chosen)
+    chosen = chosen_by(options)
+    pythons = environments(options.peers_dir, chosen if options.peers else [])
     turns, seconds = (2, 1.5) if options.quick else (5, 3.0)
     for comparison in chosen:
         rates = peers.compare(

@@ -63,8 +63,7 @@ def keep_freed_memory() -> bool:
     """Have glibc's allocator keep what is freed, up to 128 MB; return whether it does.
 
     An update frees tensors of megabytes which the next one asks for again. By default they go back
-    to the kernel in between, and each of their pages costs a fault: a third of an update of
-    convolutions, half of an optimiser's step.
+    to the kernel in between, and each of their pages costs a fault.
     """
     if not sys.platform.startswith("linux"):
         return False
