@@ -18,7 +18,7 @@ from typing import Any
 
 from peers import HERE, ONE_THREAD
 
-__all__ = ["DefaultRun", "default_run", "help_seconds", "pieces"]
+__all__ = ["DefaultRun", "default_run", "help_seconds", "pieces", "rates_of"]
 
 KINDS = ("env", "act", "sample", "update")
 
@@ -71,6 +71,21 @@ def default_run(algo: str, steps: int, folder: Path) -> DefaultRun:
         raise RuntimeError(f"training {algo} failed:\n{(folder / f'{algo}.log').read_text()}")
     run = folder / "runs" / "default" / algo / "LunarLander" / "seed0"
     config = json.loads((run / "config.json").read_text())
+    rates = rates_of(run)
+    return DefaultRun(
+        algo=algo,
+        steps=steps,
+        num_envs=config["num_envs"],
+        env_steps_per_second=rates.pop("env_steps"),
+        updates_per_second=rates.pop("updates"),
+        shares=rates,
+        peak_mb=peak,
+        peak_tree_mb=tree,
+    )
+
+
+def rates_of(run: Path) -> dict[str, float]:
+    """Read train.csv: env steps and updates per second, and shares of the time by kind of work."""
     with (run / "train.csv").open() as file:
         rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     first, rows = rows[len(rows) // 4], rows[len(rows) // 4 :]  # compilation is behind it
@@ -81,16 +96,11 @@ def default_run(algo: str, steps: int, folder: Path) -> DefaultRun:
         / seconds
         for kind in KINDS
     }
-    return DefaultRun(
-        algo=algo,
-        steps=steps,
-        num_envs=config["num_envs"],
-        env_steps_per_second=(rows[-1]["env_steps"] - first["env_steps"]) / seconds,
-        updates_per_second=(rows[-1]["updates"] - first["updates"]) / seconds,
-        shares={**shares, "rest": 1.0 - sum(shares.values())},
-        peak_mb=peak,
-        peak_tree_mb=tree,
-    )
+    return {
+        **{name: (rows[-1][name] - first[name]) / seconds for name in ("env_steps", "updates")},
+        **shares,
+        "rest": 1.0 - sum(shares.values()),
+    }
 
 
 def _status_mb(pid: int, field: str) -> float:

@@ -1,9 +1,12 @@
 """Worlds, demonstrations and problems with made-up numbers, for tests of the algorithms.
 
 Sizes are odd numbers that differ from each other, so that a swapped axis cannot pass unseen.
+Learners are on the CPU, or where RLFD_TEST_DEVICE says.
 """
 
 from __future__ import annotations
+
+import os
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from rlfd.envs import Transitions
 
 torch.set_num_threads(1)
 
+DEVICE = torch.device(os.environ.get("RLFD_TEST_DEVICE", "cpu"))
 NUM_ENVS, SIZE, NUM_ACTIONS = 3, 5, 7
 IMAGE = (2, 37, 45)  # hardly larger than the convolutions need, both sides different
 
@@ -274,7 +278,7 @@ def make_algorithm():
             env_steps=env_steps,
             num_envs=num_envs,
             seed=seed,
-            device=torch.device("cpu"),
+            device=DEVICE,
             compile=compile,
             demonstrator=demonstrator,
             model=model,

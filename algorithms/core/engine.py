@@ -1,10 +1,11 @@
 """The one place where gradient steps are taken.
 
 A method hands over a module and a *pure* loss of its parameters; the engine makes one function of
-gradient, clipping, optimiser, learning-rate schedule and target-network rule, and runs it eagerly
-or compiled as a whole. All parameters live in one flat vector (each padded to a multiple of 64
-bytes), so that the optimiser is a handful of fused vector operations and a compiled call takes few
-arguments. Acting uses the module itself: its parameters are views of the flat vector.
+gradient, clipping, optimiser, learning-rate schedule and target-network rule, and runs it eagerly,
+compiled as a whole, or, on a GPU, as a recorded graph. All parameters live in one flat vector (each
+padded to a multiple of 64 bytes), so that the optimiser is a handful of fused vector operations and
+a compiled call takes few arguments. Acting uses the module itself: its parameters are views of the
+flat vector.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ Scalar outputs become metrics; outputs with a batch dimension are returned by `U
 """
 
 COMPILE_FROM_UPDATES = 10_000  # compiling costs some 10 s, an eager update up to 2 ms
+WARM_UPS = 3  # calls before a graph is recorded, in which libraries choose and set up their kernels
 ALIGN = 16  # float32 entries in 64 bytes
 
 
@@ -64,7 +66,8 @@ class UpdateEngine:
         loss: Pure loss function.
         optimiser: How to step.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
-        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates.
+        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates. On a GPU updates are
+            not compiled but recorded as CUDA graphs, with ``auto`` always.
         norm_name: What the metric of the gradient's norm is called.
     """
 
@@ -103,8 +106,10 @@ class UpdateEngine:
         self._outputs: list[str] = []
         self._totals = torch.zeros(0)
         self._pending = 0
-        planned = optimiser.planned_updates >= COMPILE_FROM_UPDATES
-        self._compile = compile == "on" or (compile == "auto" and planned)
+        on_gpu = first.device.type == "cuda"
+        planned = on_gpu or optimiser.planned_updates >= COMPILE_FROM_UPDATES
+        wanted = compile == "on" or (compile == "auto" and planned)
+        self._compile, self._record = wanted and not on_gpu, wanted and on_gpu
         self._call: Callable[..., list[Tensor]] | None = None
         self._family = [self]  # all that step these parameters, their owner first
 
@@ -227,7 +232,7 @@ class UpdateEngine:
         return torch.tensor(values, dtype=self._flat.dtype)
 
     def _prepare(self, batch: Batch) -> Callable[..., list[Tensor]]:
-        """Learn the outputs' names from one dry evaluation of the loss, then compile if wanted."""
+        """Learn the outputs' names from a dry run of the loss; compile or record if wanted."""
         with torch.no_grad():
             _, outputs = self._loss(self.parameters, self.target_parameters, batch)
         self._names = [name for name, value in outputs.items() if value.ndim == 0]
@@ -235,6 +240,8 @@ class UpdateEngine:
         self._totals = torch.zeros(
             len(self._names) + 1, dtype=torch.float64, device=self._flat.device
         )
+        if self._record:
+            return _Graphs(self._update)
         if not self._compile:
             return self._update
         # the C++ wrapper saves about 70 us of Python per call
@@ -247,7 +254,7 @@ class UpdateEngine:
         """Take one gradient step.
 
         Args:
-            batch: Tensors that the loss reads. Shapes must not change between calls when compiled.
+            batch: Tensors that the loss reads. Each new set of shapes is compiled or recorded anew.
 
         Returns:
             The loss's outputs that have a batch dimension, by name.
@@ -324,6 +331,53 @@ class UpdateEngine:
         """Replace the online parameters, and with them the target's."""
         _copy(self.parameters, parameters)
         _copy(self.target_parameters, parameters)
+
+
+class _Graphs:
+    """A function that changes its state in place, recorded as one CUDA graph for each shape.
+
+    Playing a graph again launches its kernels without Python, which takes longer to launch them one
+    by one than the GPU takes to run them. What the function reads and returns has a fixed place
+    in a graph: a batch is copied to its own, and outputs are copied from theirs.
+
+    Args:
+        function: Of tensors of state and a batch; it may not wait for the GPU.
+    """
+
+    def __init__(self, function: Callable[..., list[Tensor]]) -> None:
+        self._function = function
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, Batch, list[Tensor]]] = {}
+
+    def __call__(self, *arguments: Any) -> list[Tensor]:
+        """Call the function with its state and, last, a batch."""
+        *state, batch = arguments
+        shapes = tuple((name, value.shape, value.dtype) for name, value in batch.items())
+        if shapes not in self._recorded:
+            self._recorded[shapes] = self._recording(state, batch)
+        graph, inputs, outputs = self._recorded[shapes]
+        for name, value in batch.items():
+            inputs[name].copy_(value)
+        graph.replay()
+        return [output.clone() for output in outputs]
+
+    def _recording(
+        self, state: list[Tensor], batch: Batch
+    ) -> tuple[torch.cuda.CUDAGraph, Batch, list[Tensor]]:
+        device = state[0].device
+        inputs = {name: value.to(device, copy=True) for name, value in batch.items()}
+        before = [value.clone() for value in state]
+        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        beside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(beside):
+            for _ in range(WARM_UPS):
+                self._function(*state, inputs)
+        torch.cuda.current_stream(device).wait_stream(beside)
+        for value, kept in zip(state, before, strict=True):
+            value.copy_(kept)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            outputs = self._function(*state, inputs)
+        return graph, inputs, outputs
 
 
 def _compile(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:

@@ -57,7 +57,8 @@ def collect(
     remembered, chosen = act(seen)
 
     def memory(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        return torch.empty(rows, count, *shape, dtype=dtype)
+        # a GPU takes over locked memory several times as fast
+        return torch.empty(rows, count, *shape, dtype=dtype, pin_memory=device.type == "cuda")
 
     rollout = Rollout(
         observations=memory(*seen.shape[1:], dtype=seen_as),
