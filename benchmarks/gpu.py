@@ -1,157 +1,141 @@
 """What a GPU brings: checks recorded updates against plain ones, then measures whole runs.
 
-    python benchmarks/gpu.py [NAME ...]
+    python benchmarks/gpu.py [CASE ...]
 
-Each check trains twice from one seed, with updates as CUDA graphs and one kernel after another, and
-compares the final policies. Each measurement is a run of `rlfd train --device cuda` with the
-published batch and update rates, whose train.csv is read from its first quarter on. Recording, and
-what else happens once, comes before. Prints a table, and writes it to build/bench/gpu.md.
+Each check trains twice from one seed, with updates as CUDA graphs and as one kernel after another,
+and compares the final policies. Each measurement is a run with the published batch and update
+rates; its train.csv is read from the first quarter on, since recording comes before. Prints a
+table, and writes it to build/bench/gpu.md.
 
-Time is the main thread's: "env" waits for the emulators, during which the GPU has nothing to do;
-"act" waits for the GPU, since the next action needs all updates before it.
+Shares of time are the main thread's: "env" waits for the emulators, while the GPU has nothing to
+do; "act" waits for the GPU, as the next action depends on all updates before it.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ourselves import KINDS, rates_of
 from run import OUT, Section, console, machine
 from safetensors.torch import load_file
 
+from rlfd.demos import collect, make_demonstrator
+from rlfd.envs import EnvConfig
 from rlfd.experiments.checkpoint import list_policies
+from rlfd.experiments.config import resolve
+from rlfd.experiments.train import train
 
 FOLDER = OUT / "gpu"
-DEMO_STEPS = 5_000  # of a random policy: their number and quality do not matter for speed
+CHECKED_STEPS = 2_000
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run to be measured: its words, those of its check, and the env steps/s it should reach."""
+    """A run to be measured.
+
+    Attributes:
+        algo: Its algorithm.
+        env: Its environment.
+        steps: Env steps, some seconds' worth.
+        num_envs: Environments; 0 = the default.
+        settings: Hyperparameters.
+        checked: Those that differ in the check, which is short and has 8 environments.
+        needed: Env steps/s that it should reach.
+    """
 
     algo: str
     env: str
     steps: int
-    words: str
-    check: str
+    num_envs: int
+    settings: dict[str, Any]
+    checked: dict[str, Any]
     needed: int | None = None
-    demos: bool = False
 
 
-_Q = "--num-envs 64 --set learning_starts=20000"
-_FEW = "--num-envs 8 --set learning_starts=200"
-_LOW = "--set precision=bfloat16"
+_Q = {"learning_starts": 20_000}
+_LOW = {"precision": "bfloat16"}
+_SOON = {"learning_starts": 200}
 CASES = {
-    "soft-q": Case("soft-q", "Pong", 160_000, _Q, _FEW, 10_000),
-    "psq": Case("psq", "Pong", 160_000, _Q, _FEW, 10_000, demos=True),
-    "soft-q, bfloat16": Case("soft-q", "Pong", 160_000, f"{_Q} {_LOW}", f"{_FEW} {_LOW}"),
+    "soft-q": Case("soft-q", "Pong", 160_000, 64, _Q, _SOON, 10_000),
+    "psq": Case("psq", "Pong", 160_000, 64, _Q, _SOON, 10_000),
+    "soft-q, bfloat16": Case("soft-q", "Pong", 160_000, 64, _Q | _LOW, _SOON),
     "ppo": Case(
         "ppo",
         "Pong",
         400_000,
-        "--num-envs 128 --set batch_steps=16384 --set minibatch_size=2048",
-        "--num-envs 8 --set batch_steps=512 --set minibatch_size=128",
+        128,
+        {"batch_steps": 16_384, "minibatch_size": 2_048},
+        {"batch_steps": 512, "minibatch_size": 128},
         25_000,
     ),
-    "sac": Case("sac", "HalfCheetah", 20_000, "", "--set learning_starts=200", 1_500),
+    "sac": Case("sac", "HalfCheetah", 20_000, 0, {}, _SOON, 1_500),
 }
 
 
-def rlfd(words: list[str]) -> None:
-    """Run a command of ours, its output in a file that is shown if it fails."""
-    command = [sys.executable, "-m", "rlfd", *words, "--data-dir", str(FOLDER / "data")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-3000:]}")
-
-
-def demonstrations(env: str) -> None:
-    """Record what a random policy does, once."""
-    if not (FOLDER / "data" / env).exists():
-        words = ["collect-demos", "--env", env, "--policy", "random"]
-        rlfd([*words, "--steps", str(DEMO_STEPS), "--name", "random"])
-
-
-def train(case: Case, name: str, steps: int, more: str) -> Path:
-    """Train, and return the run's folder."""
-    words = ["train", case.algo, "--env", case.env, "--device", "cuda", "--steps", str(steps)]
-    words += [*more.split(), "--exp-name", name, "--runs-dir", str(FOLDER / "runs")]
-    if case.demos:
-        demonstrations(case.env)
-        words += ["--demos", "random"]
-    words += ["--eval-every", "0", "--final-episodes", "0", "--no-progress"]
-    rlfd([*words, "--overwrite", "--yes"])
-    return FOLDER / "runs" / name / case.algo / case.env / "seed0"
+def run(case: Case, name: str, steps: int, settings: dict[str, Any], **options: Any) -> Path:
+    """Train on the GPU, and return the run's folder."""
+    env, data = EnvConfig(case.env), FOLDER / "data"
+    if case.algo == "psq":  # speed does not depend on how well is demonstrated
+        if not (data / case.env).exists():
+            collect(env, make_demonstrator("random", env, seed=0), episodes=5, data_dir=data)
+        options["demos"] = f"{case.env}/random-v0"
+    resolved = resolve(
+        case.algo,
+        env,
+        settings=[f"{key}={value}" for key, value in settings.items()],
+        options={
+            "steps": steps,
+            "eval_every": 0,
+            "final_episodes": 0,
+            "checkpoint_every": 10 * steps,
+            "log_every": max(1, steps // 20),
+            "device": "cuda",
+            "exp_name": name,
+            **options,
+        },
+    )
+    result = train(resolved, runs_dir=FOLDER / "runs", data_dir=data, overwrite=True)
+    return result.run_dir.path
 
 
 def difference(case: Case) -> float:
-    """Return how far the policies of a recorded and of a plain run are apart, relatively."""
-    policies = []
-    for switch in ("on", "off"):
-        run = train(case, f"check-{switch}", 2_000, f"{case.check} --compile {switch}")
-        saved = list_policies(run / "checkpoints")
+    """Return how far the policies of a recorded and a plain run are apart, relatively."""
+    policies, settings = [], case.settings | case.checked
+    for compile in ("on", "off"):
+        name = f"check-{compile}"
+        path = run(case, name, CHECKED_STEPS, settings, compile=compile, num_envs=8)
+        saved = list_policies(path / "checkpoints")
         state = load_file(saved[max(saved)])
-        policies.append(torch.cat([state[name].flatten().double() for name in sorted(state)]))
-    fast, plain = policies
-    return float((fast - plain).norm() / plain.norm())
-
-
-class Watch(threading.Thread):
-    """Reads the GPU's memory in use until it is stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self._stopped = threading.Event()
-        self.first = self.most = self._now()
-
-    @staticmethod
-    def _now() -> float:
-        free, total = torch.cuda.mem_get_info()
-        return (total - free) / 1e9
-
-    def run(self) -> None:
-        """Look ten times a second."""
-        while not self._stopped.wait(0.1):
-            self.most = max(self.most, self._now())
-
-    def stop(self) -> float:
-        """Return the most that came on top, in GB."""
-        self._stopped.set()
-        return self.most - self.first
+        policies.append(torch.cat([state[key].flatten().double() for key in sorted(state)]))
+    recorded, plain = policies
+    return float((recorded - plain).norm() / plain.norm())
 
 
 def main() -> None:
     """Check, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; none: all")
-    names = parser.parse_args().names or list(CASES)
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of: {'; '.join(CASES)}")
+    names = parser.parse_args().cases or list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"unknown case '{unknown[0]}', there are: {'; '.join(CASES)}")
     if not torch.cuda.is_available():
         sys.exit("no CUDA device was found")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     columns = ["", "recorded - plain", "env steps/s", "needed", "updates/s", "GB", *KINDS, "rest"]
     section = Section(torch.cuda.get_device_name(), columns)
     for name in names:
         case = CASES[name]
         console.print(name)
-        try:
-            apart = difference(case)
-            watch, began = Watch(), time.perf_counter()
-            watch.start()
-            run = train(case, "speed", case.steps, case.words)
-            gigabytes, seconds = watch.stop(), time.perf_counter() - began
-            rates = rates_of(run)
-        except RuntimeError as error:
-            console.print(str(error))
-            section.rows.append([name, "failed", *[""] * (len(columns) - 2)])
-            continue
+        apart = difference(case)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        more = {"num_envs": case.num_envs} if case.num_envs else {}
+        rates = rates_of(run(case, "speed", case.steps, case.settings, **more))
+        gigabytes = torch.cuda.max_memory_reserved() / 1e9
         section.rows.append(
             [
                 name,
@@ -163,9 +147,12 @@ def main() -> None:
                 *(f"{share:.0%}" for share in rates.values()),
             ]
         )
-        section.notes.append(f"{name}: {case.steps:,} env steps in {seconds:.0f} s with the start.")
+        console.print(" | ".join(section.rows[-1]))
     host = machine()
-    heading = f"{host['cpu']}, {os.cpu_count()} cores, torch {torch.__version__}, {host['date']}"
+    heading = (
+        f"{host['cpu']}, {host['cores']} cores, Python {host['python']}, torch {host['torch']}, "
+        f"{host['date']}"
+    )
     report = f"{heading}\n\n{section.markdown()}"
     (OUT / "gpu.md").write_text(report, encoding="utf-8")
     print(report)
