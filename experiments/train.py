@@ -77,6 +77,7 @@ def train(
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
+        torch.backends.cudnn.deterministic = True
         keep_freed_memory()
         reward, reward_from = None, None
         if config.reward_from is not None:

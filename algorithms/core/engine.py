@@ -2,7 +2,7 @@
 
 A method hands over a module and a *pure* loss of its parameters; the engine makes one function of
 gradient, clipping, optimiser, learning-rate schedule and target-network rule, and runs it eagerly,
-compiled as a whole, or, on a GPU, as a recorded graph. All parameters live in one flat vector (each
+compiled as a whole, and on a GPU as a recorded graph. All parameters live in one flat vector (each
 padded to a multiple of 64 bytes), so that the optimiser is a handful of fused vector operations and
 a compiled call takes few arguments. Acting uses the module itself: its parameters are views of the
 flat vector.
@@ -66,8 +66,8 @@ class UpdateEngine:
         loss: Pure loss function.
         optimiser: How to step.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
-        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates. On a GPU updates are
-            not compiled but recorded as CUDA graphs, with ``auto`` always.
+        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates on the CPU. Unless
+            ``off``, updates on a GPU are recorded, compiled or not.
         norm_name: What the metric of the gradient's norm is called.
     """
 
@@ -107,9 +107,9 @@ class UpdateEngine:
         self._totals = torch.zeros(0)
         self._pending = 0
         on_gpu = first.device.type == "cuda"
-        planned = on_gpu or optimiser.planned_updates >= COMPILE_FROM_UPDATES
-        wanted = compile == "on" or (compile == "auto" and planned)
-        self._compile, self._record = wanted and not on_gpu, wanted and on_gpu
+        pays = not on_gpu and optimiser.planned_updates >= COMPILE_FROM_UPDATES
+        self._compile = compile == "on" or (compile == "auto" and pays)
+        self._record = compile != "off" and on_gpu
         self._call: Callable[..., list[Tensor]] | None = None
         self._family = [self]  # all that step these parameters, their owner first
 
@@ -220,19 +220,21 @@ class UpdateEngine:
     def _steps_of_all(self) -> int:
         return sum(engine.count for engine in self._family)
 
-    def _next_coefficients(self) -> Tensor:
-        """Return step size, root of the bias correction, and what an averaged target takes over."""
+    def _set_coefficients(self) -> None:
+        """Write step size, root of the bias correction, and what an averaged target takes over."""
         before = self._steps_of_all()
         divisor, root = self._optimiser.corrections(before)
         take_over = 0.0
         if (rule := self._rule) is not None:
             take_over = rule.polyak_tau * ((before + 1) % rule.polyak_every == 0)
         rate = self._optimiser.rate(self._family[0].count)
+        # a tensor of all three would have to be copied to a GPU, which waits for what runs there
         values = (rate / divisor, root, take_over)
-        return torch.tensor(values, dtype=self._flat.dtype)
+        for place, value in zip(self._coefficients.unbind(), values, strict=True):
+            place.fill_(value)
 
-    def _prepare(self, batch: Batch) -> Callable[..., list[Tensor]]:
-        """Learn the outputs' names from a dry run of the loss; compile or record if wanted."""
+    def _learn_names(self, batch: Batch) -> None:
+        """Learn the outputs' names from a dry run of the loss."""
         with torch.no_grad():
             _, outputs = self._loss(self.parameters, self.target_parameters, batch)
         self._names = [name for name, value in outputs.items() if value.ndim == 0]
@@ -240,13 +242,15 @@ class UpdateEngine:
         self._totals = torch.zeros(
             len(self._names) + 1, dtype=torch.float64, device=self._flat.device
         )
-        if self._record:
-            return _Graphs(self._update)
-        if not self._compile:
-            return self._update
-        # the C++ wrapper saves about 70 us of Python per call
-        options: dict[str, Any] = {"cpp_wrapper": self._flat.device.type == "cpu"}
-        return _compile(self._update, options)
+
+    def _made(self) -> Callable[..., list[Tensor]]:
+        """Return the update as it is to be called: compiled and recorded as wanted."""
+        made = self._update
+        if self._compile:
+            # the C++ wrapper saves about 70 us of Python per call
+            options: dict[str, Any] = {"cpp_wrapper": self._flat.device.type == "cpu"}
+            made = _compile(made, options)
+        return _Graphs(made) if self._record else made
 
     @timed("update")
     @torch.no_grad()
@@ -261,8 +265,9 @@ class UpdateEngine:
         """
         first_call = self._call is None
         if self._call is None:
-            self._call = self._prepare(batch)
-        self._coefficients.copy_(self._next_coefficients())
+            self._learn_names(batch)
+            self._call = self._made()
+        self._set_coefficients()
         state = (
             self._flat,
             self._target,
@@ -282,7 +287,8 @@ class UpdateEngine:
                 "install a C++ compiler or pass --compile off",
                 stacklevel=2,
             )
-            self._compile, self._call = False, self._update
+            self._compile = False
+            self._call = self._made()
             outputs = self._call(*state, batch)
         self._count += 1
         self._pending += 1
