@@ -45,7 +45,8 @@ def reproduce(
         typer.Option(
             parser=parse_positive,
             metavar="N",
-            help="Env steps of each run instead of the suite's.",
+            help="Env steps of each run instead of the suite's. Of some suites, what counts steps "
+            "shrinks along.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -71,11 +72,17 @@ def reproduce(
     tasks: Annotated[
         str | None,
         typer.Option(
+            "--tasks",
+            "--envs",
             metavar="A,B",
             help="These of the suite's tasks only.",
             rich_help_panel=_WHAT,
             show_default="all",
         ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where runs learn: auto, cpu or cuda.", rich_help_panel=_WHAT),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs only.", rich_help_panel=_WHAT)
@@ -125,6 +132,7 @@ def reproduce(
             steps=steps,
             groups=groups or [],
             tasks=chosen_tasks,
+            device=device,
         )
         _print_plan(output, known.name, planned)
         return
@@ -136,6 +144,7 @@ def reproduce(
         steps=steps,
         groups=groups or [],
         tasks=chosen_tasks,
+        device=device,
         engine=LocalEngine(jobs),
         retry_failed=retry_failed,
         report_only=report_only,

@@ -39,6 +39,7 @@ from rlfd.demos.shipped import (
     is_policy_file,
     list_shipped,
     read_policy_file,
+    strengths,
 )
 
 __all__ = [
@@ -78,4 +79,5 @@ __all__ = [
     "recorded_env",
     "reference",
     "shifted_start_overlap",
+    "strengths",
 ]

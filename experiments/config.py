@@ -25,7 +25,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Resolved", "RunConfig", "preset_family", "resolve", "setting_text"]
+__all__ = [
+    "RUN_FIELDS",
+    "Resolved",
+    "RunConfig",
+    "check_device",
+    "preset_family",
+    "resolve",
+    "setting_text",
+]
 
 SCHEMA = 1
 
@@ -240,20 +248,29 @@ def _check_run(config: RunConfig, interaction: bool) -> None:
             raise RlfdError(f"'{name}' is {value}, expected at least {least}")
     if interaction and config.steps == 0:
         raise RlfdError("'steps' is 0, expected at least 1", "give a budget with --steps")
-    if config.device != "cpu":
-        import torch
-
-        kind = config.device.split(":")[0]
-        if kind != "cuda":
-            raise RlfdError(f"unknown device '{config.device}', expected auto, cpu or cuda")
-        if not torch.cuda.is_available():
-            raise RlfdError("no CUDA device was found", "use --device cpu")
+    check_device(config.device)
     bad = [c for c in config.exp_name if not (c.isalnum() or c in "-_.=,+")]
     if bad or config.exp_name in ("", ".", ".."):
         raise RlfdError(
             f"experiment name '{config.exp_name}' is used as a folder, "
             "expected letters, digits and -_.=,+"
         )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is not known or not there.
+
+    Raises:
+        RlfdError: If so.
+    """
+    if device in ("auto", "cpu"):
+        return
+    import torch
+
+    if device.split(":")[0] != "cuda":
+        raise RlfdError(f"unknown device '{device}', expected auto, cpu or cuda")
+    if not torch.cuda.is_available():
+        raise RlfdError("no CUDA device was found", "use --device cpu")
 
 
 def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ import pandas as pd
 from rlfd.demos import Demonstrations
 from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
+from rlfd.experiments.config import check_device
 from rlfd.experiments.initial_policy import same_init
 from rlfd.experiments.known import GAPS
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
@@ -67,6 +68,7 @@ def reproduce(
     steps: int | None = None,
     groups: Sequence[str] = (),
     tasks: Sequence[str] = (),
+    device: str | None = None,
     engine: Engine | None = None,
     retry_failed: bool = False,
     report_only: bool = False,
@@ -84,6 +86,7 @@ def reproduce(
         steps: Env steps per run instead of the suite's.
         groups: Names of the suite's groups; ``all`` stands for all of them, none for the first.
         tasks: Names of the suite's tasks; none for all of them.
+        device: Where runs learn; None = what `rlfd train` chooses.
         engine: Where runs are made; by default on this machine.
         retry_failed: Also start runs that failed before.
         report_only: Start no runs, collect nothing; report what is finished.
@@ -93,15 +96,16 @@ def reproduce(
 
     Raises:
         RlfdError: If a run that is there was made with other steps, other demonstrations, or from
-            another policy.
+            another policy; or if the device is not there.
         Interrupted: After Ctrl-C.
     """
     reporter = reporter or NullReporter()
+    check_device(device or "auto")
     seeds = list(seeds or suite.seeds)
     sections = sections_of(suite, groups, tasks)
     jobs = plan(
         suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups,
-        tasks=tasks,
+        tasks=tasks, device=device,
     )  # fmt: skip
     datasets = datasets_of(suite, sections, runs_dir, data_dir, reporter, collect=not report_only)
     _check_existing(jobs, datasets, runs_dir)
@@ -127,10 +131,21 @@ def reproduce(
         "seeds": seeds,
         "steps": steps or suite.steps,
         "demonstrations": [describe(name, found) for name, found in datasets.items()],
-        "protocol": list(suite.protocol),
+        "protocol": [*suite.protocol, *_smaller(suite, steps)],
     }
     _save(folder, about, table, texts, drawn, results)
     return ReproduceResult(folder, table, texts, drawn, results)
+
+
+def _smaller(suite: Suite, steps: int | None) -> list[str]:
+    """Return what a reader of runs with fewer steps must know."""
+    if steps is None or steps >= suite.steps or not suite.scaled:
+        return []
+    names = ", ".join(f"`{name}`" for name in suite.scaled)
+    return [
+        f"With {steps:,} instead of {suite.steps:,} env steps, what counts steps or updates is "
+        f"smaller in proportion: {names}."
+    ]
 
 
 def _check_existing(

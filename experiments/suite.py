@@ -31,6 +31,7 @@ class DemoPlan:
         title: What tables call it.
         start: From where; the task's own start if empty.
         episodes: How many there are.
+        steps: Instead: whole episodes until there are so many env steps; 0 = by episodes.
         num: How many of them a run learns from, chosen by its seed; 0 = all.
         noise: Probability of a random action in place of the demonstrator's.
         noop: Probability of doing nothing in its place.
@@ -43,6 +44,7 @@ class DemoPlan:
     title: str = ""
     start: str = ""
     episodes: int = 10
+    steps: int = 0
     num: int = 0
     noise: float = 0.0
     noop: float = 0.0
@@ -167,6 +169,8 @@ class Suite:
         demos: Sets of demonstrations.
         figures: Its figures.
         run: Further settings of every run (`RUN_SETTINGS`).
+        scaled: Settings that count steps or updates, of runs or of methods; with fewer steps than
+            the suite's they are smaller in proportion.
         metric: What its tables and figures show; by default success where every environment has a
             success test.
         reach: A value of that metric; tables also say after how many env steps it was reached.
@@ -184,6 +188,7 @@ class Suite:
     demos: Sequence[DemoPlan] = ()
     figures: Sequence[FigurePlan] = ()
     run: Mapping[str, int] = field(default_factory=dict)
+    scaled: Sequence[str] = ()
     metric: Literal["", "return", "success"] = ""
     reach: float | None = None
 

@@ -15,6 +15,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from rlfd import algorithms
 from rlfd.demos import TOLERANCE
 from rlfd.errors import unknown_name
 from rlfd.experiments.known import GAPS
@@ -72,6 +73,7 @@ def parse_suite(name: str, text: str) -> Suite:
         [row.label for row in suite.rows],
     )
     _all_known("run", suite.run, RUN_SETTINGS)
+    _all_known("scaled", suite.scaled, _countable(suite))
     _all_known("metric", [suite.metric], ["", "return", "success"])
     for task in suite.tasks:
         _all_known(f"task '{task.name}'", task.demos, sets)
@@ -94,6 +96,12 @@ def parse_suite(name: str, text: str) -> Suite:
             raise ValueError(f"suite '{name}' has one name twice in {entries}")
     _refuse_shared_folders(suite)
     return suite
+
+
+def _countable(suite: Suite) -> list[str]:
+    """Return the settings of a suite's runs and methods."""
+    configs = [algorithms.get(row.algo).Config for row in suite.rows if row.algo]
+    return [*RUN_SETTINGS, *{item.name for config in configs for item in fields(config)}]
 
 
 def _check_row(suite: Suite, row: Row) -> None:
@@ -128,6 +136,8 @@ def _check_mixture(suite: Suite, task: Task, demos: DemoPlan) -> None:
     where = f"demonstrations '{demos.name}'"
     if bool(demos.policy) == bool(demos.mix):
         raise ValueError(f"{where} need either a policy or a mix")
+    if demos.steps and demos.mix:
+        raise ValueError(f"{where} are mixed by episodes, not by steps")
     _all_known(where, demos.mix, [other.name for other in suite.demos])
     for part, _ in parts_of(suite, task, demos):
         if part.mix:

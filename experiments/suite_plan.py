@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
-from rlfd.experiments.config import setting_text
+from rlfd.experiments.config import RUN_FIELDS, resolve, setting_text
 from rlfd.experiments.launch import Job
 from rlfd.experiments.suite import DemoPlan, Group, Row, Section, Suite, Task
 
@@ -21,6 +22,7 @@ __all__ = [
     "chosen_tasks",
     "demo_env",
     "demo_id",
+    "env_words",
     "exp_name",
     "parts_of",
     "plan",
@@ -43,6 +45,7 @@ def plan(
     groups: Sequence[str] = (),
     tasks: Sequence[str] = (),
     data_dir: Path,
+    device: str | None = None,
 ) -> list[Job]:
     """Return the runs of a suite in the order in which they are made.
 
@@ -57,6 +60,7 @@ def plan(
         groups: Names of the suite's groups; ``all`` stands for all of them, none for the first.
         tasks: Names of the suite's tasks; none for all of them.
         data_dir: Where the demonstrations are.
+        device: Where runs learn; None = what `rlfd train` chooses.
 
     Raises:
         RlfdError: If a group or task is not known.
@@ -69,7 +73,7 @@ def plan(
                 if not row.algo or not _shows(section, row):
                     continue
                 for maker in [*([suite.row(row.init)] if row.init else []), row]:
-                    job = _job(suite, maker, section, seed, steps, runs_dir, data_dir)
+                    job = _job(suite, maker, section, seed, steps, runs_dir, data_dir, device)
                     jobs.setdefault(job.run_dir, job)
     return list(jobs.values())
 
@@ -151,6 +155,18 @@ def row_env(row: Row, task: Task) -> EnvConfig:
     return replace(task.config, name=row.env or task.env)
 
 
+def env_words(env: EnvConfig, *, usual_start: str) -> list[str]:
+    """Return the options that name an environment to a command that has a start of its own."""
+    words = ["--env", env.name]
+    if env.start != usual_start:
+        words += ["--start", env.start]
+    if env.reward != "dense":
+        words += ["--reward", env.reward]
+    for name, value in env.options.items():
+        words += ["--env-option", f"{name}={json.dumps(value)}"]
+    return words
+
+
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:
     """Return where a task's demonstrations are collected."""
     return EnvConfig(task.env, demos.start or task.start, task.options, task.reward)
@@ -184,6 +200,23 @@ def run_folder(
     return folder / row_env(row, task).label / f"seed{seed}"
 
 
+def _scaled(suite: Suite, row: Row, task: Task, steps: int | None) -> dict[str, Any]:
+    """Return what `Suite.scaled` names with a row's values, in proportion to fewer steps."""
+    full = row.steps or task.steps or suite.steps
+    if steps is None or steps >= full or not algorithms.get(row.algo).needs.interaction:
+        return {}
+    config = resolve(
+        row.algo,
+        row_env(row, task),
+        preset=row.preset or None,
+        settings=[f"{name}={setting_text(value)}" for name, value in row.settings.items()],
+        options=suite.run,
+    ).config
+    known = {name: getattr(config, name) for name in RUN_FIELDS} | asdict(config.algorithm)
+    values = {name: known[name] for name in suite.scaled if known.get(name)}
+    return {name: max(1, round(value * steps / full)) for name, value in values.items()}
+
+
 def _job(
     suite: Suite,
     row: Row,
@@ -192,16 +225,11 @@ def _job(
     steps: int | None,
     runs_dir: Path,
     data_dir: Path,
+    device: str | None,
 ) -> Job:
     task, demos = section.task, section.demos
     needs = algorithms.get(row.algo).needs
-    words = ["train", row.algo, "--env", row_env(row, task).name]
-    if task.start != "standard":
-        words += ["--start", task.start]
-    if task.reward != "dense":
-        words += ["--reward", task.reward]
-    for name, value in task.options.items():
-        words += ["--env-option", f"{name}={json.dumps(value)}"]
+    words = ["train", row.algo, *env_words(row_env(row, task), usual_start="standard")]
     if _given_demos(row) and demos is not None:
         words += ["--demos", demo_id(suite, task, demos)]
         num = row.num_demos or demos.num
@@ -214,14 +242,18 @@ def _job(
         waits_for.append(source)
     if needs.interaction:  # the others stop by themselves
         words += ["--steps", str(steps or row.steps or task.steps or suite.steps)]
-    for name, value in suite.run.items():
+    scaled = _scaled(suite, row, task, steps)
+    run = {**suite.run, **{name: scaled.pop(name) for name in RUN_FIELDS if name in scaled}}
+    for name, value in run.items():
         if needs.interaction or name in OFFLINE_SETTINGS:
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--seed", str(seed), "--exp-name", exp_name(suite, row, demos)]
     if row.preset:
         words += ["--preset", row.preset]
-    for name, value in row.settings.items():
+    for name, value in {**row.settings, **scaled}.items():
         words += ["--set", f"{name}={setting_text(value)}"]
+    if device is not None:
+        words += ["--device", device]
     words += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
     folder = run_folder(suite, row, task, demos, seed, runs_dir)
     argv = (sys.executable, "-m", "rlfd", *words)

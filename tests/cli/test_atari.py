@@ -47,6 +47,7 @@ def two(tmp_path_factory):
 @pytest.fixture
 def collected(folder, two):
     shutil.copytree(two, folder, dirs_exist_ok=True)
+    return folder
 
 
 def test_two_collections_are_mixed(collected):
@@ -93,3 +94,38 @@ def test_games_are_listed(folder):
     assert listed["MsPacman"]["options"]["actions"] == "minimal"
     assert listed["MsPacman"]["rewards"] == ["dense"]
     assert "mask_score" not in listed["Kaboom"]["options"]
+
+
+def test_no_gpu_with_cuda(collected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for command in (
+        ("train", "bc", "--env", "Kaboom", "--demos", "random"),
+        ("reproduce", "sqil-pong"),
+    ):
+        outcome = run_inside(*command, "--device", "cuda")
+        assert_refused(outcome, "no CUDA device was found", "--device cpu")
+    assert not (collected / "runs").exists()
+
+
+def test_a_suite_whose_demonstrators_do_not_come_along(folder, monkeypatch):
+    monkeypatch.setattr("rlfd.demos.strengths", lambda env: ["weak"] if env == "Pong" else [])
+    command = ("reproduce", "psq-atari", "--envs", "Pong, MsPacman")
+    assert_refused(run_inside(*command), "with rlfd yet: Pong (strong), MsPacman (strong)")
+    assert_refused(
+        run_inside(*command, "--group", "weak"),
+        "with rlfd yet: MsPacman (weak)",
+        "'rlfd collect-demos --env MsPacman --policy RUN --steps 40000 --name psq-atari-weak-v0 "
+        "--data-dir data'",
+    )
+    assert not list(folder.iterdir())
+
+
+def test_a_suite_on_fewer_games_and_steps(folder):
+    command = ("reproduce", "psq-atari", "--envs", "MsPacman", "--steps", "50k", "--seeds", "3-4")
+    runs = run_inside(*command, "--device", "cuda", "--dry-run", "--json").json["runs"]
+    assert len(runs) == 2 * 5
+    assert {run["run"].split("/")[2] for run in runs} == {"MsPacman"}
+    (psq,) = [run["command"] for run in runs if "/psq/MsPacman/seed4" in run["run"]]
+    assert "--steps 50000 --eval-every 2500" in psq
+    assert "--set pretrain_env_steps=2000 " in psq
+    assert "--device cuda" in psq

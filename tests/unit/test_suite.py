@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.resources import files
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint, reproduce, tables
 from rlfd.experiments import measuring as measuring_module
+from rlfd.experiments.config import resolve
 from rlfd.experiments.measuring import Measuring
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
@@ -312,6 +314,241 @@ def test_a_figure_over_all_sets_of_demonstrations(folders, make_run, quick):
     assert set(data["n"]) == {2}
 
 
+# Demonstrations by steps, of policies that come with rlfd, and fewer env steps
+
+SHIPPED = """
+title = "By steps"
+paper = "No numbers"
+seeds = [0]
+steps = 400
+protocol = ["One line."]
+scaled = ["eval_every", "learning_starts", "pretrain_env_steps"]
+run = { eval_every = 100, num_envs = 2 }
+[[tasks]]
+name = "pole"
+env = "CartPole"
+[[tasks]]
+name = "car"
+env = "MountainCar"
+steps = 1000
+[[demos]]
+name = "shipped"
+policy = "shipped"
+steps = 40
+num = 1
+[[groups]]
+name = "main"
+title = "Main"
+[[rows]]
+label = "Demonstrations"
+policy = "demonstrations"
+[[rows]]
+label = "BC"
+algo = "bc"
+[[rows]]
+label = "PSQ"
+algo = "psq"
+settings = { pretrain_env_steps = 70 }
+[[rows]]
+label = "DQN"
+algo = "dqn"
+steps = 800
+"""
+
+
+def test_demonstrations_are_whole_episodes_of_so_many_steps(folders):
+    text = SHIPPED.replace('policy = "shipped"', 'policy = "random"')
+    suite = parse_suite("steps", text)
+    sections = sections_of(suite, tasks=["pole"])
+
+    def get(suite, collect=True):
+        reporter = NullReporter()
+        return datasets_of(suite, sections_of(suite, tasks=["pole"]), *folders.values(), reporter,
+                           collect=collect)  # fmt: skip
+
+    (made,) = get(suite).values()
+    assert made.num_transitions - made.episodes[-1].length < 40 <= made.num_transitions
+    assert len(made.episodes) > 1
+    (again,) = get(suite, collect=False).values()
+    assert again.info == made.info
+    for steps in (made.num_transitions - made.episodes[-1].length, made.num_transitions + 1):
+        other = parse_suite("steps", text.replace("steps = 40\n", f"steps = {steps}\n"))
+        wanted = f"have {made.num_transitions} steps, this suite wants whole episodes until {steps}"
+        with pytest.raises(RlfdError, match=wanted):
+            get(other)
+    with pytest.raises(RlfdError, match=f"have {len(made.episodes)} episodes.* wants 99"):
+        get(parse_suite("steps", text.replace("steps = 40\n", "episodes = 99\n")))
+    assert Measuring(suite, [0], folders["runs_dir"], {made.info.id: made}, NullReporter()).measure(
+        sections[0], suite.row("Demonstrations")
+    ).values["final, sampled"] == [made.subset(1, 0).returns.mean()]
+
+
+def test_policies_that_do_not_come_along_are_named_before_anything_is_collected(folders):
+    suite = parse_suite("steps", SHIPPED)
+    with pytest.raises(RlfdError) as caught:
+        reproduce.reproduce(suite, **folders, engine=Inside())
+    assert caught.value.message == (
+        "'steps' learns from demonstrations of policies that do not come with rlfd yet: "
+        "CartPole (strong), MountainCar (strong)"
+    )
+    place = folders["data_dir"]
+    command = "collect-demos --env CartPole --policy RUN --steps 40 --name steps-v0 --data-dir"
+    assert f"'rlfd {command} {place}'" in caught.value.hint
+    assert not place.exists()
+    # what was recorded as the message says takes their place
+    words = f"{command.replace('RUN', 'random')} {place}".split()
+    assert CliRunner().invoke(app, words).exit_code == 0
+    with pytest.raises(RlfdError, match=r"yet: MountainCar \(strong\): "):
+        reproduce.reproduce(suite, **folders, engine=Inside())
+    sections = sections_of(suite, tasks=["pole"])
+    found = datasets_of(suite, sections, *folders.values(), NullReporter(), collect=True)
+    assert list(found) == ["CartPole/steps-v0"]
+    # a mixture needs its parts, unless it is there
+    mixed = SHIPPED.replace(
+        "[[groups]]",
+        '[[demos]]\nname = "mixed"\nmix = { shipped = 1 }\nepisodes = 2\n'
+        '[[groups]]\nname = "mixed"\ntitle = "Mixed"\ndemos = ["mixed"]\n[[groups]]',
+        1,
+    )
+    with pytest.raises(RlfdError, match=r"CartPole \(strong\)") as caught:
+        reproduce.reproduce(parse_suite("parts", mixed), **folders, engine=Inside())
+    assert "--name parts-shipped-v0" in caught.value.hint
+    with pytest.raises(ValueError, match="'mixed' are mixed by episodes, not by steps"):
+        parse_suite("parts", mixed.replace("episodes = 2", "steps = 2"))
+
+
+def test_what_counts_steps_shrinks_with_them(folders):
+    suite = parse_suite("steps", SHIPPED)
+
+    def commands(**options):
+        return {job.name: job.command for job in plan(suite, **folders, **options)}
+
+    for steps in (None, 1000):
+        psq = commands(steps=steps)["steps/psq/CartPole/seed0"]
+        assert f"--steps {steps or 400} --eval-every 100 --num-envs 2 --seed 0" in psq
+        assert "--set pretrain_env_steps=70" in psq
+        assert "learning_starts" not in psq
+    small = commands(steps=200)
+    starts = resolve("psq", EnvConfig("CartPole")).config.algorithm.learning_starts
+    psq = small["steps/psq/CartPole/seed0"]
+    assert "--steps 200 --eval-every 50 --num-envs 2" in psq
+    assert psq.count("pretrain_env_steps") == 1
+    assert (
+        f"--set pretrain_env_steps=35 --set learning_starts={starts // 2}" in psq
+    )  # of the row's 70
+    # in proportion to what the task, or the row, has otherwise
+    assert "--eval-every 20 " in small["steps/psq/MountainCar/seed0"]
+    dqn = small["steps/dqn/CartPole/seed0"]
+    assert "--eval-every 25 " in dqn
+    assert "pretrain" not in dqn
+    assert "--set" not in small["steps/bc/CartPole/seed0"]  # not by env steps
+    assert "--eval-every 1 " in commands(steps=1)["steps/dqn/CartPole/seed0"]
+    with pytest.raises(
+        ValueError, match=r"scaled of the suite names 'eval_evry', expected .*every"
+    ):
+        parse_suite("steps", SHIPPED.replace('["eval_every"', '["eval_evry"'))
+
+
+def test_runs_on_another_device(folders, monkeypatch):
+    suite = parse_suite("steps", SHIPPED)
+    assert not any("--device" in job.argv for job in plan(suite, **folders))
+    for job in plan(suite, **folders, device="cuda"):
+        assert job.argv[job.argv.index("--device") + 1] == "cuda"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(RlfdError, match="no CUDA device"):  # before all else
+        reproduce.reproduce(suite, **folders, device="cuda")
+
+
+# The suites on Atari games
+
+
+def test_figure_2_of_psq(folders):
+    suite = load_suite("psq-atari")
+    jobs = plan(suite, **folders)
+    games = ("Pong", "SpaceInvaders", "DemonAttack", "MsPacman")
+    assert names(jobs) == [
+        f"psq-atari{'' if algo == 'soft-q' else '-strong'}/{algo}/{game}/seed0"
+        for algo in ("bc", "soft-q", "bc-soft-q", "psq", "dqfd-reward-free")
+        for game in games
+    ]
+    by_name = {job.name.removeprefix("psq-atari-strong/"): job.command for job in jobs}
+    for game in games:
+        psq = by_name[f"psq/{game}/seed0"]
+        assert f"--env {game} --demos {game}/psq-atari-strong-v0 --steps 5000000" in psq
+        assert "--set" not in psq  # the paper's settings are those of the presets
+    small = {job.name: job.command for job in plan(suite, **folders, steps=200_000)}
+    pretrained = {"Pong": 40_000, "SpaceInvaders": 20_000, "DemonAttack": 20_000, "MsPacman": 8_000}
+    for game, steps in pretrained.items():
+        for algo in ("psq", "bc-soft-q"):
+            command = small[f"psq-atari-strong/{algo}/{game}/seed0"]
+            assert f"--set pretrain_env_steps={steps} " in command
+            assert "--set learning_starts=2000 --set epsilon_env_steps=2000" in command
+            assert "--set target_every_updates=100 " in command
+    dqfd = small["psq-atari-strong/dqfd-reward-free/Pong/seed0"]
+    assert "--set pretrain_updates=30000" in dqfd
+    assert len(plan(suite, **folders, groups=["weak"], tasks=["Pong"])) == 5
+    for name, policy in (("paper", "shipped"), ("weak", "shipped:weak")):
+        for section in sections_of(suite, [name]):
+            assert (section.demos.policy, section.demos.steps) == (policy, 40_000)
+
+
+def test_section_5_3_of_sqil(folders):
+    suite = load_suite("sqil-pong")
+    jobs = plan(suite, **folders, steps=200_000, seeds=[0, 1])
+    assert names(jobs) == [
+        f"sqil-pong/{algo}/Pong/seed{seed}"
+        for seed in (0, 1)
+        for algo in ("bc", "gail-dqn", "sqil")
+    ]
+    for job in jobs:
+        assert "--demos Pong/sqil-pong-v0" in job.command
+    gail, sqil = jobs[1].command, jobs[2].command
+    for command in (gail, sqil):
+        assert "--steps 200000 --eval-every 10000 --eval-episodes 5 --final-episodes 30" in command
+        assert "--set learning_starts=4000" in command
+    assert "target_every_updates=800" in sqil
+    (paper,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0])
+                if "--preset paper" in job.command]  # fmt: skip
+    assert paper.name == "sqil-pong-paper/sqil/Pong/seed0"
+
+
+def test_sqil_on_pong_in_small(folders, monkeypatch):
+    """Demonstrations, runs, table and figure of the shipped suite, at a size that takes seconds."""
+    resource = files("rlfd.experiments.suites") / "sqil_pong.toml"
+    text = resource.read_text(encoding="utf-8")
+    for old, new in (
+        ('policy = "shipped"\nsteps = 40_000', 'policy = "random"\nsteps = 50'),
+        ('env = "Pong"', 'env = "Pong"\noptions = { max_frames = 160, size = 36, noop_max = 1 }'),
+        ("eval_every = 125_000, eval_episodes = 5, final_episodes = 30",
+         "eval_every = 2_500_000, eval_episodes = 1, final_episodes = 1, num_envs = 2"),
+        ('algo = "bc"', 'algo = "bc"\nsettings = { max_epochs = 1 }'),
+    ):  # fmt: skip
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    monkeypatch.setattr(measuring_module, "EPISODES", 1)
+    suite = parse_suite("sqil-pong", text)
+    result = reproduce.reproduce(
+        suite, **folders, seeds=[3], steps=100, engine=Inside("--compile", "off")
+    )
+    assert not result.failures, result.failures
+    (table,) = result.text_tables.values()
+    assert list(table["method"]) == ["Random", "BC", "GAIL, Q-learner", "SQIL", "Demonstrator"]
+    assert "paper" not in table
+    assert set(table["n"]) == {"1"}
+    drawn = pd.read_csv(result.figures[0].data, comment="#")
+    assert set(drawn["label"]) == {"SQIL", "GAIL, Q-learner", "Demonstrator", "Random"}
+    assert set(drawn[drawn["label"] == "SQIL"]["x"]) == {100}
+    (line,) = drawn[drawn["label"] == "Demonstrator"]["y"]
+    content = json.loads((result.folder / "table.json").read_text())
+    (made,) = content["demonstrations"]
+    assert (made["name"], made["episodes"]) == ("Pong/sqil-pong-v0", 2)
+    assert line == made["return_mean"]
+    assert "With 100 instead of 2,500,000 env steps" in content["protocol"][-1]
+    sqil = RunDir(folders["runs_dir"] / "sqil-pong/sqil/Pong/seed3").config()
+    assert sqil.algorithm.learning_starts == 2
+    assert sqil.algorithm.buffer_size == 1_000_000
+
+
 # What is reported
 
 
@@ -328,8 +565,11 @@ class Inside:
 
     slots = 1
 
+    def __init__(self, *options):
+        self.options = options
+
     def submit(self, job, log):
-        return Done(CliRunner().invoke(app, job.argv[3:]).exit_code)
+        return Done(CliRunner().invoke(app, [*job.argv[3:], *self.options]).exit_code)
 
 
 class Engine:
