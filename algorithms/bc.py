@@ -128,7 +128,7 @@ class BC(Algorithm):
         self._dtype = torch.uint8 if problem.images else torch.float32
         self.generator = torch.Generator().manual_seed(problem.seed)
         weight_generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
-        self.distribution = make_distribution(problem.action)
+        self.distribution = make_distribution(problem.action, problem.device)
         self.network = PolicyNetwork(
             problem.observation_shape,
             self.distribution.num_outputs,

@@ -93,7 +93,7 @@ class GAILDQN(Algorithm):
         self.discriminator = Discriminator(
             problem,
             config,
-            make_distribution(problem.action),
+            make_distribution(problem.action, problem.device),
             gamma=config.gamma,
             planned_updates=times * config.d_steps,
         )

@@ -356,6 +356,8 @@ class Runner:
 
     def _checkpoint(self) -> None:
         self._settle_recent()
+        if not self.config.eval_every:  # no evaluation saves it
+            self._save_learned()
         logs = {"train": self.train_log, "episodes": self.episode_log, "eval": self.eval_log}
         for log in logs.values():
             log.sync()
@@ -403,6 +405,7 @@ class Runner:
 
     def _interrupt(self, *, save: bool = True) -> None:
         if save:
+            self._save_learned()  # there may have been no evaluation yet
             self._checkpoint()
         raise Interrupted(
             f"interrupted at {self.progress:,}, checkpoint written to {self.run.checkpoints}",

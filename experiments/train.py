@@ -18,7 +18,7 @@ from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, World, check, is_playable
 from rlfd.errors import RlfdError
-from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.experiments.config import Resolved, RunConfig, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.learned_reward import check_reads_reward, clipped, learned_reward, paid_by
@@ -74,6 +74,7 @@ def train(
     config, demonstrations, asked = _teachers(
         resolved, run, runs_dir, data_dir, reporter, resume=resume
     )
+    _check_device(config, run)
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
@@ -164,6 +165,16 @@ def _teachers(
     name = None if demonstrations is None else demos.reference(demonstrations.info, data_dir)
     who = None if asked is None else asked.name
     return dataclasses.replace(config, demos=name, demonstrator=who), demonstrations, asked
+
+
+def _check_device(config: RunConfig, run: RunDir) -> None:
+    try:
+        check_device(config.device)
+    except RlfdError as error:
+        raise RlfdError(
+            f"run {run.path} learns on device {config.device}: {error.message}",
+            "continue it where there is one, or start another run with --exp-name and --device cpu",
+        ) from error
 
 
 def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:

@@ -20,6 +20,7 @@ from rlfd.envs import Transitions
 torch.set_num_threads(1)
 
 DEVICE = torch.device(os.environ.get("RLFD_TEST_DEVICE", "cpu"))
+torch.backends.cudnn.deterministic = True  # as training has it
 NUM_ENVS, SIZE, NUM_ACTIONS = 3, 5, 7
 IMAGE = (2, 37, 45)  # hardly larger than the convolutions need, both sides different
 

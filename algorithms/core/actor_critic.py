@@ -197,7 +197,7 @@ class ActorCritic(ABC):
     ) -> None:
         self.device, self._pace = problem.device, config
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
-        self.units = Gaussian(problem.action)
+        self.units = Gaussian(problem.action, problem.device)
         width, inputs = problem.action.width, math.prod(problem.observation_shape)
         self.width = width
         self.actor = Actor(

@@ -200,18 +200,23 @@ class Gaussian:
     """Diagonal Gaussian with a learned std that is the same everywhere; the mean is unsquashed.
 
     Actions (B, k), the bounds of the space at ±1; what lies outside is clipped on `decode` only.
+
+    Args:
+        spec: The space.
+        device: Where actions live: bounds that had to be copied there could not be recorded.
     """
 
-    def __init__(self, spec: ActionSpec) -> None:
+    def __init__(self, spec: ActionSpec, device: torch.device | None = None) -> None:
         self.num_outputs = self.num_features = spec.sizes[0]
-        self._low, self._high = torch.tensor(spec.low), torch.tensor(spec.high)
+        self._low = torch.tensor(spec.low, device=device)
+        self._high = torch.tensor(spec.high, device=device)
         self._middle = (self._high + self._low) / 2.0
         self._half = (self._high - self._low) / 2.0
 
     @property
     def bounds(self) -> tuple[np.ndarray, ...]:
         """Middle, half width, lower and upper bound in the environment's units. Shapes (k,)."""
-        return tuple(x.numpy() for x in (self._middle, self._half, self._low, self._high))
+        return tuple(x.cpu().numpy() for x in (self._middle, self._half, self._low, self._high))
 
     @staticmethod
     def std(log_std: Tensor) -> Tensor:
@@ -262,12 +267,11 @@ class Gaussian:
         return outputs + noise * self.std(log_std)
 
 
-def make_distribution(spec: ActionSpec) -> Distribution:
-    """Return the distribution for an action space."""
-    kinds: dict[str, type[Categorical | MultiCategorical | Bernoulli | Gaussian]] = {
+def make_distribution(spec: ActionSpec, device: torch.device | None = None) -> Distribution:
+    """Return the distribution for an action space, of actions on a device; None = the CPU."""
+    kinds: dict[str, type[Categorical | MultiCategorical | Bernoulli]] = {
         "discrete": Categorical,
         "multi_discrete": MultiCategorical,
         "multi_binary": Bernoulli,
-        "continuous": Gaussian,
     }
-    return kinds[spec.kind](spec)
+    return Gaussian(spec, device) if spec.kind == "continuous" else kinds[spec.kind](spec)

@@ -81,7 +81,7 @@ class Actor:
     def __init__(self, problem: Problem, config: ActorFields) -> None:
         self.device = problem.device
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
-        self.distribution = make_distribution(problem.action)
+        self.distribution = make_distribution(problem.action, problem.device)
         self.network = PolicyNetwork(
             problem.observation_shape,
             self.distribution.num_outputs,

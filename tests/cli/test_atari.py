@@ -107,6 +107,16 @@ def test_no_gpu_with_cuda(collected, monkeypatch):
     assert not (collected / "runs").exists()
 
 
+def test_a_run_from_a_gpu_cannot_go_on_without_one(folder, monkeypatch):
+    command = ("train", "dqn", "--env", "CartPole", "--steps", 20, "--final-episodes", 1)
+    assert run_inside(*command).code == 0
+    path = folder / "runs/default/dqn/CartPole/seed0/config.json"
+    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    outcome = run_inside("train", "dqn", "--env", "CartPole", "--resume")
+    assert_refused(outcome, "seed0 learns on device cuda: no CUDA device was found", "--exp-name")
+
+
 def test_a_suite_whose_demonstrators_do_not_come_along(folder, monkeypatch):
     monkeypatch.setattr("rlfd.demos.strengths", lambda env: ["weak"] if env == "Pong" else [])
     command = ("reproduce", "psq-atari", "--envs", "Pong, MsPacman")

@@ -380,6 +380,8 @@ def test_ctrl_c_and_resume(folder):
     (run,) = run_inside("list", "runs", "--runs-dir", "my runs", "--json").json["runs"]
     assert run["state"] == "interrupted"
     assert 0 < run["progress"] < 1
+    outcome = run_inside("evaluate", "my runs/default/dqn/CartPole/seed3", "--episodes", 1)
+    assert outcome.code == 0  # with the policy it was interrupted at
 
     again = start(*identity, "--resume")
     assert again.stderr is not None
