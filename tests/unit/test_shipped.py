@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from rlfd import demos
 from rlfd.demos import shipped as files
 from rlfd.envs import EnvConfig, spec
+from rlfd.envs.atari import games
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import RunConfig, resolve
@@ -275,6 +276,10 @@ def test_every_shipped_policy(env, strength):
     assert trained.config.env.name == env
     assert trained.file.score.episodes >= 20
     assert " /" not in trained.file.command
+    if trained.config.env.name in games():  # a whole game takes too long
+        frames = np.zeros((3, 4, 84, 84), np.uint8)
+        assert trained.algorithm.act(frames, greedy=True).shape == (3,)
+        return
     known = evaluate_policy(trained, episodes=1, start=spec(env).demo_start)
     assert np.isfinite(known.return_mean)
 
