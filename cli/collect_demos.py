@@ -155,9 +155,10 @@ def collect_demos(
     )
     policy = policy or demos.default_demonstrator(env)
     if policy is None:
+        others = " or ".join(f"--policy {name}" for name in demos.policies(config))
         raise RlfdError(
             f"{env} has no demonstrator of its own, expected --policy",
-            "give --policy random, or the folder of a trained run",
+            f"give {others}, or the folder of a trained run",
         )
     demonstrator = make_demonstrator(
         policy,

@@ -77,7 +77,8 @@ def test_demonstrations_that_do_not_fit_are_refused(collected, options, words):
     [
         (("--env", "Pnog"), ("unknown environment 'Pnog'", "did you mean 'Pong'")),
         (("--env", "Joust"), ("unknown environment 'Joust'",)),
-        (("--env", "Kaboom"), ("has no demonstrator of its own", "--policy random")),
+        (("--env", "Kaboom"), ("has no demonstrator of its own", "give --policy random, or")),
+        (("--env", "Pong"), ("give --policy shipped:weak or --policy random, or",)),
         (("--env", "Pong", "--env-option", "stick=0"), ("did you mean 'sticky'",)),
         (("--env", "Kaboom", "--env-option", "mask_score=1"), ("that have it: Asterix",)),
         (("--env", "Pong", "--env-option", "actions=keyboard"), ("minimal, full, joystick",)),
