@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from rlfd import envs
 from rlfd.algorithms.presets import environment_defaults
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig
 from rlfd.experiments import tables
 from rlfd.experiments.config import preset_family
-from rlfd.experiments.demonstrators import make_demonstrator
-from rlfd.experiments.evaluate import EVAL_SEED_OFFSET
 from rlfd.experiments.known import GAPS, measure_gaps
+from rlfd.experiments.played import Played
 from rlfd.experiments.report import Reporter
-from rlfd.experiments.results import Metric, RunResult, env_title, load_results
+from rlfd.experiments.results import Metric, RunResult, load_results
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import DEMONSTRATIONS, Row, Section, Suite, Task
 from rlfd.experiments.suite_plan import demo_id, rows_of, run_folder
-from rlfd.seeding import derive_many
 
 __all__ = ["Measured", "Measuring", "measured_table"]
 
@@ -48,7 +44,6 @@ class Measuring:
         runs_dir: Where its runs are.
         datasets: Its demonstrations by id.
         reporter: Told of what is played.
-        played: Policies that were played already.
     """
 
     suite: Suite
@@ -56,7 +51,11 @@ class Measuring:
     runs_dir: Path
     datasets: Mapping[str, Demonstrations]
     reporter: Reporter
-    played: dict[tuple[str, str], Measured] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Find what was played before."""
+        folder = self.runs_dir / self.suite.name / "results"
+        self._played = Played(folder / "played.json", self.runs_dir, self.reporter)
 
     @property
     def metric(self) -> Metric:
@@ -156,32 +155,17 @@ class Measuring:
 
     def _policy(self, task: Task, policy: str) -> Measured:
         """Evaluate a policy that is not trained, over as many episodes per seed as a run is."""
-        key = policy, task.name
-        if key not in self.played:
-            self.reporter.message(f"evaluating {policy} on {env_title(task.config)}")
-            self.played[key] = self._play(task.config, policy)
-        return self.played[key]
-
-    def _play(self, env: EnvConfig, policy: str) -> Measured:
+        env = task.config
         usual = {**environment_defaults(env.name, preset_family(env)), **self.suite.run}
         episodes = min(EPISODES, usual.get("final_episodes") or EPISODES)
-        values, dense = [], []
-        for seed in self.seeds:
-            root = EVAL_SEED_OFFSET + seed  # the start states of the runs' final evaluations
-            actor = make_demonstrator(policy, env, seed=root, runs_dir=self.runs_dir)
-            actor.reset(episodes)
-            starts = derive_many(root, "evaluation final", episodes)
-            played = list(
-                envs.play_episodes(env, seeds=starts, act=actor.act, states=actor.sees_states)
-            )
-            if self.metric == "success":
-                values.append(float(np.mean([bool(episode.success) for episode in played])))
-            else:
-                values.append(float(np.mean([episode.episode_return for episode in played])))
-                dense.append(float(np.mean([episode.dense_return for episode in played])))
+        played = [
+            self._played.summary(policy, env, seed=seed, episodes=episodes) for seed in self.seeds
+        ]
+        name = "success_rate" if self.metric == "success" else "return_mean"
+        values = [one[name] for one in played]
         measured = {"final, sampled": values, tables.BEST_TRAINING: values}
-        if dense and env.reward != "dense":
-            measured[tables.DENSE] = dense
+        if self.metric == "return" and env.reward != "dense":
+            measured[tables.DENSE] = [one["dense_return_mean"] for one in played]
         return Measured(measured)
 
 
