@@ -99,10 +99,11 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     return None, problems
 
 
-def forget_after(folder: Path, step: int) -> None:
+def forget_after(folder: Path, step: int, *, policy_too: bool = False) -> None:
     """Remove all that was saved after `step`, and what a killed writer left.
 
-    A resumed run writes them again; until then they would pass for its own.
+    A resumed run writes them again; until then they would pass for its own. With `policy_too` the
+    policy, or reward, of `step` itself goes as well.
     """
     remove_temporaries(folder)
     for at, path in _resume_folders(folder).items():
@@ -110,7 +111,7 @@ def forget_after(folder: Path, step: int) -> None:
             shutil.rmtree(path)
     for saved in (list_policies(folder), list_rewards(folder)):
         for at, path in saved.items():
-            if at > step:
+            if at > step or (policy_too and at == step):
                 path.unlink()
 
 

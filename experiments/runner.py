@@ -354,10 +354,8 @@ class Runner:
             checkpoint.save_reward(self.run.checkpoints, self.progress, reward)
         checkpoint.save_policy(self.run.checkpoints, self.progress, self.algorithm.policy_state())
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, *, beside_policy: bool = False) -> None:
         self._settle_recent()
-        if not self.config.eval_every:  # no evaluation saves it
-            self._save_learned()
         logs = {"train": self.train_log, "episodes": self.episode_log, "eval": self.eval_log}
         for log in logs.values():
             log.sync()
@@ -367,6 +365,7 @@ class Runner:
             "world": self.world.state_dict() if self.world is not None else None,
             "pending": self.pending,
             "log_sizes": {name: log.size() for name, log in logs.items()},
+            "beside_policy": beside_policy,  # of the interruption: no part of the run
             "wall_seconds": self.wall_seconds,
         }
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
@@ -394,7 +393,8 @@ class Runner:
         self.pending = state["pending"]
         self.wall_before = state["wall_seconds"]
         self._truncate_logs(state["log_sizes"])
-        checkpoint.forget_after(self.run.checkpoints, state["progress"])
+        only_there = state.get("beside_policy", False)  # an older state has none
+        checkpoint.forget_after(self.run.checkpoints, state["progress"], policy_too=only_there)
         self.reporter.message(f"resuming at {state['progress']:,}")
         return True
 
@@ -405,8 +405,11 @@ class Runner:
 
     def _interrupt(self, *, save: bool = True) -> None:
         if save:
-            self._save_learned()  # there may have been no evaluation yet
-            self._checkpoint()
+            # whoever stops a run may want to see what it can do, evaluated before or not
+            fresh = self.progress not in checkpoint.list_policies(self.run.checkpoints)
+            if fresh:
+                self._save_learned()
+            self._checkpoint(beside_policy=fresh)
         raise Interrupted(
             f"interrupted at {self.progress:,}, checkpoint written to {self.run.checkpoints}",
             f"continue with: {self.resume_command}",

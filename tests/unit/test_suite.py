@@ -18,6 +18,7 @@ from rlfd.experiments.config import resolve
 from rlfd.experiments.measuring import Measuring
 from rlfd.experiments.report import NullReporter
 from rlfd.experiments.run_dir import RunDir
+from rlfd.experiments.suite import Task
 from rlfd.experiments.suite_demos import datasets_of, describe
 from rlfd.experiments.suite_figures import draw_suite
 from rlfd.experiments.suite_file import load_suite, parse_suite
@@ -694,21 +695,28 @@ def test_a_suite_with_real_runs_can_be_repeated_until_it_is_whole(grid, folders,
 
 
 def test_environment_defaults_bound_what_untrained_policies_play(grid, folders, monkeypatch):
-    played = []
-    monkeypatch.setattr(
-        measuring_module.envs,
-        "play_episodes",
-        lambda env, seeds, act, states: played.append(len(seeds)) or iter(()),
-    )
-    monkeypatch.setattr(measuring_module.np, "mean", lambda values: 0.0)
-    measuring = Measuring(grid, [0], folders["runs_dir"], {}, NullReporter())
-    measuring._play(EnvConfig("CartPole"), "random")
+    asked = []
+
+    def summary(played, policy, env, *, seed, episodes):
+        asked.append((env.name, seed, episodes))
+        return {"return_mean": 7.5, "success_rate": None}
+
+    monkeypatch.setattr(measuring_module.Played, "summary", summary)
+
+    def measure(suite, env):
+        measuring = Measuring(suite, [0, 3], folders["runs_dir"], {}, NullReporter())
+        return measuring._policy(Task(env, env), "random")
+
+    assert measure(grid, "CartPole").values["final, sampled"] == [7.5, 7.5]
     monkeypatch.setitem(presets.environments.ENVIRONMENTS, "CartPole", {"final_episodes": 50})
     other = parse_suite("grid", GRID.replace("final_episodes = 3\n", ""))
-    measuring = Measuring(other, [0], folders["runs_dir"], {}, NullReporter())
-    measuring._play(EnvConfig("CartPole"), "random")
-    measuring._play(EnvConfig("MountainCar"), "random")
-    assert played == [3, 50, 100]
+    measure(other, "CartPole")
+    measure(other, "MountainCar")
+    assert asked == [
+        (env, seed, episodes)
+        for env, episodes in (("CartPole", 3), ("CartPole", 50), ("MountainCar", 100))
+        for seed in (0, 3)
+    ]
 
 
 def test_methods_that_may_learn_from_demonstrations_get_those_of_their_group(tmp_path):
