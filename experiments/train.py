@@ -78,7 +78,7 @@ def train(
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.deterministic = True  # or two runs of one seed differ on a GPU
         keep_freed_memory()
         reward, reward_from = None, None
         if config.reward_from is not None:
