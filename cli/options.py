@@ -74,7 +74,7 @@ def parse_run(text: str) -> str:
 
 
 def parse_demonstrator(text: str) -> str:
-    """Return ``shipped[:weak]``, or what `parse_run` makes of a run."""
+    """Return ``shipped[:STRENGTH]``, or what `parse_run` makes of a run."""
     return text if text.partition(":")[0] == "shipped" else parse_run(text)
 
 

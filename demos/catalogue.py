@@ -128,7 +128,9 @@ $ rlfd train bc --env Hopper
 
 The last one collects its demonstrations by itself. `rlfd list demonstrators` prints this table;
 this page is what `rlfd list demonstrators --markdown` prints. Returns are mean ± standard deviation
-over episodes from fresh start states; all numbers are read from the files.
+over episodes from fresh start states; all numbers are read from the files. A `shipped:ceiling`
+learned with the reward from every start, also from those where nothing is demonstrated: it is
+there to be compared with.
 """
 
 _COMMANDS = """\

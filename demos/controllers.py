@@ -314,8 +314,8 @@ def default_demonstrator(env: str) -> str | None:
 def policies(env: EnvConfig) -> list[str]:
     """Return the names of the demonstrators that exist for `env`, the default one first."""
     own = spec(env.name).default_demonstrator
-    called = {"strong": "shipped", "weak": "shipped:weak"}
-    shipped = [called[strength] for strength in strengths(env.name)]
+    called = {"strong": "shipped"}
+    shipped = [called.get(name, f"shipped:{name}") for name in strengths(env.name)]
     return [*([own] if own else []), *shipped, "random"]
 
 

@@ -3,8 +3,9 @@
 A policy file is a safetensors file with what acting needs. Its metadata holds, as JSON text under
 ``rlfd``, the run's configuration, the step, how it acts, the command that trained it, its score and
 a digest of the tensors; under ``rlfd_sha256`` the digest of that text. The shipped ones lie in
-`policies/` as ``<Env>-<strength>.safetensors``. This module reads what they say; who builds a
-policy from one needs torch and is `rlfd.experiments.shipped`.
+`policies/` as ``<Env>-<strength>.safetensors``; a ``ceiling`` learned with the reward from every
+start, also from those where nothing is demonstrated, for others to be compared with. This module
+reads what they say; who builds a policy from one needs torch and is `rlfd.experiments.shipped`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ __all__ = [
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 TEXT, DIGEST = "rlfd", "rlfd_sha256"
-STRENGTHS = ("strong", "weak")
+STRENGTHS = ("strong", "weak", "ceiling")
 FOLDER = Path(__file__).parent / "policies"
 
 
@@ -165,7 +166,7 @@ def _sha256(text: str) -> str:
 
 
 def strengths(env: str) -> list[str]:
-    """Return which policies come with this tool for `env`: ``strong``, ``weak``."""
+    """Return which policies come with this tool for `env`, of `STRENGTHS`."""
     return [strength for strength in STRENGTHS if _shipped_path(env, strength).is_file()]
 
 

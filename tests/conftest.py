@@ -6,11 +6,13 @@ Learners are on the CPU, or where RLFD_TEST_DEVICE says.
 
 from __future__ import annotations
 
+import functools
 import os
 
 import numpy as np
 import pytest
 import torch
+import typer.main
 
 from rlfd import algorithms
 from rlfd.algorithms.base import ActionSpec, DemoTensors, Problem, TabularModel
@@ -208,6 +210,14 @@ def walks(model, count=3, *, seed=0):
         actions=torch.tensor(chosen),
         episode_ids=torch.arange(count).repeat_interleave(model.horizon),
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_command_line():
+    """Build the program's command line once; Typer's runner builds it anew for every command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

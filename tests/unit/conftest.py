@@ -11,8 +11,12 @@ import pytest
 
 from rlfd import algorithms
 from rlfd.envs import EnvConfig, check
+from rlfd.experiments import measuring as measuring_module
 from rlfd.experiments.config import Resolved, RunConfig
 from rlfd.experiments.run_dir import RunDir
+from rlfd.experiments.suite_file import parse_suite
+
+from .small_suites import GRID
 
 DEMOS = {"name": "d", "hash": "0", "return_mean": 270.0, "success_rate": 1.0, "episodes": 100}
 SHIFTED = EnvConfig("LunarLander", "shifted")
@@ -101,3 +105,19 @@ def make_run(tmp_path: Path) -> Callable[..., RunDir]:
         return write_run(tmp_path / "runs", **options)
 
     return make
+
+
+@pytest.fixture
+def grid():
+    return parse_suite("grid", GRID)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return {"runs_dir": tmp_path / "runs", "data_dir": tmp_path / "data"}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Let policies that are only evaluated play few episodes."""
+    monkeypatch.setattr(measuring_module, "EPISODES", 2)

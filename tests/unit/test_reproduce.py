@@ -18,6 +18,8 @@ from rlfd.experiments.suite_file import list_suites, load_suite, parse_suite
 from rlfd.experiments.suite_plan import demo_env, plan, rows_of, sections_of
 from rlfd.experiments.tables import BEST_TRAINING
 
+from .small_suites import Done
+
 SMALL = """
 title = "A small suite"
 paper = "A paper, table 1"
@@ -84,20 +86,6 @@ groups = ["more"]
 FINALS = {"sqil": {"shifted": 0.8, "demo": 0.9}, "bc": {"shifted": 0.25, "demo": 1.0}}
 
 
-class Done:
-    def __init__(self, exit_code):
-        self.exit_code = exit_code
-
-    def poll(self):
-        return self.exit_code
-
-    def interrupt(self):
-        pass
-
-    def kill(self):
-        pass
-
-
 class FakeEngine:
     """Writes finished runs at once; `broken` names jobs that fail."""
 
@@ -130,11 +118,6 @@ class FakeEngine:
 def suite(monkeypatch):
     monkeypatch.setattr(module, "EPISODES", 3)
     return parse_suite("small", SMALL)
-
-
-@pytest.fixture
-def folders(tmp_path):
-    return {"runs_dir": tmp_path / "runs", "data_dir": tmp_path / "data"}
 
 
 @pytest.mark.parametrize("name", list_suites())

@@ -290,15 +290,19 @@ def test_shipped_policies_are_found_by_name(exported, tmp_path, monkeypatch):
     assert demos.default_demonstrator("Acrobot") is None
     with pytest.raises(RlfdError, match="no policy for Acrobot comes with rlfd"):
         demos.find_shipped("Acrobot")
-    for name in ("Acrobot-weak", "Acrobot-strong", "CartPole-weak", "Acrobot-odd", "Readme"):
+    there = (
+        "Acrobot-weak", "Acrobot-strong", "CartPole-weak", "CartPole-ceiling", "Acrobot-odd",
+        "Readme",
+    )  # fmt: skip
+    for name in there:
         (tmp_path / f"{name}.safetensors").write_bytes(exported.read_bytes())
     assert demos.list_shipped() == [
-        ("Acrobot", "strong"), ("Acrobot", "weak"), ("CartPole", "weak"),
+        ("Acrobot", "strong"), ("Acrobot", "weak"), ("CartPole", "weak"), ("CartPole", "ceiling"),
     ]  # fmt: skip
     assert demos.default_demonstrator("Acrobot") == "shipped"
     assert demos.default_demonstrator("CartPole") == "controller"
     assert demos.policies(EnvConfig("Acrobot")) == ["shipped", "shipped:weak", "random"]
-    assert demos.policies(CARTPOLE) == ["controller", "shipped:weak", "random"]
+    assert demos.policies(CARTPOLE) == ["controller", "shipped:weak", "shipped:ceiling", "random"]
     assert demos.find_shipped("Acrobot", "weak") == tmp_path / "Acrobot-weak.safetensors"
     with pytest.raises(RlfdError, match="unknown shipped policy for CartPole 'strong'"):
         demos.find_shipped("CartPole")
