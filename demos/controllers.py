@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.demos import driving
+from rlfd.demos import driving, pong
 from rlfd.demos.shipped import strengths
 from rlfd.envs import EnvConfig, Table, check, make, names, noop, spec, table
 from rlfd.envs.tabular import decode, soft_policy
@@ -341,6 +341,13 @@ def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator
         return _Random(space, seed)
     if known is not None:
         return _Planner(known, seed)
+    for option, value in _ONLY_WITH.get(env.name, {}).items():
+        if env.options[option] != value:
+            raise RlfdError(
+                f"the controller of {env.name} plays with {option}={value}, not with "
+                f"{option}={env.options[option]}",
+                f"leave out --env-option {option}, or give a trained run as --policy",
+            )
     rule, source = _CONTROLLERS[env.name]
     return _Controller(rule, source, sees_states=spec(env.name).state is not None)
 
@@ -413,4 +420,7 @@ _CONTROLLERS: dict[str, tuple[Callable[[Array], Array], str]] = {
     "CarRacingContinuous": (driving.continuous, "follows the track by the simulator's state"),
     "CartPole": (_cart_pole, "linear in position, angle and their speeds"),
     "MountainCar": (_mountain_car, "pushes the way the car rolls"),
+    "Pong": (pong.play, "foretells where the ball arrives from the last four frames"),
 }
+
+_ONLY_WITH = {"Pong": pong.OPTIONS}

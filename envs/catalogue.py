@@ -424,12 +424,12 @@ SPECS: dict[str, EnvSpec] = {
     )
 }
 
-_RANDOM_RETURNS = {  # of Atari games
-    "Breakout": 1.7,
-    "DemonAttack": 148.8,
-    "MsPacman": 258.3,
-    "Pong": -20.4,
-    "SpaceInvaders": 138.7,
+_ATARI_REFERENCES = {  # uniform actions, and a controller
+    "Breakout": Reference(1.7, None, None, None),
+    "DemonAttack": Reference(148.8, None, None, None),
+    "MsPacman": Reference(258.3, None, None, None),
+    "Pong": Reference(-20.4, None, 0.0, None),
+    "SpaceInvaders": Reference(138.7, None, None, None),
 }
 
 SPECS |= {
@@ -441,11 +441,8 @@ SPECS |= {
         delayed=False,
         frame_stack=atari.FRAME_STACK,
         noop=0,
-        references={
-            "standard": Reference(_RANDOM_RETURNS[name], None, None, None),
-        }
-        if name in _RANDOM_RETURNS
-        else {},
+        default_demonstrator="controller" if name == "Pong" else None,
+        references=({"standard": _ATARI_REFERENCES[name]} if name in _ATARI_REFERENCES else {}),
         description="Atari game, the last 4 frames in grey",
         build=atari.AtariGame,
         vector=atari.Emulators,

@@ -5,7 +5,7 @@ import pytest
 from gymnasium import spaces
 
 from rlfd import demos, envs
-from rlfd.demos import Idle, Noisy, Shaky, make_demonstrator, policies
+from rlfd.demos import Idle, Noisy, Shaky, make_demonstrator, policies, pong
 from rlfd.envs import EnvConfig, play_episodes
 from rlfd.errors import RlfdError
 
@@ -32,6 +32,59 @@ def test_the_lunar_lander_controllers_land(env, success):
 
 def test_the_cart_pole_controller_balances():
     assert np.mean([episode.episode_return for episode in play(EnvConfig("CartPole"), 20)]) >= 475
+
+
+def test_the_pong_controller_misses_hardly_a_ball():
+    played = play(EnvConfig("Pong", options={"max_frames": 5000}), 2)
+    assert min(episode.episode_return for episode in played) >= -2  # uniform actions: -20
+
+
+def pong_frames(balls, paddles, opponent=40.0):
+    """Return an observation with the middles of ball and paddles at these columns and rows."""
+    frames = np.full((4, 84, 84), pong.BACKGROUND, np.uint8)
+    frames[:, :10] = frames[:, pong.BOTTOM :] = 236  # score and wall, as bright as the ball
+    for frame, (column, row), paddle in zip(frames, balls, paddles, strict=True):
+        for middle, side in ((opponent, pong.OPPONENT), (paddle, pong.PADDLE)):
+            frame[round(middle) - 3 : round(middle) + 4, side - 1 : side + 2] = 147
+        frame[row, column] = 236
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("balls", "row", "steps"),
+    [
+        ([(40, 30), (42, 32), (44, 34), (46, 36)], 36 + 27.7, 27.7 / 2),
+        ([(40, 70), (43, 68), (46, 66), (49, 64)], 64 - 2 / 3 * 24.7, 24.7 / 3),
+        # the floor is met 11.7 rows farther down, the ceiling 12.2 rows farther up
+        ([(40, 58), (42, 60), (44, 62), (46, 64)], 75.7 - (27.7 - 11.7), 27.7 / 2),
+        ([(40, 33), (42, 31), (44, 29), (46, 27)], 14.8 + (27.7 - 12.2), 27.7 / 2),
+        # it turned at the floor: only the last step counts
+        ([(40, 73), (42, 75), (44, 75), (46, 73)], 73 - 27.7, 27.7 / 2),
+    ],
+)
+def test_where_the_ball_arrives(balls, row, steps):
+    found = pong._arrival([pong._ball(frame) for frame in pong_frames(balls, [40] * 4)])
+    assert found == pytest.approx((row, steps), abs=1e-9)
+
+
+def test_the_pong_controller_goes_where_the_ball_arrives():
+    ball = [(64, 40), (66, 40), (68, 40), (70, 40)]
+    for opponent, middle in ((20.0, 37.5), (70.0, 42.5)):  # it hits away from the opponent
+        for paddle, action in ((middle - 15, 3), (middle, 0), (middle + 15, 2)):
+            seen = pong_frames(ball, [paddle] * 4, opponent)[None]
+            assert pong.play(seen).tolist() == [action], (opponent, paddle)
+    # a paddle that is on its way and will arrive is left alone
+    for paddles, action in (([31, 31, 31, 31], 3), ([22, 22, 24, 31], 0)):
+        assert pong.play(pong_frames(ball, paddles)[None]).tolist() == [action]
+    gone = pong_frames([(5, 12)] * 4, [70] * 4)[None]  # no ball: back to the middle
+    assert pong.play(gone).tolist() == [2]
+
+
+def test_the_pong_controller_plays_the_pictures_that_it_knows():
+    for option, value in (("size", 42), ("frame_skip", 2), ("actions", "full")):
+        env = envs.check(EnvConfig("Pong", options={option: value}))
+        with pytest.raises(RlfdError, match=f"plays with {option}=.*, not with {option}={value}"):
+            make_demonstrator("controller", env, seed=0)
 
 
 def test_the_mountain_car_controller_reaches_the_goal():
