@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +169,12 @@ def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
 
 
 def _env_spaces(env: EnvConfig) -> tuple[spaces.Box, ActionSpec]:
-    with contextlib.closing(make(env)) as made:
+    return _spaces_of(json.dumps(env.to_json()))
+
+
+@functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
+def _spaces_of(env: str) -> tuple[spaces.Box, ActionSpec]:
+    with contextlib.closing(make(EnvConfig.from_json(json.loads(env)))) as made:
         observation_space, action = made.observation_space, _action_spec(made.action_space)
     assert isinstance(observation_space, spaces.Box)  # `make` saw to it
     return observation_space, action
