@@ -30,6 +30,7 @@ __all__ = [
     "Resolved",
     "RunConfig",
     "check_device",
+    "env_words",
     "preset_family",
     "resolve",
     "setting_text",
@@ -353,8 +354,20 @@ def _parse(cls: type[Any], name: str, text: str) -> Any:
 def setting_text(value: Any) -> str:
     """Return a value as ``--set`` reads it."""
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(setting_text, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def env_words(env: EnvConfig, *, usual_start: str) -> list[str]:
+    """Return the options that name an environment to a command that has a start of its own."""
+    words = ["--env", env.name]
+    if env.start != usual_start:
+        words += ["--start", env.start]
+    if env.reward != "dense":
+        words += ["--reward", env.reward]
+    for name, value in env.options.items():
+        words += ["--env-option", f"{name}={setting_text(value)}"]
+    return words
 
 
 def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from rlfd.demos.shipped import (
 from rlfd.envs import EnvConfig, check, spec
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
-from rlfd.experiments.config import RUN_FIELDS, RunConfig
+from rlfd.experiments.config import RUN_FIELDS, RunConfig, env_words, setting_text
 from rlfd.experiments.evaluate import (
     TrainedPolicy,
     check_policy,
@@ -144,31 +145,20 @@ def training_command(config: Mapping[str, Any], provenance: Mapping[str, str]) -
     """
     env = check(RunConfig.from_json(config).env)
     usual = check(EnvConfig(env.name, env.start, reward=env.reward)).options
-    words = ["rlfd", "train", config["algo"], "--env", env.name]
-    if env.start != "standard":
-        words += ["--start", env.start]
-    if env.reward != "dense":
-        words += ["--reward", env.reward]
-    for name, value in env.options.items():
-        if usual.get(name) != value:
-            words += ["--env-option", f"{name}={_text(value)}"]
+    unusual = {n: value for n, value in env.options.items() if usual.get(n) != value}
+    words = ["rlfd", "train", config["algo"]]
+    words += env_words(replace(env, options=unusual), usual_start="standard")
     if config["preset"] != "default":
         words += ["--preset", config["preset"]]
     given = [n for n, layer in provenance.items() if layer.startswith(("--set", "command", "file"))]
     for name in given:
         if name in RUN_FIELDS and name != "log_every":  # has no option, and changes nothing else
-            words += ["--" + name.replace("_", "-"), _text(config[name])]
+            words += ["--" + name.replace("_", "-"), setting_text(config[name])]
     for name in given:
         key = name.removeprefix("algorithm.")
         if key != name:
-            words += ["--set", f"{key}={_text(config['algorithm'][key])}"]
+            words += ["--set", f"{key}={setting_text(config['algorithm'][key])}"]
     return shlex.join(words)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def find_policy(

@@ -11,11 +11,12 @@ from rlfd import demos
 from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, spec
 from rlfd.errors import RlfdError
+from rlfd.experiments.config import env_words
 from rlfd.experiments.demonstrators import make_demonstrator
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.results import env_title
 from rlfd.experiments.suite import DemoPlan, Section, Suite, Task
-from rlfd.experiments.suite_plan import demo_env, demo_id, env_words, parts_of
+from rlfd.experiments.suite_plan import demo_env, demo_id, parts_of
 
 __all__ = ["datasets_of", "describe"]
 

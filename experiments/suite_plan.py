@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -12,7 +11,7 @@ from typing import Any
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
-from rlfd.experiments.config import RUN_FIELDS, resolve, setting_text
+from rlfd.experiments.config import RUN_FIELDS, env_words, resolve, setting_text
 from rlfd.experiments.launch import Job
 from rlfd.experiments.suite import DemoPlan, Group, Row, Section, Suite, Task
 
@@ -22,7 +21,6 @@ __all__ = [
     "chosen_tasks",
     "demo_env",
     "demo_id",
-    "env_words",
     "exp_name",
     "parts_of",
     "plan",
@@ -153,18 +151,6 @@ def _given_demos(row: Row) -> bool:
 def row_env(row: Row, task: Task) -> EnvConfig:
     """Return the environment of a row's runs on a task."""
     return replace(task.config, name=row.env or task.env)
-
-
-def env_words(env: EnvConfig, *, usual_start: str) -> list[str]:
-    """Return the options that name an environment to a command that has a start of its own."""
-    words = ["--env", env.name]
-    if env.start != usual_start:
-        words += ["--start", env.start]
-    if env.reward != "dense":
-        words += ["--reward", env.reward]
-    for name, value in env.options.items():
-        words += ["--env-option", f"{name}={json.dumps(value)}"]
-    return words
 
 
 def demo_env(task: Task, demos: DemoPlan) -> EnvConfig:

@@ -1,5 +1,7 @@
 """Which tables and runs a suite means, and by which commands."""
 
+from itertools import pairwise
+
 import pytest
 
 from rlfd.envs import EnvConfig
@@ -9,7 +11,7 @@ from rlfd.experiments.config import resolve
 from rlfd.experiments.suite_file import load_suite, parse_suite
 from rlfd.experiments.suite_plan import plan, sections_of
 
-from .small_suites import SHIPPED, names
+from .small_suites import GRID, SHIPPED, names
 
 
 def test_tables_of_a_grid(grid):
@@ -170,3 +172,12 @@ def test_section_5_3_of_sqil(folders):
     (paper,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0])
                 if "--preset paper" in job.command]  # fmt: skip
     assert paper.name == "sqil-pong-paper/sqil/Pong/seed0"
+
+
+def test_options_of_a_task_are_given_as_they_are_typed(folders):
+    text = GRID.replace(
+        'env = "CartPole"', 'env = "Pong"\noptions = { actions = "full", size = 42 }'
+    )
+    job = plan(parse_suite("grid", text), **folders, groups=["good"], tasks=["pole"])[0]
+    given = [value for word, value in pairwise(job.argv) if word == "--env-option"]
+    assert {"actions=full", "size=42"} <= set(given)
