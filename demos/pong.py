@@ -106,8 +106,9 @@ def _coming(motion: Floats) -> Floats:
     squares = ((_MOTION - motion) ** 2).sum(1)
     weights = np.exp((squares.min() - squares) / (2 * SPREAD**2))
     presses = weights @ _FOUR / weights.sum()  # the last one first
-    along = _response(presses[None, ::-1], len(PRESS) + STEPS)[0]
-    return along[len(PRESS) :] - along[len(PRESS) - 1]
+    along = _response(presses[None, ::-1], len(PRESS) + STEPS)
+    coming: Floats = along[0, len(PRESS) :] - along[0, len(PRESS) - 1]
+    return coming
 
 
 def _arrival(balls: list[tuple[float, float] | None]) -> tuple[float, float]:
@@ -115,13 +116,13 @@ def _arrival(balls: list[tuple[float, float] | None]) -> tuple[float, float]:
     if balls[-1] is None:
         return HOME, np.inf
     column, row = balls[-1]
+    if balls[-2] is None:
+        return row, np.inf
     speeds = [
         ((column - ball[0]) / back, (row - ball[1]) / back)
         for back, ball in enumerate(balls[-2::-1], 1)
         if ball is not None
     ]
-    if not speeds or balls[-2] is None:
-        return row, np.inf
     across, down = speeds[0]
     if across <= 0.2:
         return (row + HOME) / 2, np.inf
@@ -155,5 +156,5 @@ def _paddle(frame: Array, column: int = PADDLE) -> float | None:
     if size < 1:
         return None
     middle = float(light @ np.arange(TOP + 1, BOTTOM) / size)
-    hidden = max(0.0, PADDLE_ROWS - size) if size < 6 else 0.0
+    hidden = PADDLE_ROWS - size if size < 6 else 0.0
     return middle + (hidden if middle > HOME else -hidden) / 2
