@@ -6,7 +6,7 @@ from typing import Any
 
 from rlfd import envs
 from rlfd.demos.controllers import default_demonstrator, policies
-from rlfd.demos.shipped import find_shipped, read_policy_file
+from rlfd.demos.shipped import find_shipped, read_policy_file, strengths
 from rlfd.envs import EnvConfig
 
 __all__ = ["demonstrator_return", "entries", "page"]
@@ -52,7 +52,9 @@ _FIELDS = (
 
 def _shipped(env: str, policy: str) -> dict[str, Any]:
     file = read_policy_file(find_shipped(env, policy.partition(":")[2] or "strong"))
-    strong = demonstrator_return(env) if policy == "shipped:weak" else None
+    strong = None
+    if policy == "shipped:weak" and "strong" in strengths(env):
+        strong = read_policy_file(find_shipped(env)).score.return_mean
     score, run = file.score, file.config
     folder = f"{run['exp_name']}/{file.algo}/{file.env.label}/seed{run['seed']}"
     return dict.fromkeys(_FIELDS) | {
