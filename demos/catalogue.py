@@ -72,7 +72,7 @@ def _shipped(env: str, policy: str) -> dict[str, Any]:
         "seed": run["seed"],
         "command": file.command,
         "export": f"rlfd export {folder} --checkpoint {file.checkpoint} --{file.mode} "
-        f"--out {file.path.name}",
+        f"--episodes {score.episodes} --out {file.path.name}",
         "bytes": file.path.stat().st_size,
         "date": file.date,
         "created_with": file.created_with,

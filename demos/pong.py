@@ -6,8 +6,8 @@ sends it away from the opponent. A press goes on moving the paddle for three mor
 presses were made before is inferred from how the paddle moved, since sticky actions make them
 uncertain anyway.
 
-Rows and columns are those of 84 x 84 pictures. `AIM` and `NEAR` were chosen among 17 pairs on
-episodes that are not used for demonstrations.
+Rows and columns are those of 84 x 84 pictures. `AIM` and `NEAR` were chosen in some
+twenty trials on six episodes that are not used for demonstrations.
 """
 
 from __future__ import annotations

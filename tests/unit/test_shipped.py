@@ -329,7 +329,7 @@ def test_the_catalogue_is_read_from_the_files(exported, tmp_path, monkeypatch):
     step = content["checkpoint"]
     assert strong["export"] == (
         f"rlfd export default/soft-q/Hopper/seed2 --checkpoint {step} --greedy "
-        "--out Hopper-strong.safetensors"
+        "--episodes 7 --out Hopper-strong.safetensors"
     )
     page = catalogue.page()
     assert (
