@@ -212,6 +212,12 @@ def walks(model, count=3, *, seed=0):
     )
 
 
+@pytest.fixture
+def device():
+    """Where learners are."""
+    return DEVICE
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_command_line():
     """Build the program's command line once; Typer's runner builds it anew for every command."""

@@ -401,14 +401,14 @@ def test_actions_of_every_kind_fit_their_space(name, build, noise_world, action)
         assert unchanged(algorithm.policy_state(), policy) <= {"mean", "std"}
 
 
-def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise_world):
+def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise_world, device):
     algorithm = build()
     run(algorithm, noise_world(), 5)
     before = flatten(copy.deepcopy(algorithm.state_dict()))
     global_state = torch.get_rng_state()
     draws = [
         algorithm.act(
-            observations(), greedy=greedy, generator=torch.Generator().manual_seed(seed)
+            observations(), greedy=greedy, generator=torch.Generator(device).manual_seed(seed)
         ).tolist()
         for greedy in (True, False)
         for seed in (1, 1, 2)
