@@ -76,6 +76,11 @@ def test_the_pong_controller_goes_where_the_ball_arrives():
     # a paddle that is on its way and will arrive is left alone
     for paddles, action in (([31, 31, 31, 31], 3), ([22, 22, 24, 31], 0)):
         assert pong.play(pong_frames(ball, paddles)[None]).tolist() == [action]
+    # a far ball is followed, wherever it will arrive
+    for fall in (-2, 2):
+        far = [(24 + 2 * step, 44 + fall * (step - 3)) for step in range(4)]
+        for paddle, action in ((44 - 15, 3), (44, 0), (44 + 15, 2)):
+            assert pong.play(pong_frames(far, [paddle] * 4)[None]).tolist() == [action]
     gone = pong_frames([(5, 12)] * 4, [70] * 4)[None]  # no ball: back to the middle
     assert pong.play(gone).tolist() == [2]
 
