@@ -137,6 +137,6 @@ def test_a_suite_on_fewer_games_and_steps(folder):
     assert len(runs) == 2 * 5
     assert {run["run"].split("/")[2] for run in runs} == {"MsPacman"}
     (psq,) = [run["command"] for run in runs if "/psq/MsPacman/seed4" in run["run"]]
-    assert "--steps 50000 --eval-every 2500" in psq
+    assert "--steps 50000 --eval-every 10000" in psq
     assert "--set pretrain_env_steps=2000 " in psq
     assert "--device cuda" in psq

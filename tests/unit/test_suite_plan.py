@@ -166,7 +166,7 @@ def test_section_5_3_of_sqil(folders):
         assert "--demos Pong/sqil-pong-v0" in job.command
     gail, sqil = jobs[1].command, jobs[2].command
     for command in (gail, sqil):
-        assert "--steps 200000 --eval-every 10000 --eval-episodes 5 --final-episodes 30" in command
+        assert "--steps 200000 --eval-every 40000 --eval-episodes 5 --final-episodes 10" in command
         assert "--set learning_starts=4000" in command
     assert "target_every_updates=800" in sqil
     (paper,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0])
