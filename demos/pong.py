@@ -6,10 +6,10 @@ the paddle that sends it away from the opponent. A press goes on moving the padd
 steps; which presses were made before is inferred from how the paddle moved, since sticky actions
 make them uncertain anyway.
 
-Where a far ball will arrive is too sensitive to its speed to be cloned: going there at once wins as
-often, and clones lose every ball. Rows and columns are those of 84 x 84 pictures. `AIM`, `NEAR`,
-`STEPS` and `FOLLOW` were chosen in some thirty trials on ten episodes that are not used for
-demonstrations.
+Where a far ball will arrive is too sensitive to its speed to be cloned: going there at once won as
+often, and clones of it lost nearly every ball. Rows and columns are those of 84 x 84 pictures.
+`AIM`, `NEAR`, `STEPS` and `FOLLOW` were chosen in some thirty trials on ten episodes that are not
+used for demonstrations.
 """
 
 from __future__ import annotations
