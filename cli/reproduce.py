@@ -82,7 +82,7 @@ def reproduce(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Where runs learn: auto, cpu or cuda.", rich_help_panel=_WHAT),
+        typer.Option(help="auto (cuda for images, if there), cpu, cuda.", rich_help_panel=_WHAT),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs only.", rich_help_panel=_WHAT)

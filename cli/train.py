@@ -203,7 +203,8 @@ def train(
         int | None, typer.Option(min=1, help="Parallel environments.", rich_help_panel=_SPEED)
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)
+        str | None,
+        typer.Option(help="auto (cuda for images, if there), cpu, cuda.", rich_help_panel=_SPEED),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of torch.", rich_help_panel=_SPEED)

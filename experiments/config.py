@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rlfd import algorithms
 from rlfd.algorithms.base import AlgorithmConfig
 from rlfd.algorithms.presets import environment_defaults, preset_layers
-from rlfd.envs import EnvConfig, check, is_playable, spec
+from rlfd.envs import EnvConfig, check, frame_stack, is_playable, spec
 from rlfd.errors import RlfdError, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -65,8 +65,8 @@ class RunConfig:
         eval_episodes: Episodes of each of those evaluations, per policy.
         final_episodes: Episodes of the evaluations at the end, per policy; 0 = none.
         checkpoint_every: Budget units between checkpoints.
-        device: Where learning happens: ``cpu`` or ``cuda``; ``auto`` is resolved to ``cpu``, where
-            the small networks of vector observations learn faster.
+        device: Where learning happens: ``cpu`` or ``cuda``. ``auto``, what `resolve` takes when
+            nothing is said, is a GPU for images where there is one, else ``cpu``.
         threads: Torch threads.
         compile: Whether updates are compiled.
         preset: Name of the preset the defaults came from.
@@ -210,8 +210,8 @@ def resolve(
 
     algorithm = cls.Config(**_typed(cls.Config, hyperparameters))
     typed = _typed(RunConfig, run)
-    if typed.get("device") == "auto":
-        typed["device"] = "cpu"
+    if typed.get("device", "auto") == "auto":
+        typed["device"] = _usual_device(env)
     if not cls.needs.interaction:
         typed = OFFLINE | typed
     if not is_playable(env.name):
@@ -256,6 +256,18 @@ def _check_run(config: RunConfig, interaction: bool) -> None:
             f"experiment name '{config.exp_name}' is used as a folder, "
             "expected letters, digits and -_.=,+"
         )
+
+
+def _usual_device(env: EnvConfig) -> str:
+    """Return ``cuda`` for images where there is a GPU.
+
+    Others learn in bearable time without one, and so the same on every machine.
+    """
+    if frame_stack(env) == 0:
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str) -> None:

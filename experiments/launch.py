@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rlfd.errors import Interrupted, RlfdError
+from rlfd.experiments.memory import memory_share
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
 from rlfd.interrupts import StopSignal
@@ -108,7 +109,7 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """Processes on this machine, one thread each.
+    """Processes on this machine, one thread and an equal share of the free memory each.
 
     Args:
         slots: Number of processes at a time; by default one core is left to the user.
@@ -118,6 +119,11 @@ class LocalEngine:
         if slots is not None and slots < 1:
             raise RlfdError(f"the number of parallel runs must be at least 1, got {slots}")
         self._slots = slots or max(1, _usable_cores() - 1)
+        self._surroundings = {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            **memory_share(self._slots),
+        }
 
     @property
     def slots(self) -> int:
@@ -126,14 +132,13 @@ class LocalEngine:
 
     def submit(self, job: Job, log: Path) -> Handle:
         """Start a process in a session of its own, so that Ctrl-C reaches it through us only."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with open(log, "ab") as stream:
             process = subprocess.Popen(
                 job.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env=environment,
+                env={**os.environ, **self._surroundings},
                 start_new_session=True,
             )
         return _Process(process)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
+__all__ = ["available_memory", "keep_freed_memory", "memory_share"]
 
-__all__ = ["available_memory", "keep_freed_memory"]
+SHARE = "RLFD_MEMORY_SHARE"  # bytes; set for runs that are made beside others
 
 MEMINFO = Path("/proc/meminfo")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -23,15 +25,17 @@ KEPT = 128 << 20  # bytes
 def available_memory(device: str) -> int | None:
     """Return how many bytes can be had on a device without swapping; None where nobody says.
 
-    On the CPU that is what the kernel estimates, or what a container's limit leaves if that is
-    less.
+    On the CPU that is what the kernel estimates, or what a container's limit leaves, or this run's
+    share of it, whichever is least.
     """
     if device != "cpu":
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         return int(free)
     found = [
         number
-        for number in (_kernel_estimate(), _left_by_limit())
+        for number in (_kernel_estimate(), _left_by_limit(), _share())
         if number is not None and number >= 0
     ]
     return min(found) if found else None
@@ -50,6 +54,21 @@ def _left_by_limit() -> int | None:
     if not (limit.isdecimal() and used.isdecimal()):  # there may be none: "max"
         return None
     return int(limit) - int(used)
+
+
+def _share() -> int | None:
+    share = os.environ.get(SHARE, "")
+    return int(share) if share.isdecimal() else None
+
+
+def memory_share(runs: int) -> Mapping[str, str]:
+    """Return the variable that tells runs, so many beside each other, what each of them may take.
+
+    They fill their replay memories over hours: what is free when one starts is no longer when it
+    is needed.
+    """
+    free = available_memory("cpu")
+    return {} if free is None or runs == 1 else {SHARE: str(free // runs)}
 
 
 def _read(path: Path) -> str:

@@ -362,7 +362,7 @@ def _check_fits(
     raise RlfdError(
         f"a replay memory of {transitions:,} transitions needs {needed / 1e9:.2f} GB, "
         f"{memory_bytes / 1e9:.2f} GB are free",
-        f"lower it with --set buffer_size={fits // digits * digits}",
+        f"lower it with --set buffer_size={fits // digits * digits}, or train fewer runs at a time",
     )
 
 

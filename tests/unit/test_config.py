@@ -202,6 +202,19 @@ def test_a_gpu_that_is_not_there(monkeypatch):
     refused("no CUDA device", "--device cpu", options={"device": "cuda:1"})
 
 
+@pytest.mark.parametrize("given", [{}, {"device": "auto"}])
+def test_images_go_to_a_gpu_where_there_is_one(monkeypatch, given):
+    def device(env, **options):
+        return resolve("dqn", EnvConfig(env), options=options).config.device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device("Pong", **given) == device("CarRacing3", **given) == "cuda"
+    assert device("CartPole", **given) == "cpu"
+    assert device("Pong", device="cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device("Pong", **given) == "cpu"
+
+
 def test_settings_that_contradict_each_other():
     refused("interleave=rollouts", "final_learning_rate=1", algo="sqil",
             settings=["interleave=rollouts"])  # fmt: skip

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from rlfd.errors import Interrupted, RlfdError
+from rlfd.experiments import memory
 from rlfd.experiments.launch import Job, LocalEngine, launch
 from rlfd.experiments.run_dir import RunDir
 
@@ -200,6 +201,15 @@ def test_runs_that_do_not_stop_are_killed(job, tmp_path, monkeypatch, grace, tim
         launch(jobs, log_dir=tmp_path, engine=LocalEngine(1), grace_seconds=grace)
     watcher.join()
     assert not RunDir(jobs[0].run_dir).is_locked()  # the process is gone
+
+
+def test_jobs_are_told_their_share_of_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10)
+    code = "import os; print(os.environ.get('RLFD_MEMORY_SHARE'))"
+    for slots, share in ((1, "None"), (3, "3")):
+        one = Job("a", (sys.executable, "-S", "-c", code), tmp_path / "run")
+        result = launch([one], log_dir=tmp_path / str(slots), engine=LocalEngine(slots))[0]
+        assert result.log.read_text() == f"{share}\n"
 
 
 def test_number_of_slots():

@@ -282,6 +282,20 @@ def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch, files, expec
     assert memory.available_memory("cpu") == expected
 
 
+def test_runs_beside_each_other_share_what_is_free(tmp_path, monkeypatch):
+    for constant in ("MEMINFO", "LIMIT", "USED"):
+        monkeypatch.setattr(memory, constant, tmp_path / constant)
+    assert memory.memory_share(3) == {}  # of what nobody knows
+    (tmp_path / "MEMINFO").write_text("MemAvailable: 2000 kB\n")
+    assert memory.memory_share(1) == {}
+    ((name, share),) = memory.memory_share(3).items()
+    assert int(share) == 2_048_000 // 3
+    monkeypatch.setenv(name, share)
+    assert memory.available_memory("cpu") == 2_048_000 // 3
+    (tmp_path / "MEMINFO").write_text("MemAvailable: 2 kB\n")
+    assert memory.available_memory("cpu") == 2_048
+
+
 def test_a_replay_beyond_free_memory_is_refused(monkeypatch):
     monkeypatch.setattr(problem, "available_memory", lambda device: 2 * 10**9)
     config = resolve("soft-q", EnvConfig("Pong"), options={"steps": 400_000}).config
