@@ -114,7 +114,7 @@ app.command(
     epilog=examples(
         "rlfd plot runs --out figure.png",
         "rlfd plot runs/default/sqil runs/default/bc --out figure.pdf",
-        "rlfd plot runs --table --iqm",
+        "rlfd plot runs --table --metric return",
         "rlfd plot runs --x quality --out quality.png",
     ),
 )(plot)

@@ -91,6 +91,11 @@ def plot(
     output = Output(json=json, quiet=quiet, verbose=verbose)
     from rlfd.experiments import run_dir
 
+    if table and out is None and (x != "env-steps" or iqm or policy is not None):
+        raise RlfdError(
+            "--x, --iqm and --policy belong to a figure, and --table alone draws none",
+            "add --out figure.png, or leave them out: a table has both policies and both means",
+        )
     found = run_dir.find_runs(runs, runs_dir)
     result: dict[str, Any] = {"runs": [str(run.path) for run in found]}
     if table:

@@ -288,6 +288,7 @@ def train(
     run = RunDir.of(resolved.config, runs_dir)
     if resume_if_exists and run.exists:
         if run.status()["state"] == "finished":
+            training.check_same(resolved, run, runs_dir, data_dir)
             output.message(f"run {run.path} is finished already")
             _print_result(output, run)
             return

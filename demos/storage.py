@@ -8,6 +8,7 @@ frames each is stored once and compressed without loss; to Minari these are the 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import errno
 import io
@@ -110,8 +111,9 @@ def prepare(name: str, env: EnvConfig, data_dir: Path) -> Path:
 def _sweep(folder: Path) -> None:
     """Remove what a writer that was killed left behind; writing takes seconds, not hours."""
     for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > STALE_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another writer has just finished
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def write_demonstrations(

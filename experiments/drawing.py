@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from rlfd import envs
-from rlfd.envs import EnvConfig
+from rlfd.envs import EnvConfig, Reference
 from rlfd.errors import RlfdError
+from rlfd.experiments import statistics
 from rlfd.experiments.results import Metric, RunResult
 from rlfd.files import new_temporary, write_text
 
@@ -30,10 +32,12 @@ __all__ = [
     "ReferenceLine",
     "assign_styles",
     "check_suffix",
+    "known_scores",
     "maths",
     "random_line",
     "references",
     "save",
+    "seeds_caption",
     "short_number",
     "style_context",
 ]
@@ -119,6 +123,7 @@ Y_LABELS: dict[Metric, str] = {
 }
 COLUMN = 3.3  # inches: one column of a two-column paper
 MARGIN = 0.03
+_WITHOUT_EFFECT = ("unit", "clip_rewards")  # options that change no dense return
 
 
 @dataclass(frozen=True)
@@ -160,28 +165,58 @@ def style_context() -> Any:
 def references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLine]:
     """Return the means of the demonstrations used, and of the random policy where it is known."""
     key = "success_rate" if metric == "success" else "return_mean"
-    found: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for result in results:
         demos = result.status.get("demos") or {}
         reward = result.env.reward if metric == "return" else "dense"
         paid_alike = demos.get("reward", "dense") == reward
         if demos.get(key) is not None and (paid_alike or metric == "success"):
-            found[str(demos["name"]).split("/")[-1]] = float(demos[key])
-    several = len(set(found.values())) > 1
-    lines = {f"demonstrations ({n})" if several else "demonstrations": v for n, v in found.items()}
+            found.setdefault(str(demos["name"]), []).append(float(demos[key]))
+    means = {name: float(np.mean(values)) for name, values in found.items()}  # of seeded subsets
+    if len(set(means.values())) == 1:
+        means = {"": next(iter(means.values()))}
+    short = [name.rpartition("/")[2] for name in means]
+    labels = short if len(set(short)) == len(short) else list(means)
     return [
-        *(ReferenceLine(label, value) for label, value in lines.items()),
+        *(
+            ReferenceLine(f"demonstrations ({label})" if label else "demonstrations", value)
+            for label, value in zip(labels, means.values(), strict=True)
+        ),
         *random_line(results[0].env, metric),
     ]
 
 
+def known_scores(env: EnvConfig, metric: Metric) -> Reference | None:
+    """Return the registry's scores where they were measured: dense reward, the usual options."""
+    if env.reward != "dense" and metric == "return":
+        return None
+    usual = envs.check(EnvConfig(env.name, env.start, reward=env.reward)).options
+    for name, value in envs.check(env).options.items():
+        if name not in _WITHOUT_EFFECT and value != usual.get(name):
+            return None
+    return envs.spec(env.name).references.get(env.start)
+
+
 def random_line(env: EnvConfig, metric: Metric) -> list[ReferenceLine]:
     """Return the mean of the registry's random policy, where it is known."""
-    known = envs.spec(env.name).references.get(env.start)
-    if known is None or not (env.reward == "dense" or metric != "return"):
+    known = known_scores(env, metric)
+    if known is None:
         return []
     value = known.random_success if metric == "success" else known.random_return
     return [] if value is None else [ReferenceLine("random policy", value)]
+
+
+def seeds_caption(
+    counts: Collection[int], statistic: str, interval: str = "95% bootstrap interval"
+) -> str:
+    """Return what a figure says about its points and bands, of so many seeds each."""
+    if set(counts) == {1}:
+        return "a single seed, no interval"
+    low, high = min(counts), max(counts)
+    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    if high < statistics.FEWEST_SEEDS:
+        return f"{statistic} over {seeds}, no interval (it needs {statistics.FEWEST_SEEDS})"
+    return f"{statistic} and {interval} over {seeds}"
 
 
 def assign_styles(

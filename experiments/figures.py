@@ -45,6 +45,7 @@ from rlfd.experiments.results import (
     Metric,
     RunResult,
     common_metric,
+    differences,
     display_name,
     env_title,
     load_results,
@@ -149,12 +150,20 @@ def _curves(
     curves = []
     for group in groups.values():
         policies = group[0].policies
+        name = f"{group[0].exp_name}/{group[0].algo} on {group[0].env.label}"
         wanted = policies if policy == "both" else (policy or policies[0],)
+        if policy not in (None, "both", *policies):
+            notes.append(f"{name}: has no {policy} policy, left out")
+            continue
+        if differing := differences(group):
+            notes.append(f"{name}: {differing}")
         for name in wanted:
             curve = _curve(group, x, metric, use_iqm, name, name != wanted[0], notes)
             if curve is not None:
                 curves.append(curve)
     if not curves:
+        if not any(policy in (None, "both", *result.policies) for result in results):
+            raise RlfdError(f"none of these runs has a {policy} policy", "leave --policy out")
         raise RlfdError(
             "none of these runs has been evaluated yet", "wait, or lower --eval-every when training"
         )

@@ -28,6 +28,7 @@ from rlfd.experiments.drawing import (
     check_suffix,
     maths,
     save,
+    seeds_caption,
     style_context,
 )
 from rlfd.experiments.known import Recovered, read_recovered
@@ -211,9 +212,11 @@ def plot_gaps(
             axis.grid(axis="y", color="0.9", linewidth=0.5)
         axes.flat[0].set_ylabel(f"{measure} (%)")
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        counts = sorted({int(n) for n in data["n"]})
-        how_many = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        caption = f"mean and 95% bootstrap interval of the interquartile mean over {how_many} seeds"
+        caption = seeds_caption(
+            {int(n) for n in data["n"]},
+            "mean",
+            "95% bootstrap interval of the interquartile mean",
+        )
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2 if len(values) == 1 else 4,
             frameon=False, title=caption, handlelength=2.6,

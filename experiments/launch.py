@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from rlfd.errors import Interrupted, RlfdError
+from rlfd.experiments.config import RunConfig
 from rlfd.experiments.memory import memory_share
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
@@ -44,12 +45,14 @@ class Job:
         argv: The command. Run again on its unfinished folder it must continue.
         run_dir: The folder it writes, where its state is read from.
         needs: Folders of the runs that must be finished before it starts.
+        config: What the run is to be, where that is known.
     """
 
     name: str
     argv: tuple[str, ...]
     run_dir: Path
     needs: tuple[Path, ...] = ()
+    config: RunConfig | None = None
 
     @property
     def command(self) -> str:

@@ -33,7 +33,11 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
     if not needs.demonstrations:
         if config.demos is not None and not needs.optional_demonstrations:
             raise RlfdError(f"'{config.algo}' does not learn from demonstrations", "drop --demos")
-        if config.demos is None and config.num_demos is not None and needs.optional_demonstrations:
+        if config.demos is None and config.num_demos is not None:
+            if not needs.optional_demonstrations:
+                raise RlfdError(
+                    f"'{config.algo}' does not learn from demonstrations", "drop --num-demos"
+                )
             raise RlfdError(
                 f"--num-demos was given, but '{config.algo}' learns from demonstrations only where "
                 "some are named",

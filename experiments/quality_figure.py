@@ -14,10 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from rlfd import envs
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
-from rlfd.experiments import statistics
 from rlfd.experiments.drawing import (
     COLUMN,
     MARGIN,
@@ -27,9 +25,11 @@ from rlfd.experiments.drawing import (
     ReferenceLine,
     assign_styles,
     check_suffix,
+    known_scores,
     maths,
     random_line,
     save,
+    seeds_caption,
     short_number,
     style_context,
 )
@@ -103,7 +103,8 @@ def plot_demonstrations(
         panel: _levels(next(line.env for line in lines if line.env.label == panel), metric)
         for panel in panels
     }
-    caption = _caption(lines, use_iqm)
+    counts = {len(point.seeds) for line in lines for point in line.points}
+    caption = seeds_caption(counts, "interquartile mean" if use_iqm else "mean")
     header = [f"command: {command}"] if command else []
     with style_context():
         figure = _draw(lines, panels, given, levels, caption, x, metric)
@@ -117,26 +118,14 @@ def plot_demonstrations(
 
 def _levels(env: EnvConfig, metric: Metric) -> list[ReferenceLine]:
     """Return what the registry's demonstrator and its random policy reach."""
-    known = envs.spec(env.name).references.get(env.start)
+    known = known_scores(env, metric)
     levels = []
-    if known is not None and (env.reward == "dense" or metric != "return"):
+    if known is not None:
         is_success = metric == "success"
         value = known.demonstrator_success if is_success else known.demonstrator_return
         if value is not None:
             levels.append(ReferenceLine("controller", value))
     return levels + random_line(env, metric)
-
-
-def _caption(lines: Sequence[Line], use_iqm: bool) -> str:
-    counts = {len(point.seeds) for line in lines for point in line.points}
-    if counts == {1}:
-        return "a single seed, no interval"
-    low, high = min(counts), max(counts)
-    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
-    statistic = "interquartile mean" if use_iqm else "mean"
-    if high < statistics.FEWEST_SEEDS:
-        return f"{statistic} over {seeds}, no interval (it needs {statistics.FEWEST_SEEDS})"
-    return f"{statistic} and 95% bootstrap interval over {seeds}"
 
 
 # On paper

@@ -114,7 +114,7 @@ def measure(
                     result=result,
                     settings=json.dumps(
                         {k: v for k, v in settings.items() if k not in _IRRELEVANT}
-                        | {"init": config.init is not None}
+                        | {"init": config.init is not None, "options": dict(config.env.options)}
                     ),
                     dataset=str(demos["name"]),
                     number=int(demos["episodes"]),

@@ -18,7 +18,7 @@ from rlfd.experiments.known import GAPS
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
 from rlfd.experiments.measuring import Measuring, measured_table
 from rlfd.experiments.report import NullReporter, Reporter
-from rlfd.experiments.results import env_title
+from rlfd.experiments.results import comparable, env_title
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite import Section, Suite
 from rlfd.experiments.suite_demos import datasets_of, describe
@@ -156,16 +156,23 @@ def _check_existing(
         run = RunDir(job.run_dir)
         if not run.exists:
             continue
-        config = run.config()
-        wanted = dict(zip(job.argv, job.argv[1:], strict=False))
-        steps = int(wanted.get("--steps", config.steps))
-        if config.steps != steps:
+        config, wanted = run.config(), job.config
+        assert wanted is not None  # `plan` knows it
+        if config.steps != wanted.steps:
             raise RlfdError(
                 f"run folder '{job.run_dir}' holds a run of {config.steps} env steps, "
-                f"this suite wants {steps}",
+                f"this suite wants {wanted.steps}",
                 f"give --steps {config.steps}, or another --runs-dir",
             )
-        dataset = datasets.get(wanted.get("--demos", ""))
+        found = comparable(config)
+        for name, value in comparable(wanted).items():
+            if found.get(name) != value:
+                raise RlfdError(
+                    f"run folder '{job.run_dir}' holds a run with {name}={found.get(name)}, "
+                    f"this suite wants {name}={value}",
+                    "give another --runs-dir",
+                )
+        dataset = datasets.get(wanted.demos or "")
         used = (run.status().get("demos") or {}).get("hash")
         if dataset is not None and used not in (None, dataset.info.content_hash):
             raise RlfdError(
@@ -173,10 +180,10 @@ def _check_existing(
                 "the data folder, the two cannot be compared",
                 "give the --data-dir that it was made with, or another --runs-dir",
             )
-        if not same_init(wanted.get("--init"), config.init, runs_dir):
+        if not same_init(wanted.init, config.init, runs_dir):
             raise RlfdError(
                 f"run folder '{job.run_dir}' holds a run that started from '{config.init}', "
-                f"this suite wants '{wanted.get('--init')}'",
+                f"this suite wants '{wanted.init}'",
                 "give another --runs-dir",
             )
 
@@ -196,9 +203,10 @@ def _text_tables(sections: Sequence[Section], table: pd.DataFrame) -> dict[str, 
         for label, records in part.groupby("row", sort=False):
             by_name = {str(r["measure"]): r for r in records.to_dict("records")}
             best = by_name[tables.BEST_TRAINING]
-            row = {"method": str(label), "n": str(max(r["n"] for r in by_name.values()))}
+            n = int(max(r["n"] for r in by_name.values()))
+            row = {"method": str(label), "n": str(n)}
             row |= {
-                name: tables.format_statistics({str(k): v for k, v in r.items()}, r["metric"])
+                name: tables.format_statistics({str(k): v for k, v in r.items()}, r["metric"], n)
                 for name, r in by_name.items()
             }
             if part["paper"].notna().any():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +14,7 @@ import pandas as pd
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
+from rlfd.experiments.config import RunConfig
 from rlfd.experiments.run_dir import RunDir
 
 __all__ = [
@@ -19,6 +22,8 @@ __all__ = [
     "Metric",
     "RunResult",
     "common_metric",
+    "comparable",
+    "differences",
     "display_name",
     "env_title",
     "load_results",
@@ -151,6 +156,27 @@ def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
     if not results:
         raise RlfdError("there is no run to look at", "train one with 'rlfd train'")
     return list(results.values())
+
+
+def comparable(config: RunConfig) -> dict[str, Any]:
+    """Return what runs have in common whose numbers belong together, whatever their seed."""
+    return {
+        **{name: getattr(config, name) for name in ("steps", "num_envs", "num_demos")},
+        **{f"option {name}": value for name, value in config.env.options.items()},
+        **dataclasses.asdict(config.algorithm),
+    }
+
+
+def differences(group: Sequence[RunResult]) -> str:
+    """Return a note on what the seeds of one variant should have in common and have not."""
+    found: dict[str, set[str]] = {}
+    for result in group:
+        about = comparable(result.run.config())
+        about["demonstrations"] = (result.status.get("demos") or {}).get("hash")
+        for name, value in about.items():
+            found.setdefault(name, set()).add(json.dumps(value))
+    names = [name for name, values in found.items() if len(values) > 1]
+    return f"seeds differ in {', '.join(names)}" if names else ""
 
 
 def common_metric(results: Sequence[RunResult], metric: Metric | None) -> Metric:

@@ -79,6 +79,7 @@ class Runner:
         self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.demonstrator, self.data_dir = demonstrator, data_dir
         self.labels: dict[str, Any] | None = None  # the dataset of its answers, likewise
+        self.made_by: list[dict[str, Any]] = []
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
         self.eval_log = run.open_eval_log()
@@ -113,6 +114,17 @@ class Runner:
         """Time spent on the run, over all its processes."""
         return self.wall_before + time.perf_counter() - self.began
 
+    def _makers(self) -> list[dict[str, Any]]:
+        """Return which code, versions and machines made the run, each from where on."""
+        names, now = ("git", "versions", "host"), provenance()
+        before = self.run.status()
+        first = [{"from": 0, **{name: before[name] for name in names}}] if "git" in before else []
+        makers: list[dict[str, Any]] = before.get("made_by") or first
+        new = {name: now[name] for name in names}
+        if not makers or any(makers[-1][name] != value for name, value in new.items()):
+            makers = [*makers, {"from": self.progress, **new}]
+        return makers
+
     def _done(self) -> bool:
         budget = self.config.steps
         return self.algorithm.finished or (budget > 0 and self.progress >= budget)
@@ -122,6 +134,7 @@ class Runner:
     def run_to_end(self) -> TrainResult:
         """Train until the budget is used, evaluate, and close the run."""
         try:
+            self.made_by = self._makers()
             self._write_status("running")
             self._loop()
             return self._finish()
@@ -157,7 +170,10 @@ class Runner:
             self.progress,
             unit,
         )
-        if self.init is not None and self.progress == 0 and config.eval_every:
+        untouched = (
+            self.progress == 0 and self.algorithm.updates == 0
+        )  # pretraining counts no steps
+        if self.init is not None and untouched and config.eval_every:
             self._evaluate_periodically()  # where the other run's policy stands
         while not self._done():
             before = self.progress
@@ -453,6 +469,7 @@ class Runner:
             "labels": self.labels,
             "reward_from": self.reward_from,
             **provenance(),
+            "made_by": self.made_by,
         }
         try:
             self.run.write_status(status)

@@ -152,7 +152,8 @@ def training_command(config: Mapping[str, Any], provenance: Mapping[str, str]) -
         words += ["--preset", config["preset"]]
     given = [n for n, layer in provenance.items() if layer.startswith(("--set", "command", "file"))]
     for name in given:
-        if name in RUN_FIELDS and name != "log_every":  # has no option, and changes nothing else
+        # log_every has no option, and changes nothing else; a file may set nothing at all
+        if name in RUN_FIELDS and name != "log_every" and config[name] is not None:
             words += ["--" + name.replace("_", "-"), setting_text(config[name])]
     for name in given:
         key = name.removeprefix("algorithm.")

@@ -64,6 +64,7 @@ def _dataset(
     if identity in [info.id for info in demos.find(env, data_dir)]:
         dataset = demos.load(identity, env=env, data_dir=data_dir)
         _refuse_other_size(identity, dataset, wanted)
+        _refuse_other_origin(identity, dataset, wanted, env)
         return dataset
     if not collect:
         return None
@@ -75,12 +76,32 @@ def _dataset(
         parts.append((made, share))
     if parts:
         reporter.message(f"mixing {_mixture(parts)} as '{identity}'")
+    else:
+        reporter.message(
+            f"collecting {_size(wanted)} of {env_title(env)} by {wanted.policy} as '{identity}'"
+        )
+    try:
+        return _make(wanted, env, parts, name, runs_dir, data_dir)
+    except RlfdError:
+        if identity not in [info.id for info in demos.find(env, data_dir)]:
+            raise
+        # another launcher was faster
+        return _dataset(suite, task, wanted, runs_dir, data_dir, reporter, collect=False)
+
+
+def _make(
+    wanted: DemoPlan,
+    env: EnvConfig,
+    parts: Sequence[tuple[Demonstrations, float]],
+    name: str,
+    runs_dir: Path,
+    data_dir: Path,
+) -> Demonstrations:
+    """Mix a set from its parts, or collect it where there are none."""
+    if parts:
         return demos.mix(
             parts, name=name, episodes=wanted.episodes, seed=wanted.seed, data_dir=data_dir
         )
-    reporter.message(
-        f"collecting {_size(wanted)} of {env_title(env)} by {wanted.policy} as '{identity}'"
-    )
     return demos.collect(
         env,
         make_demonstrator(wanted.policy, env, seed=wanted.seed, runs_dir=runs_dir),
@@ -115,6 +136,36 @@ def _refuse_other_size(identity: str, dataset: Demonstrations, wanted: DemoPlan)
         f"demonstrations '{identity}' have {there}, this suite wants {here}",
         "give another --data-dir",
     )
+
+
+def _refuse_other_origin(
+    identity: str, dataset: Demonstrations, wanted: DemoPlan, env: EnvConfig
+) -> None:
+    """Refuse a dataset that somebody else demonstrated, or that was spoilt or mixed otherwise."""
+    made = dataset.info.demonstrator
+    there: dict[str, Any] = {"seed": made.get("seed")}
+    here: dict[str, Any] = {"seed": wanted.seed}
+    if wanted.mix:
+        there["mix"] = [part["share"] for part in made.get("parts", ())]
+        here["mix"] = list(wanted.mix.values())
+    else:
+        for name in ("noise", "noop", "action_noise"):
+            there[name], here[name] = made.get(name), getattr(wanted, name, 0.0)
+        for name in ("min_return", "max_return"):
+            there[name], here[name] = made.get(name), None
+        kind, _, strength = wanted.policy.partition(":")
+        strength = strength or "strong"
+        if kind != "shipped":
+            there["policy"], here["policy"] = made.get("policy"), kind
+        elif strength in demos.strengths(env.name):  # others are recorded by the user
+            there["policy"], here["policy"] = made.get("name"), f"{env.name}-{strength}"
+    for name, value in here.items():
+        if there[name] != value:
+            raise RlfdError(
+                f"demonstrations '{identity}' were made with {name} {there[name]}, this suite "
+                f"wants {value}",
+                "give another --data-dir",
+            )
 
 
 def _refuse_missing_policies(suite: Suite, sections: Sequence[Section], data_dir: Path) -> None:

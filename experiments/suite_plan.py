@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import unknown_name
-from rlfd.experiments.config import RUN_FIELDS, env_words, resolve, setting_text
+from rlfd.experiments.config import RUN_FIELDS, RunConfig, env_words, resolve, setting_text
 from rlfd.experiments.launch import Job
 from rlfd.experiments.suite import DemoPlan, Group, Row, Section, Suite, Task
 
@@ -191,16 +191,23 @@ def _scaled(suite: Suite, row: Row, task: Task, steps: int | None) -> dict[str, 
     full = row.steps or task.steps or suite.steps
     if steps is None or steps >= full or not algorithms.get(row.algo).needs.interaction:
         return {}
-    config = resolve(
-        row.algo,
-        row_env(row, task),
-        preset=row.preset or None,
-        settings=[f"{name}={setting_text(value)}" for name, value in row.settings.items()],
-        options=suite.run,
-    ).config
+    config = _resolved(row, task, row.settings, suite.run)
     known = {name: getattr(config, name) for name in RUN_FIELDS} | asdict(config.algorithm)
     values = {name: known[name] for name in suite.scaled if known.get(name)}
     return {name: max(1, round(value * steps / full)) for name, value in values.items()}
+
+
+def _resolved(
+    row: Row, task: Task, settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> RunConfig:
+    """Return the configuration of a row's runs with these settings and options of `rlfd train`."""
+    return resolve(
+        row.algo,
+        row_env(row, task),
+        preset=row.preset or None,
+        settings=[f"{name}={setting_text(value)}" for name, value in settings.items()],
+        options=options,
+    ).config
 
 
 def _job(
@@ -215,32 +222,40 @@ def _job(
 ) -> Job:
     task, demos = section.task, section.demos
     needs = algorithms.get(row.algo).needs
-    words = ["train", row.algo, *env_words(row_env(row, task), usual_start="standard")]
+    options: dict[str, Any] = {}
     if _given_demos(row) and demos is not None:
-        words += ["--demos", demo_id(suite, task, demos)]
-        num = row.num_demos or demos.num
-        if num:
-            words += ["--num-demos", str(num)]
+        options["demos"] = demo_id(suite, task, demos)
+        if num := row.num_demos or demos.num:
+            options["num_demos"] = num
     waits_for = []
     if row.init:
         source = run_folder(suite, suite.row(row.init), task, demos, seed, runs_dir)
-        words += ["--init", str(source)]
+        options["init"] = str(source)
         waits_for.append(source)
     if needs.interaction:  # the others stop by themselves
-        words += ["--steps", str(steps or row.steps or task.steps or suite.steps)]
+        options["steps"] = steps or row.steps or task.steps or suite.steps
     scaled = _scaled(suite, row, task, steps)
     run = {**suite.run, **{name: scaled.pop(name) for name in RUN_FIELDS if name in scaled}}
     for name, value in run.items():
         if needs.interaction or name in OFFLINE_SETTINGS:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--seed", str(seed), "--exp-name", exp_name(suite, row, demos)]
+            options[name] = value
+    options |= {"seed": seed, "exp_name": exp_name(suite, row, demos)}
+    settings = {**row.settings, **scaled}
+    words = ["train", row.algo, *env_words(row_env(row, task), usual_start="standard")]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
     if row.preset:
         words += ["--preset", row.preset]
-    for name, value in {**row.settings, **scaled}.items():
+    for name, value in settings.items():
         words += ["--set", f"{name}={setting_text(value)}"]
     if device is not None:
         words += ["--device", device]
     words += ["--runs-dir", str(runs_dir), "--data-dir", str(data_dir), "--resume-if-exists"]
     folder = run_folder(suite, row, task, demos, seed, runs_dir)
-    argv = (sys.executable, "-m", "rlfd", *words)
-    return Job(str(folder.relative_to(runs_dir)), argv, folder, tuple(waits_for))
+    return Job(
+        name=str(folder.relative_to(runs_dir)),
+        argv=(sys.executable, "-m", "rlfd", *words),
+        run_dir=folder,
+        needs=tuple(waits_for),
+        config=_resolved(row, task, settings, options),
+    )

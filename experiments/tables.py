@@ -11,7 +11,14 @@ import numpy as np
 import pandas as pd
 
 from rlfd.experiments import statistics
-from rlfd.experiments.results import METRIC_COLUMNS, Metric, RunResult, common_metric, load_results
+from rlfd.experiments.results import (
+    METRIC_COLUMNS,
+    Metric,
+    RunResult,
+    common_metric,
+    differences,
+    load_results,
+)
 from rlfd.experiments.run_dir import RunDir
 from rlfd.files import write_text
 
@@ -118,7 +125,8 @@ def results_table(runs: Iterable[RunDir], metric: Metric | None = None) -> pd.Da
     for (env, exp_name, algo), group in groups.items():
         finished = [result for result in group if result.status.get("state") == "finished"]
         missing = len(group) - len(finished)
-        note = f"{missing} of {len(group)} runs not finished" if missing else ""
+        unfinished = f"{missing} of {len(group)} runs not finished" if missing else ""
+        note = "; ".join(filter(None, (unfinished, differences(finished))))
         measured = [measure(result, metric) for result in finished]
         for name in MEASURES:
             values = [values[name] for values in measured if name in values]
@@ -127,12 +135,18 @@ def results_table(runs: Iterable[RunDir], metric: Metric | None = None) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def format_statistics(row: Mapping[str, Any], metric: str) -> str:
-    """Return ``mean ± SE, IQM [95 % interval]`` with the digits that suit the metric."""
+def format_statistics(row: Mapping[str, Any], metric: str, n: int | None = None) -> str:
+    """Return ``mean ± SE, IQM [95 % interval]`` with the digits that suit the metric.
+
+    Where not all `n` seeds have the number, ``(n=2)`` says how many do.
+    """
     if not row["n"]:
         return "–"
-    if metric == ENV_STEPS:
-        return _format_steps(row)
+    text = _format_steps(row) if metric == ENV_STEPS else _format_mean(row, metric)
+    return text if n in (None, row["n"]) else f"{text} (n={row['n']:.0f})"
+
+
+def _format_mean(row: Mapping[str, Any], metric: str) -> str:
     mean, se, iqm, low, high = (row[name] for name in ("mean", "se", "iqm", "low", "high"))
     digits = 2 if metric == "success" or abs(mean) < 10 else 1
     digits = 4 if metric == "gap" else digits
@@ -157,10 +171,11 @@ def display_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return a results table as text: one row per variant, one column per measure."""
     rows = []
     for (env, exp_name, algo), group in table.groupby(["env", "exp_name", "algo"], sort=False):
-        row = {"env": env, "exp name": exp_name, "algo": algo, "n": str(group["n"].max())}
+        n = int(group["n"].max())
+        row = {"env": env, "exp name": exp_name, "algo": algo, "n": str(n)}
         for record in group.to_dict("records"):
             row[str(record["measure"])] = format_statistics(
-                {str(k): v for k, v in record.items()}, str(record["metric"])
+                {str(k): v for k, v in record.items()}, str(record["metric"]), n
             )
         row["note"] = str(group["note"].iloc[0])
         rows.append(row)

@@ -151,7 +151,7 @@ def _teachers(
     """Return the run's configuration with whom it learns from: demonstrations, and who is asked."""
     if resume:
         config = run.config()
-        _check_same(resolved, config, run, runs_dir, data_dir)
+        check_same(resolved, run, runs_dir, data_dir)
         demonstrations = load_demos(config, data_dir)
         check_demos_unchanged(run, demonstrations)
         asked = ask(config, runs_dir, data_dir)
@@ -217,9 +217,13 @@ def _check_same_answers(run: RunDir, asked: AskedDemonstrator | None) -> None:
         )
 
 
-def _check_same(
-    resolved: Resolved, config: RunConfig, run: RunDir, runs_dir: Path, data_dir: Path
-) -> None:
+def check_same(resolved: Resolved, run: RunDir, runs_dir: Path, data_dir: Path) -> None:
+    """Refuse what was given for a run that is there and was made with something else.
+
+    Raises:
+        RlfdError: Names the first difference.
+    """
+    config = run.config()
     given, stored = resolved.config.to_json(), config.to_json()
     given = {**given, **{f"algorithm.{k}": v for k, v in given.pop("algorithm").items()}}
     stored = {**stored, **{f"algorithm.{k}": v for k, v in stored.pop("algorithm").items()}}

@@ -208,6 +208,12 @@ def test_plot_table(full_folder):
     assert Path("b.png").exists()
 
 
+@pytest.mark.parametrize("option", [("--iqm",), ("--x", "frames"), ("--policy", "greedy")])
+def test_options_of_a_figure_that_is_not_drawn(full_folder, option):
+    outcome = run_inside("plot", "runs", "--table", *option)
+    assert_refused(outcome, "--iqm", "belong to a figure", "--out")
+
+
 @pytest.mark.parametrize(
     ("what", "names"), [("algos", {"bc", "dqn", "sqil"}), ("envs", {"CartPole"})]
 )
@@ -261,6 +267,12 @@ def test_resume_if_exists_starts_and_skips(folder):
     assert "finished already" in outcome.stderr
     assert outcome.json["return_mean"] is not None
     assert snapshot(folder) == before
+
+
+def test_a_finished_run_of_other_settings_is_not_taken_for_this_one(folder):
+    assert run_inside(*DQN, "--resume-if-exists").code == 0
+    outcome = run_inside(*DQN, "--resume-if-exists", "--set", "gamma=0.5")
+    assert_refused(outcome, "was started with algorithm.gamma=", "=0.5 was given", "--exp-name")
 
 
 def test_overwrite(full_folder):

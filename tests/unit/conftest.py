@@ -38,14 +38,16 @@ def write_run(
     has_success: bool = True,
     demos: dict[str, Any] | None = DEMOS,
     episodes: int = 20,
+    config: RunConfig | None = None,
 ) -> RunDir:
     """Write a run of `last` steps: `success` at `steps`, the greedy policy 0.25 below the sampled.
 
     A successful episode has return 250, any other -150. The best checkpoint succeeds 0.1 more often
-    than the `final` weights. `training` holds the success of each training episode.
+    than the `final` weights. `training` holds the success of each training episode. A `config`
+    stands for everything that says which run it is.
     """
     last = last or max(steps, default=500)
-    config = RunConfig(
+    config = config or RunConfig(
         algo=algo,
         env=check(env),
         algorithm=algorithms.get(algo).Config(),
@@ -53,6 +55,7 @@ def write_run(
         steps=last,
         exp_name=exp_name,
     )
+    algo, seed, env, exp_name = config.algo, config.seed, config.env, config.exp_name
     run = RunDir.of(config, root)
     run.create(Resolved(config, {}))
     run.write_status({"state": state, "env_steps": last, "demos": demos, "error": None})

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -246,3 +247,9 @@ def test_what_a_killed_writer_left_is_swept_away_later(tmp_path):
     assert [info.name for info in demos.list_all(tmp_path)] == ["random-v0"]
     collect(tmp_path)
     assert [path.name for path in folder.glob(".*")] == [".random.4567abcd.tmp"]
+
+
+def test_a_temporary_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
+    folder = storage.prepare("x", EnvConfig("CartPole"), tmp_path)
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [folder / ".1.tmp"])
+    assert storage.prepare("x", EnvConfig("CartPole"), tmp_path) == folder

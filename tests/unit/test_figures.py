@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import drawing, figures, statistics
 from rlfd.experiments.figures import ReferenceLine, plot_learning_curves
+from rlfd.experiments.tables import results_table
 
 HEADS = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -117,6 +119,27 @@ def test_policy(make_run, tmp_path):
     assert "SQIL, greedy" in both.figure.read_text()
 
 
+def test_a_policy_that_a_method_has_not(make_run, tmp_path):
+    runs = [make_run(), make_run(algo="dqn")]
+    files = plot_learning_curves(runs, tmp_path / "f.svg", policy="sampled")
+    (note,) = files.notes
+    assert "default/dqn" in note
+    assert "has no sampled policy" in note
+    with pytest.raises(RlfdError, match="none of these runs has a sampled policy"):
+        plot_learning_curves(runs[1:], tmp_path / "f.svg", policy="sampled")
+
+
+def test_seeds_that_do_not_belong_together_are_named(make_run, tmp_path):
+    config = make_run().config()
+    other = dataclasses.replace(
+        config, seed=1, algorithm=dataclasses.replace(config.algorithm, gamma=0.5)
+    )
+    runs = [make_run(), make_run(config=other, demos={"name": "d", "hash": "1"})]
+    (note,) = plot_learning_curves(runs, tmp_path / "f.svg").notes
+    assert note.endswith("seeds differ in gamma, demonstrations")
+    assert set(results_table(runs)["note"]) == {"seeds differ in gamma, demonstrations"}
+
+
 def test_return_is_drawn_where_there_is_no_success_test(make_run, tmp_path):
     run = make_run(env=EnvConfig("CartPole"), has_success=False)
     data = curve(read(plot_learning_curves([run], tmp_path / "f.svg")))
@@ -140,8 +163,9 @@ def test_unequal_runs_are_drawn_as_far_as_all_reach(make_run, tmp_path):
     ]
     files = plot_learning_curves(runs, tmp_path / "f.svg")
     assert curve(read(files))["x"].to_list() == [1000, 2000]
-    assert "unequal length" in files.notes[0]
-    assert files.notes[0] in files.data.read_text()
+    assert "seeds differ in steps" in files.notes[0]
+    assert "unequal length" in files.notes[1]
+    assert all(note in files.data.read_text() for note in files.notes)
 
 
 def test_different_places_are_interpolated_and_said(make_run, tmp_path):
@@ -164,9 +188,13 @@ def test_seeds_without_a_common_range_are_refused(make_run, tmp_path):
 
 
 def test_a_seed_that_has_just_started_is_left_out_and_named(make_run, tmp_path):
-    runs = [make_run(seed=0), make_run(seed=4, steps=(), final=None, state="running")]
+    runs = [
+        make_run(seed=0),
+        make_run(seed=4, steps=(), last=3000, final=None, state="running"),
+    ]
     files = plot_learning_curves(runs, tmp_path / "f.svg")
-    assert "seed 4 not evaluated yet" in files.notes[0]
+    (note,) = files.notes
+    assert "seed 4 not evaluated yet" in note
     assert set(curve(read(files))["n"]) == {1}
 
 
@@ -204,6 +232,27 @@ def test_reference_lines(make_run, tmp_path):
     assert data[data["kind"] == "reference"][["label", "y"]].to_numpy().tolist() == [
         ["ceiling", 0.9]
     ]
+
+
+def test_the_line_of_seeded_subsets_is_their_mean(make_run, tmp_path):
+    runs = [
+        make_run(seed=seed, demos={"name": "d", "hash": "0", "return_mean": value})
+        for seed, value in enumerate((100.0, 200.0, 330.0))
+    ]
+    data = read(plot_learning_curves(runs, tmp_path / "f.svg", metric="return"))
+    lines = dict(data[data["kind"] == "reference"][["label", "y"]].to_numpy())
+    assert lines["demonstrations"] == 210.0
+
+
+def test_scores_of_the_usual_options_are_not_those_of_others(make_run, tmp_path):
+    def lines(**options):
+        env = EnvConfig("LunarLander", "demo", options)
+        run = make_run(exp_name=str(len(options)), env=env, demos=None)
+        data = read(plot_learning_curves([run], tmp_path / "f.svg", metric="return"))
+        return data[data["kind"] == "reference"]["label"].to_list()
+
+    assert lines() == ["random policy"]
+    assert lines(push_scale=0.75) == []
 
 
 def test_different_demonstrations_have_a_line_each(make_run, tmp_path):

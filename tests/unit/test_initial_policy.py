@@ -218,6 +218,23 @@ def test_the_command_that_continues(train, source, monkeypatch):
     assert "--init source/dqn/CartPole/seed0:210" in caught.value.hint
 
 
+def test_pretraining_that_was_interrupted_is_no_start(train, tmp_path, monkeypatch):
+    """It makes no env steps: a run that goes on with it is no longer where it began."""
+    actor = make_demonstrator("controller", CARTPOLE, seed=0)
+    demos.collect(CARTPOLE, actor, episodes=2, data_dir=tmp_path / "data")
+    settings = ["pretrain_updates=300"]
+    source = train("dqfd", settings=settings, exp_name="source")
+    options = {"settings": settings, "init": str(source.path)}
+    whole = train("dqfd", exp_name="whole", **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(runner.StopSignal, "received", True)
+        with pytest.raises(Interrupted):
+            train("dqfd", exp_name="parts", **options)
+    parts = train("dqfd", exp_name="parts", resume=True)
+    assert parts.evaluations().equals(whole.evaluations())
+    assert equal(policy(parts, 0), policy(whole, 0))
+
+
 # Refused, before anything of the run is written
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pandas as pd
@@ -96,16 +97,12 @@ class FakeEngine:
 
     def submit(self, job, log):
         self.submitted.append(job.name)
-        exp_name, algo, env, seed = job.name.split("/")
-        start = env.partition("-")[2] or "standard"
+        algo, start = job.config.algo, job.config.env.start
         if job.name in self.broken:
             log.write_text("error: out of memory\n")
             return Done(1)
         self.make_run(
-            algo=algo,
-            exp_name=exp_name,
-            env=EnvConfig("LunarLander", start),
-            seed=int(seed.removeprefix("seed")),
+            config=job.config,
             final=FINALS.get(algo, {}).get(start, 0.5),
             steps=() if algo == "bc" else (1000, 2000, 3000),
             training=[] if algo == "bc" else [0, 1] * 50 + [1] * 80,
@@ -305,9 +302,20 @@ def test_runs_of_another_length_are_not_mixed_in(suite, folders, make_run):
 
 
 def test_runs_on_other_demonstrations_are_not_mixed_in(suite, folders, make_run):
-    make_run(exp_name="small", demos={"name": "x", "hash": "another"})
+    make_run(config=plan(suite, **folders)[0].config, demos={"name": "x", "hash": "another"})
     with pytest.raises(RlfdError, match="trained on other demonstrations"):
         reproduce(suite, **folders, engine=FakeEngine(make_run))
+
+
+def test_runs_with_other_settings_are_not_mixed_in(suite, folders, make_run):
+    jobs = plan(suite, **folders, groups=["more"])
+    fast = next(job for job in jobs if "fast" in job.name)
+    usual = dataclasses.replace(fast.config.algorithm, gamma=0.99)
+    make_run(config=dataclasses.replace(fast.config, algorithm=usual), demos=None)
+    engine = FakeEngine(make_run)
+    with pytest.raises(RlfdError, match=r"run with gamma=0.99, this suite wants gamma=0"):
+        reproduce(suite, **folders, engine=engine, groups=["more"])
+    assert engine.submitted == []
 
 
 def test_demonstrations_are_made_once(suite, folders, make_run):

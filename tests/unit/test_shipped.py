@@ -142,6 +142,16 @@ def test_commands():
     )
 
 
+def test_commands_leave_out_what_a_file_does_not_set(tmp_path):
+    first = resolve("dqn", CARTPOLE, settings=["gamma=0.5"])
+    place = tmp_path / "config.json"
+    place.write_text(json.dumps(first.config.to_json()))
+    resolved = resolve("dqn", CARTPOLE, config_file=place)
+    command = training_command(resolved.config.to_json(), resolved.provenance)
+    assert "--set gamma=0.5" in command
+    assert "None" not in command
+
+
 def test_no_folder_of_a_machine_is_left(tmp_path):
     actor = demos.make_demonstrator("controller", CARTPOLE, seed=0)
     made = demos.collect(CARTPOLE, actor, episodes=2, data_dir=tmp_path / "elsewhere")

@@ -5,6 +5,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
+from rlfd import demos
 from rlfd.cli.main import app
 from rlfd.errors import RlfdError
 from rlfd.experiments import reproduce
@@ -73,6 +74,39 @@ def test_demonstrations_are_whole_episodes_of_so_many_steps(folders):
     assert Measuring(suite, [0], folders["runs_dir"], {made.info.id: made}, NullReporter()).measure(
         sections[0], suite.row("Demonstrations")
     ).values["final, sampled"] == [made.subset(1, 0).returns.mean()]
+
+
+@pytest.mark.parametrize(
+    ("mended", "message"),
+    [
+        ('policy = "random"\nnoise = 0.25', "made with noise 0.0, this suite wants 0.25"),
+        ('policy = "random"\nseed = 7', "made with seed 0, this suite wants 7"),
+        ('policy = "controller"', "made with policy random, this suite wants controller"),
+    ],
+)
+def test_demonstrations_made_by_somebody_else_are_refused(folders, mended, message):
+    def get(text):
+        suite = parse_suite("steps", SHIPPED.replace('policy = "shipped"', text))
+        return datasets_of(suite, sections_of(suite, tasks=["pole"]), *folders.values(),
+                           NullReporter(), collect=True)  # fmt: skip
+
+    get('policy = "random"')
+    with pytest.raises(RlfdError, match=message):
+        get(mended)
+
+
+def test_demonstrations_that_another_launcher_made_meanwhile_are_taken(folders, monkeypatch):
+    suite = parse_suite("steps", SHIPPED.replace('policy = "shipped"', 'policy = "random"'))
+    real = demos.collect
+
+    def slow(*arguments, **options):
+        real(*arguments, **options)
+        return real(*arguments, **options)  # and again, too late
+
+    monkeypatch.setattr(demos, "collect", slow)
+    (made,) = datasets_of(suite, sections_of(suite, tasks=["pole"]), *folders.values(),
+                          NullReporter(), collect=True).values()  # fmt: skip
+    assert made.num_transitions >= 40
 
 
 def test_policies_that_do_not_come_along_are_named_before_anything_is_collected(folders):

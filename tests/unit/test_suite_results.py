@@ -1,5 +1,6 @@
 """Tables and figures of suites of several tasks, whose rows start from others."""
 
+import dataclasses
 import json
 from importlib.resources import files
 
@@ -31,26 +32,20 @@ class Engine:
         self.make_run = make_run
 
     def submit(self, job, log):
-        exp_name, algo, env, seed = job.name.split("/")
-        name, _, reward = env.partition("-")
-        words = dict(zip(job.argv, job.argv[1:], strict=False))
+        config = job.config
+        if config.init is not None:
+            config = dataclasses.replace(config, init=f"{config.init}:90")
+        steps, training = ((), []) if config.algo == "bc" else ((90, config.steps), [0, 1] * 60)
         assert all(RunDir(folder).status()["state"] == "finished" for folder in job.needs)
-        run = self.make_run(
-            algo=algo,
-            exp_name=exp_name,
-            env=EnvConfig(name, reward=reward or "dense"),
-            seed=int(seed.removeprefix("seed")),
-            final=1.0 if "again" in exp_name else 0.5,
-            steps=() if algo == "bc" else (90, int(words["--steps"])),
+        self.make_run(
+            config=config,
+            final=1.0 if "again" in config.exp_name else 0.5,
+            steps=steps,
             success=(0.0, 0.0),
-            training=[] if algo == "bc" else [0, 1] * 60,
+            training=training,
             demos=None,
             has_success=False,
         )
-        if "--init" in words:
-            config = json.loads((run.path / "config.json").read_text())
-            config["init"] = f"{words['--init']}:90"
-            (run.path / "config.json").write_text(json.dumps(config))
         return Done()
 
 
@@ -142,10 +137,8 @@ def test_a_report_collects_and_starts_nothing(grid, folders, quick, make_run):
 
 
 def test_runs_from_another_start_are_not_mixed_in(grid, folders, quick, make_run):
-    make_run(
-        algo="dqn", exp_name="grid-again", env=EnvConfig("CartPole"), steps=(90, 240),
-        success=(0, 0), has_success=False,
-    )  # fmt: skip
+    again = next(job.config for job in plan(grid, **folders) if "again" in job.name)
+    make_run(config=dataclasses.replace(again, init=None), has_success=False)
     with pytest.raises(RlfdError, match=r"started from 'None', this suite wants '.*grid/dqn/Cart"):
         reproduce.reproduce(grid, **folders, engine=Engine(make_run))
 
@@ -184,14 +177,10 @@ class Racers:
         self.make_run = make_run
 
     def submit(self, job, log):
-        exp_name, algo, env, seed = job.name.split("/")
-        few, number = env == "LunarLander", int(seed.removeprefix("seed"))
+        few, number = job.config.env.name == "LunarLander", job.config.seed
         rates = {0: (0.5, 0.3, 0.8), 1: (0.2, 0.55, 0.4), 2: (0.0, 0.1, 0.2)}[number]
         self.make_run(
-            algo=algo,
-            exp_name=exp_name,
-            env=EnvConfig(env),
-            seed=number,
+            config=job.config,
             steps=(100, 200, 300),
             success=rates if few else (0.0, 0.1, 0.6 if number else 0.0),
             final=0.7 if few else 0.4,

@@ -57,6 +57,14 @@ def test_fewer_than_100_training_episodes_have_no_best(make_run):
     assert tables.format_statistics(rows[tables.BEST_TRAINING], "success") == "–"
 
 
+def test_a_number_of_fewer_seeds_says_so(make_run):
+    runs = [make_run(seed=n, training=[1] * n) for n in (99, 100, 101)]
+    shown = tables.display_table(tables.results_table(runs)).iloc[0]
+    assert shown["n"] == "3"
+    assert shown[tables.BEST_TRAINING].endswith("(n=2)")
+    assert not shown["final, sampled"].endswith(")")
+
+
 def test_unfinished_runs_are_counted_but_not_averaged(runs, make_run):
     running = make_run(seed=7, state="interrupted", final=None, training=[1] * 100)
     table = tables.results_table([*runs, running])

@@ -461,6 +461,19 @@ def test_a_finished_run_can_be_resumed_and_is_the_same(train, listener):
     assert before.keys() == after.keys()
 
 
+def test_all_code_that_made_a_run_is_named(train, monkeypatch):
+    run = train(steps=300).run_dir
+    (first,) = run.status()["made_by"]
+    assert first["from"] == 0
+    train(resume=True)
+    assert run.status()["made_by"] == [first]
+    now = runner.provenance() | {"git": {"commit": "c", "dirty": False}}
+    monkeypatch.setattr(runner, "provenance", lambda: now)
+    train(resume=True)
+    second = {"from": 300} | {name: now[name] for name in ("git", "versions", "host")}
+    assert run.status()["made_by"] == [first, second]
+
+
 def test_demonstrations_that_changed_since(train, collect, tmp_path):
     """Refused, and refused again: being refused does not make them right."""
     collect("good", seed=0)
