@@ -33,7 +33,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.absorbing import (
     HorizonAudit,
     absorbing_count,
@@ -52,7 +61,7 @@ from rlfd.algorithms.core.minibatches import cycled
 from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.on_policy import Actor
 from rlfd.algorithms.core.optimisers import Adam
-from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
@@ -69,6 +78,8 @@ ACTION_LIMIT = 1.0 - 1e-5  # of continuous demonstrated actions, whose bounds ar
 @dataclass(frozen=True, kw_only=True)
 class AIRLConfig(ClassifierFields, TrustRegionFields, ClipFields):
     """Hyperparameters of AIRL."""
+
+    readers: ClassVar[Readers] = {"learner": LEARNERS}
 
     learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
     reward_on: Literal["state", "state-action"] = hyper("state", "what g depends on")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -33,6 +33,7 @@ __all__ = [
     "Oracle",
     "PolicyMode",
     "Problem",
+    "Readers",
     "TabularModel",
     "TransitionBatch",
     "World",
@@ -248,9 +249,32 @@ def hyper(
     return field
 
 
+Readers = Mapping[str, Mapping[Any, Sequence[str]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
-    """Base of every method's hyperparameters; checks ranges and choices on construction."""
+    """Base of every method's hyperparameters; checks ranges and choices on construction.
+
+    `readers` names settings that not every value of another one makes use of: by that other one,
+    by its value, those that are read.
+    """
+
+    readers: ClassVar[Readers] = {}
+
+    @classmethod
+    def own_settings(cls) -> tuple[str, ...]:
+        """Return the settings that the class itself adds to its base, or changes."""
+        return tuple(name for name in cls.__annotations__ if name in cls.__dataclass_fields__)
+
+    def unread(self) -> dict[str, str]:
+        """Return the settings without effect, each with the value of another that would read it."""
+        found: dict[str, str] = {}
+        for name, settings in self.readers.items():
+            read = settings.get(getattr(self, name), ())
+            for value, others in settings.items():
+                found |= {other: f"{name}={value}".lower() for other in others if other not in read}
+        return found
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))

@@ -290,7 +290,7 @@ class BC(Algorithm):
         return {
             "engine": self.engine.state_dict(),
             # not to be had from the demonstrations again where another policy brought them
-            "statistics": {"mean": self.network.mean.clone(), "std": self.network.std.clone()},
+            "inputs": self.network.input_state(),
             "passes": self.passes.state_dict(),
             "updates": self.updates,
         }
@@ -298,7 +298,6 @@ class BC(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.engine.load_state_dict(state["engine"])
-        self.network.mean.copy_(state["statistics"]["mean"])
-        self.network.std.copy_(state["statistics"]["std"])
+        self.network.load_input_state(state["inputs"])
         self.passes.load_state_dict(state["passes"])
         self.updates = state["updates"]

@@ -228,7 +228,7 @@ class DAgger(Algorithm):
         clone, demonstrator = self.learner, self.demonstrator
         return {
             "engine": clone.engine.state_dict(),
-            "statistics": {"mean": clone.network.mean.clone(), "std": clone.network.std.clone()},
+            "inputs": clone.network.input_state(),
             "shuffling": clone.generator.get_state(),
             "first": self.first if self.frozen else None,
             "generator": self.generator.get_state(),
@@ -244,8 +244,7 @@ class DAgger(Algorithm):
         """Restore what `state_dict` returned."""
         clone = self.learner
         clone.engine.load_state_dict(state["engine"])
-        clone.network.mean.copy_(state["statistics"]["mean"])
-        clone.network.std.copy_(state["statistics"]["std"])
+        clone.network.load_input_state(state["inputs"])
         clone.generator.set_state(state["shuffling"])
         if state["first"] is not None:
             self.first, self.frozen = state["first"], True

@@ -28,7 +28,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.absorbing import (
     AbsorbingMode,
     HorizonAudit,
@@ -41,7 +50,7 @@ from rlfd.algorithms.core.discriminator import (
     imitation_reward,
 )
 from rlfd.algorithms.core.distributions import Distribution
-from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
@@ -54,6 +63,8 @@ __all__ = ["GAIL", "AdversarialReward", "GAILConfig"]
 @dataclass(frozen=True, kw_only=True)
 class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
     """Hyperparameters of GAIL."""
+
+    readers: ClassVar[Readers] = {"learner": LEARNERS}
 
     learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
     gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
@@ -117,11 +128,19 @@ class AdversarialReward:
 
     def learn(self, rollout: Rollout) -> Metrics:
         """Train the discriminator on this rollout, and the ones before it that are remembered."""
-        ends = int(rollout.terminated.sum())
-        rows = self.discriminator.with_absorbing(self._rows(rollout), ends)
+        rows = self._with_ends(rollout)
         self.discriminator.learn(torch.cat([*self._past, rows]))
         self._past.append(rows)
         return self.discriminator.drain()
+
+    def remember(self, rollout: Rollout) -> None:
+        """Keep a rollout that the discriminator does not learn from at once."""
+        if self._past.maxlen:
+            self._past.append(self._with_ends(rollout))
+
+    def _with_ends(self, rollout: Rollout) -> Tensor:
+        ends = int(rollout.terminated.sum())
+        return self.discriminator.with_absorbing(self._rows(rollout), ends)
 
     def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
         """Return what the discriminator, as it is now, pays a rollout: rewards (T, N), metrics."""
@@ -204,7 +223,9 @@ class GAIL(Algorithm):
         metrics = self.source.learn(rollout)  # Alg. 1, line 4
         improvements = [self._improve(rollout)]  # Alg. 1, line 5
         for _ in range(self.config.g_steps - 1):
-            improvements.append(self._improve(self.learner.collect(world)))
+            rollout = self.learner.collect(world)
+            improvements.append(self._improve(rollout))
+            self.source.remember(rollout)
         self.updates = self.learner.engine.count
         return metrics | mean_metrics(improvements)
 

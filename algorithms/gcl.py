@@ -46,7 +46,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.absorbing import HorizonAudit, check_discount, relative_to_absorbing
 from rlfd.algorithms.core.discriminator import INPUT_CLIP, discrimination_loss
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
@@ -55,7 +64,7 @@ from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
 from rlfd.algorithms.core.on_policy import Actor
 from rlfd.algorithms.core.optimisers import Adam
-from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
@@ -81,6 +90,8 @@ logger = logging.getLogger("rlfd.gcl")
 @dataclass(frozen=True, kw_only=True)
 class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
     """Hyperparameters of GCL."""
+
+    readers: ClassVar[Readers] = {"learner": LEARNERS}
 
     learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
     objective: Literal["gcl", "gan"] = hyper("gcl", "likelihood, or cross entropy of D")

@@ -33,11 +33,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.absorbing import check_discount
-from rlfd.algorithms.core.discriminator import DiscriminatorFields
+from rlfd.algorithms.core.discriminator import ClassifierFields, DiscriminatorFields
 from rlfd.algorithms.core.mmd import Discrepancy
-from rlfd.algorithms.core.policy_learner import PolicyLearner, make_policy_learner
+from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trpo_learner import TRPOLearner
@@ -56,6 +65,17 @@ WEIGHT_METRIC = {"reward/weight": "λ_1 (κ in a mixture), weight of the learned
 @dataclass(frozen=True, kw_only=True)
 class POfDConfig(DiscriminatorFields, MatchingFields, ClipFields):
     """Hyperparameters of POfD."""
+
+    readers: ClassVar[Readers] = {
+        "learner": LEARNERS,
+        "matching": {
+            "discriminator": (
+                *ClassifierFields.own_settings(),
+                *DiscriminatorFields.own_settings(),
+            ),
+            "mmd": MatchingFields.own_settings(),
+        },
+    }
 
     learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
     matching: Literal["discriminator", "mmd"] = hyper(

@@ -45,6 +45,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     World,
     hyper,
 )
@@ -81,6 +82,10 @@ SIL_METRICS = {
 @dataclass(frozen=True, kw_only=True)
 class SILConfig(A2CFields, ClipFields):
     """Hyperparameters of SIL; the defaults are for `learner=a2c` (preset `ppo` for the other)."""
+
+    readers: ClassVar[Readers] = {
+        "learner": {"a2c": A2CFields.own_settings(), "ppo": ClipFields.own_settings()}
+    }
 
     learner: Literal["a2c", "ppo"] = hyper("a2c", "whose updates self-imitation is added to")
     sil_updates: int = hyper(4, "M, self-imitation updates per iteration", low=0)

@@ -209,6 +209,12 @@ def resolve(
     apply("command line", options or {}, {})
 
     algorithm = cls.Config(**_typed(cls.Config, hyperparameters))
+    for name, reader in algorithm.unread().items():
+        if name in given:
+            raise RlfdError(
+                f"setting '{name}' of {algo} has no effect here, only {reader} reads it",
+                f"leave it out, or add --set {reader}",
+            )
     typed = _typed(RunConfig, run)
     if typed.get("device", "auto") == "auto":
         typed["device"] = _usual_device(env)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -191,7 +191,8 @@ class PolicyNetwork(nn.Module):
         activation: See `mlp`.
         last_gain: See `mlp`; small = the first policy hardly depends on the observation.
         log_std_start: First log-std of each continuous action.
-        observation_clip: Standardised observations are clipped to ± this.
+        observation_clip: Standardised observations are clipped to ± this; None = not at all. It
+            belongs to the policy: whoever goes on from its weights clips alike.
         generator: Source of the initial weights.
         device: Where the weights live.
     """
@@ -207,15 +208,19 @@ class PolicyNetwork(nn.Module):
         activation: Activation = "relu",
         last_gain: float | None = None,
         log_std_start: float = 0.0,
-        observation_clip: float = math.inf,
+        observation_clip: float | None = None,
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
         super().__init__()
         inputs = 0 if images else math.prod(observation_shape)  # numbers to standardise
-        self.images, self.observation_clip = images, observation_clip
+        self.images = images
         self.mean: Tensor
         self.std: Tensor
+        self.clip: Tensor
+        largest = torch.finfo(torch.get_default_dtype()).max  # finite, as everything that is saved
+        clip = largest if observation_clip is None else observation_clip
+        self.register_buffer("clip", torch.tensor(clip, device=device))
         self.register_buffer("mean", torch.zeros(inputs, device=device))
         self.register_buffer("std", torch.ones(inputs, device=device))
         self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_start, device=device))
@@ -230,6 +235,19 @@ class PolicyNetwork(nn.Module):
             device=device,
         )
 
+    def input_state(self) -> dict[str, Tensor]:
+        """Return what `standardise` depends on."""
+        return {name: value.clone() for name, value in self.named_buffers()}
+
+    def load_input_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `input_state` returned."""
+        for name, value in state.items():
+            self.get_buffer(name).copy_(value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(prefix + "clip", self.clip)  # policies from before it was saved
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def standardise(self, observations: Tensor) -> Tensor:
         """Flatten and scale observations (B, *observation_shape) to inputs (B, D) of the body.
 
@@ -238,7 +256,7 @@ class PolicyNetwork(nn.Module):
         if self.images:
             return observations
         inputs = (observations.flatten(1) - self.mean) / self.std
-        return inputs.clamp(-self.observation_clip, self.observation_clip)
+        return inputs.clamp(-self.clip, self.clip)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Map observations (B, *observation_shape) to outputs (B, K)."""

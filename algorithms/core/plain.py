@@ -32,7 +32,7 @@ class PlainNetwork:
     def __init__(self, network: PolicyNetwork) -> None:
         self.dtype = network.mean.dtype
         self._mean, self._std = network.mean.numpy(), network.std.numpy()
-        self._clip = network.observation_clip
+        self._clip = network.clip.numpy()
         linear = [layer for layer in network.body if isinstance(layer, nn.Linear)]
         self._layers = [
             (layer.weight.detach().numpy().T, layer.bias.detach().numpy()) for layer in linear

@@ -13,9 +13,12 @@ from rlfd.algorithms.core.on_policy import OnPolicyConfig
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.trpo_learner import TRPOLearner, TrustRegionFields
 
-__all__ = ["PolicyLearner", "make_policy_learner"]
+__all__ = ["LEARNERS", "PolicyLearner", "make_policy_learner"]
 
 PolicyLearner = TRPOLearner | PPOLearner
+
+LEARNERS = {"trpo": TrustRegionFields.own_settings(), "ppo": ClipFields.own_settings()}
+"""What each of them reads besides what both do."""
 
 
 def make_policy_learner(

@@ -7,14 +7,14 @@ their loop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import AlgorithmConfig, Problem, TransitionBatch, hyper
+from rlfd.algorithms.base import AlgorithmConfig, Problem, Readers, TransitionBatch, hyper
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.core.engine import LossFunction, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import QNetwork
@@ -28,6 +28,10 @@ __all__ = ["QLearner", "QLearnerConfig", "select"]
 @dataclass(frozen=True, kw_only=True)
 class QLearnerConfig(AlgorithmConfig):
     """Hyperparameters of everything that `QLearner` holds."""
+
+    readers: ClassVar[Readers] = {
+        "target_update": {"polyak": ("polyak_tau",), "copy": ("target_every_updates",)},
+    }
 
     learning_rate: float = hyper(5e-4, "Adam's step size at the start", above=0)
     final_learning_rate: float = hyper(

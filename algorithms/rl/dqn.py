@@ -24,7 +24,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
 from rlfd.algorithms.core.schedules import linear
@@ -36,6 +45,11 @@ __all__ = ["DQN", "DQNConfig", "dqn_target", "huber"]
 @dataclass(frozen=True, kw_only=True)
 class DQNConfig(QLearnerConfig):
     """Hyperparameters of DQN."""
+
+    readers: ClassVar[Readers] = {
+        **QLearnerConfig.readers,
+        "prioritised": {True: ("priority_alpha", "priority_beta"), False: ()},
+    }
 
     updates_per_env_step: float = hyper(0.25, "gradient steps per env step", above=0)
     polyak_tau: float = hyper(0.005, "fraction taken over per update (polyak)", above=0, high=1)

@@ -304,7 +304,8 @@ def test_updates_change_every_parameter_and_targets_by_their_rule_alone(
     for engine, first in zip(engines, start, strict=True):
         assert engine.count > 0
         assert unchanged(engine.parameters, first) <= WITHOUT_GRADIENT
-    statistics = {"mean", "std", "demonstrated"}  # of the demonstrations, where a method keeps some
+    # of the demonstrations, where a method keeps some
+    statistics = {"mean", "std", "clip", "demonstrated"}
     assert unchanged(algorithm.policy_state(), policy) <= WITHOUT_GRADIENT | statistics
 
 
@@ -398,7 +399,7 @@ def test_actions_of_every_kind_fit_their_space(name, build, noise_world, action)
         assert all(space.contains(row.astype(space.dtype)) for row in actions)
         assert np.isin(actions.dtype.kind, ["i", "f"])
     if action.kind == "continuous":  # the std of continuous actions learns, too
-        assert unchanged(algorithm.policy_state(), policy) <= {"mean", "std"}
+        assert unchanged(algorithm.policy_state(), policy) <= {"mean", "std", "clip"}
 
 
 def test_acting_changes_no_state_and_draws_from_the_given_generator(build, noise_world, device):
@@ -508,6 +509,8 @@ def test_what_began_with_another_policy_goes_on_the_same(name, build, noise_worl
         policy = build(**options, seed=1).policy_state()
         if "mean" in policy:  # statistics of other observations
             policy |= {"mean": policy["mean"] + 0.3, "std": 1.7 * policy["std"]}
+        if "clip" in policy:
+            policy |= {"clip": torch.tensor(0.7)}
         algorithm, world = build(**options), noise_world()
         algorithm.start_from(policy)
         run(algorithm, world, 3)

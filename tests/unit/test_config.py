@@ -215,6 +215,31 @@ def test_images_go_to_a_gpu_where_there_is_one(monkeypatch, given):
     assert device("Pong", **given) == "cpu"
 
 
+@pytest.mark.parametrize(
+    ("algo", "setting", "reader"),
+    [
+        ("pofd", "clip_range=0.1", "learner=ppo"),
+        ("pofd", "kernel=std", "matching=mmd"),
+        ("gail", "delta=0.02", "learner=trpo"),
+        ("sil", "epochs=3", "learner=ppo"),
+        ("dqn", "priority_beta=0.5", "prioritised=true"),
+        ("dqn", "target_every_updates=7", "target_update=copy"),
+    ],
+)
+def test_settings_that_nothing_reads(algo, setting, reader):
+    refused("has no effect here", f"add --set {reader}", algo=algo, settings=[setting])
+    resolve(algo, EnvConfig("CartPole"), settings=[setting, reader])
+
+
+@pytest.mark.parametrize("name", algorithms.names())
+def test_what_is_read_by_some_values_is_a_setting(name):
+    config = algorithms.get(name).Config
+    known = {field.name for field in dataclasses.fields(config)}
+    for setting, by_value in config.readers.items():
+        assert {setting, *(other for others in by_value.values() for other in others)} <= known
+        assert getattr(config(), setting) in by_value
+
+
 def test_settings_that_contradict_each_other():
     refused("interleave=rollouts", "final_learning_rate=1", algo="sqil",
             settings=["interleave=rollouts"])  # fmt: skip

@@ -168,6 +168,17 @@ def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypat
     assert torch.equal(seen[-1][0][:, :5], torch.cat(expected))
 
 
+def test_the_last_rollouts_are_the_last_of_all(make_gail, noise_world, monkeypatch):
+    """Also where the policy collects several between two trainings of the discriminator."""
+    gail, world = make_gail(d_rollouts=2, g_steps=3), noise_world()
+    seen = spy(monkeypatch, gail.source.discriminator, "learn")
+    collected = spy(monkeypatch, gail.learner, "collect")
+    for _ in range(2):
+        gail.iteration(world)
+    expected = [collected[index][1].observations.flatten(0, 1) for index in (2, 3)]
+    assert torch.equal(seen[-1][0][:, :5], torch.cat(expected))
+
+
 def test_it_goes_on_the_same_with_the_rollouts_it_remembers(make_gail, noise_world):
     options = {"d_rollouts": 3, "absorbing": "indicator", "normalise_rewards": True}
     gail, restored, world = make_gail(**options), make_gail(**options, seed=4), noise_world()

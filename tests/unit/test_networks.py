@@ -88,12 +88,19 @@ def test_policies_standardise_observations_and_clip_them():
 def test_policies_of_the_same_sizes_can_be_exchanged():
     first, second = policy_network(), policy_network(generator=generator(1), log_std_start=-1.0)
     assert set(first.state_dict()) == {
-        "log_std", "mean", "std", "body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias",
+        "log_std", "mean", "std", "clip",
+        "body.0.weight", "body.0.bias", "body.2.weight", "body.2.bias",
     }  # fmt: skip
     assert (second.log_std == -1.0).all()
+    first.clip.fill_(0.5)
     second.load_state_dict(first.state_dict())
     observations = torch.randn(9, 3, 5, generator=generator())
     assert torch.equal(first(observations), second(observations))
+    # from before the clip was saved
+    older = {name: value for name, value in first.state_dict().items() if name != "clip"}
+    third = policy_network(observation_clip=0.25)
+    third.load_state_dict(older)
+    assert third.clip == 0.25
 
 
 def test_values_are_one_number_per_row_and_zero_at_first():
