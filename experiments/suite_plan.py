@@ -193,7 +193,8 @@ def _scaled(suite: Suite, row: Row, task: Task, steps: int | None) -> dict[str, 
         return {}
     config = _resolved(row, task, row.settings, suite.run)
     known = {name: getattr(config, name) for name in RUN_FIELDS} | asdict(config.algorithm)
-    values = {name: known[name] for name in suite.scaled if known.get(name)}
+    read = [name for name in suite.scaled if name not in config.algorithm.unread()]
+    values = {name: known[name] for name in read if known.get(name)}
     return {name: max(1, round(value * steps / full)) for name, value in values.items()}
 
 

@@ -122,6 +122,8 @@ def test_shipped_suites_fit_this_version(name, tmp_path):
     suite = load_suite(name)
     for task in suite.tasks:
         check(task.config)
+    for steps in (None, 1000):
+        assert plan(suite, runs_dir=tmp_path, data_dir=tmp_path, groups=["all"], steps=steps)
     for section in sections_of(suite, ["all"]):
         if section.demos is not None:
             wanted = demo_env(section.task, section.demos)
