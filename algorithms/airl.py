@@ -65,6 +65,7 @@ from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_po
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
+from rlfd.algorithms.core.trajectories import moved
 from rlfd.algorithms.core.transition_rows import TransitionRows
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
@@ -316,6 +317,7 @@ class ShapedDiscriminator:
         own = self._table({name: torch.cat([part[name] for part in parts]) for name in newest})
         demo = self._table(self._demos)
         self._past.append(newest)
+        log_prob = demo["log_probs"][: len(self._demos["actions"])].mean()  # not of stays in s_abs
         count, size = self.config.d_steps, self.config.d_batch_size
         own, demo = (self._drawn(table, count * size) for table in (own, demo))
         self.rows.observe(torch.cat([own["rows"], demo["rows"]]))
@@ -323,7 +325,6 @@ class ShapedDiscriminator:
             self.step(
                 *({n: v[start : start + size] for n, v in side.items()} for side in (own, demo))
             )
-        log_prob = demo["log_probs"].mean()
         return self.engine.drain() | {"discriminator/log_prob_demo": log_prob}
 
     @timed("sample")
@@ -425,7 +426,7 @@ class ShapedDiscriminator:
         self._saw_absorbing = bool(state["saw_absorbing"])
         past = state["past"]
         self._past.clear()
-        self._past.extend(dict(past[str(index)]) for index in range(len(past)))
+        self._past.extend(moved(past[str(index)], self.device) for index in range(len(past)))
 
 
 def _transitions(rollout: Rollout) -> Batch:

@@ -40,6 +40,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     World,
     hyper,
 )
@@ -63,6 +64,8 @@ __all__ = ["Apprenticeship", "ApprenticeshipConfig", "margin_weights", "nearest_
 @dataclass(frozen=True, kw_only=True)
 class ApprenticeshipConfig(AlgorithmConfig):
     """Hyperparameters of apprenticeship learning."""
+
+    readers: ClassVar[Readers] = {"solver": {"qp": ("slack",), "projection": ()}}
 
     solver: Literal["projection", "qp"] = hyper("projection", "how ψ is found")
     gamma: float = hyper(0.95, "γ, discount per step of μ and of the plans", above=0, high=1)

@@ -33,7 +33,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.bc import BC
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
 from rlfd.algorithms.core.engine import Batch
@@ -66,6 +75,10 @@ __all__ = ["AWR", "AWRConfig", "AWROffline", "AWROfflineConfig", "AdvantageRegre
 @dataclass(frozen=True, kw_only=True)
 class AdvantageFields(FitFields):
     """Hyperparameters of `AdvantageRegression`."""
+
+    readers: ClassVar[Readers] = {
+        "baseline": {"value": ("td_lambda", "critic_steps", "critic_learning_rate"), "none": ()}
+    }
 
     beta: float = hyper(0.2, "β, temperature of the weights", above=0)
     final_beta: float = hyper(
@@ -234,7 +247,7 @@ class AWR(Algorithm):
 
     def __init__(self, problem: Problem, config: AWRConfig) -> None:
         self.config = config
-        iterations = config.iterations(problem.env_steps)
+        iterations = config.iterations(problem)
         policy = RegressionLearner(
             problem,
             config,

@@ -264,13 +264,21 @@ class AlgorithmConfig:
 
     @classmethod
     def own_settings(cls) -> tuple[str, ...]:
-        """Return the settings that the class itself adds to its base, or changes."""
-        return tuple(name for name in cls.__annotations__ if name in cls.__dataclass_fields__)
+        """Return the settings that the class itself adds to its base."""
+        (base,) = cls.__bases__
+        inherited = {field.name for field in dataclasses.fields(base)}
+        names = [field.name for field in dataclasses.fields(cls)]
+        return tuple(name for name in names if name not in inherited)
+
+    @classmethod
+    def all_readers(cls) -> Readers:
+        """Return the `readers` of the class and of all that it inherits from."""
+        return {k: v for base in cls.__mro__ for k, v in vars(base).get("readers", {}).items()}
 
     def unread(self) -> dict[str, str]:
         """Return the settings without effect, each with the value of another that would read it."""
         found: dict[str, str] = {}
-        for name, settings in self.readers.items():
+        for name, settings in self.all_readers().items():
             read = settings.get(getattr(self, name), ())
             for value, others in settings.items():
                 found |= {other: f"{name}={value}".lower() for other in others if other not in read}

@@ -33,6 +33,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     World,
     hyper,
 )
@@ -51,6 +52,8 @@ __all__ = ["BC", "BCConfig"]
 @dataclass(frozen=True, kw_only=True)
 class BCConfig(OfflineFields):
     """Hyperparameters of behavioural cloning."""
+
+    readers: ClassVar[Readers] = {"loss": {"nll": ("entropy_weight",), "mse": ()}}
 
     learning_rate: float = hyper(1e-3, "Adam's step size", above=0)
     l2: float = hyper(1e-4, "λ_2, weight of the squared parameters", low=0)

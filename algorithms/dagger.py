@@ -40,6 +40,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     TransitionBatch,
     World,
     hyper,
@@ -55,6 +56,11 @@ __all__ = ["DAgger", "DAggerConfig"]
 @dataclass(frozen=True, kw_only=True)
 class DAggerConfig(BCConfig):
     """Hyperparameters of DAgger, besides those of behavioural cloning."""
+
+    readers: ClassVar[Readers] = {
+        "schedule": {"first": (), "linear": ("linear_rounds",), "exponential": ("decay",)},
+        "fit": {"warm": ("round_epochs",), "scratch": ("max_epochs", "patience", "min_delta")},
+    }
 
     schedule: Literal["first", "linear", "exponential"] = hyper(
         "first", "β_i: 1 in round 0 only, falling to 0 on a line, or powers of a number"

@@ -166,7 +166,8 @@ class AdversarialReward:
         self.discriminator.load_state_dict(state["discriminator"])
         past = state["past"]
         self._past.clear()
-        self._past.extend(past[str(index)] for index in range(len(past)))
+        device = self.discriminator.device
+        self._past.extend(past[str(index)].to(device) for index in range(len(past)))
 
 
 def mean_metrics(many: list[Metrics]) -> Metrics:

@@ -91,7 +91,10 @@ logger = logging.getLogger("rlfd.gcl")
 class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
     """Hyperparameters of GCL."""
 
-    readers: ClassVar[Readers] = {"learner": LEARNERS}
+    readers: ClassVar[Readers] = {
+        "learner": LEARNERS,
+        "objective": {"gcl": ("ess_floor",), "gan": ()},
+    }
 
     learner: Literal["trpo", "ppo"] = hyper("trpo", "who improves the policy")
     objective: Literal["gcl", "gan"] = hyper("gcl", "likelihood, or cross entropy of D")

@@ -31,7 +31,16 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.a2c_learner import A2CFields, A2CLearner
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.schedules import linear
@@ -46,6 +55,14 @@ Schedule = Literal["constant", "linear", "cosine"]
 @dataclass(frozen=True, kw_only=True)
 class MAILConfig(A2CFields):
     """Hyperparameters of MAIL, besides those of A2C."""
+
+    readers: ClassVar[Readers] = {
+        "imitation_schedule": {
+            "constant": (),
+            "linear": ("final_imitation_weight", "imitation_share"),
+            "cosine": ("final_imitation_weight", "imitation_share"),
+        }
+    }
 
     final_learning_rate: float = hyper(
         0.0, "step size after the last planned update, as a fraction of the first", low=0, high=1

@@ -30,7 +30,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import (
+    Algorithm,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
 from rlfd.algorithms.bc import BC, BCConfig
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
 from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES
@@ -58,6 +67,8 @@ def _judged(values: list[Tensor], judge: Tensor) -> Tensor:
 @dataclass(frozen=True, kw_only=True)
 class MARWILConfig(BCConfig):
     """Hyperparameters of MARWIL, besides those of behavioural cloning."""
+
+    readers: ClassVar[Readers] = {"mode": {"joint": ("norm_rate",), "awr": ()}}
 
     mode: Literal["joint", "awr"] = hyper(
         "joint", "train V and the policy together, or V first and then the policy"
@@ -228,7 +239,8 @@ class MARWIL(Algorithm):
         """End a pass of the policy: validate with the weights as they are now."""
         weights, held_out = self._weigh(advantages), self.learner.passes.validation
         rows = held_out["rows"]
-        loss, accuracy = self.learner.validate(weights[rows])
+        # as large in one pass as in another, though V, and so the weights, change in between
+        loss, accuracy = self.learner.validate(weights[rows] / weights[rows].mean())
         self.learner.passes.close(float(loss), self.learner.engine)
         return (
             self.learner.engine.drain()

@@ -39,6 +39,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     World,
     hyper,
 )
@@ -69,6 +70,10 @@ Of = Literal["trajectories", "steps"]
 @dataclass(frozen=True, kw_only=True)
 class ReturnFields(AlgorithmConfig):
     """Hyperparameters of the weights."""
+
+    readers: ClassVar[Readers] = {
+        "form": {"exp": ("beta", "max_weight"), "shift": (), "raw": ("allow_negative",)}
+    }
 
     form: Form = hyper("exp", "how a return becomes a weight")
     beta: float = hyper(1.0, "β, temperature in units of the returns' std (form=exp)", above=0)
@@ -248,7 +253,7 @@ class RWR(Algorithm):
             problem,
             config,
             capacity=config.buffer_size,
-            iterations=config.iterations(problem.env_steps),
+            iterations=config.iterations(problem),
             whole=True,
         )
         self.audit = WeightAudit("a larger --set beta")

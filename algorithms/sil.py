@@ -414,7 +414,7 @@ class SIL(Algorithm):
         super().load_state_dict(state)
         self.engine.load_state_dict(state["imitation"])
         self.memory.load_state_dict(state["memory"])
-        self.assembler.load_state_dict(state["assembler"])
+        self.assembler.load_state_dict(state["assembler"], self.problem.device)
         self.generator.set_state(state["generator"])
         self.episodes = [(int(length), float(total)) for length, total in state["episodes"]]
         self.refused = int(state["refused"])

@@ -201,8 +201,11 @@ def resolve(
     apply(f"environment {env.name}", usual, {})
     for label, layer in preset_layers(algo, preset or "default", env.name, family):
         apply(label, layer.run, layer.algorithm)
+    written: set[str] = set()
     if config_file is not None:
-        apply(f"file {config_file}", *_read_file(config_file, algo))
+        run_part, algorithm_part, is_whole = _read_file(config_file, algo)
+        apply(f"file {config_file}", run_part, algorithm_part)
+        written = set() if is_whole else set(algorithm_part)
     given = dict(_split(setting) for setting in settings)
     _known(f"setting of {algo}", given, _names(cls.Config), "--set")
     apply("--set", {}, {name: _parse(cls.Config, name, text) for name, text in given.items()})
@@ -210,7 +213,7 @@ def resolve(
 
     algorithm = cls.Config(**_typed(cls.Config, hyperparameters))
     for name, reader in algorithm.unread().items():
-        if name in given:
+        if name in given or name in written:
             raise RlfdError(
                 f"setting '{name}' of {algo} has no effect here, only {reader} reads it",
                 f"leave it out, or add --set {reader}",
@@ -292,7 +295,8 @@ def check_device(device: str) -> None:
         raise RlfdError("no CUDA device was found", "use --device cpu")
 
 
-def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any], bool]:
+    """Return the parts for the run and for the algorithm, and whether they are those of a run."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -320,7 +324,7 @@ def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any]]:
     algorithm = value.get("algorithm", {})
     _check_table("run", run)
     _check_table("algorithm", algorithm)
-    return run, algorithm
+    return run, algorithm, "schema" in value
 
 
 def _check_schema(schema: Any) -> None:

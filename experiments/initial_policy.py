@@ -13,7 +13,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig, setting_text
 from rlfd.experiments.evaluate import choose_policy
-from rlfd.experiments.problem import space_differences
+from rlfd.experiments.problem import build_for_acting, space_differences
 from rlfd.experiments.run_dir import RunDir, find_run
 
 __all__ = ["canonical_init", "relative_place", "same_init", "split_reference", "start_from"]
@@ -49,6 +49,9 @@ def start_from(
         raise RlfdError(f"run {source.path} cannot start from itself", "give it another --exp-name")
     step, path = choose_policy(source, checkpoint)
     policy = checkpoints.load_policy(path)
+    if "clip" in algorithm.policy_state() and "clip" not in policy:  # of an earlier version
+        own = build_for_acting(source.config()).policy_state()
+        policy |= {"clip": own["clip"]} if "clip" in own else {}
     _refuse_misfit(source, policy, algorithm, config)
     record = {
         "run": relative_place(source.path, runs_dir),

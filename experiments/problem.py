@@ -323,7 +323,7 @@ def build_for_acting(config: RunConfig) -> Algorithm:
         actions=torch.zeros(rows, dtype=torch.int64 if whole else torch.float32),
         episode_ids=torch.arange(2),
         next_observations=torch.zeros(2, *shape, dtype=kind),
-        rewards=torch.zeros(2),
+        rewards=torch.tensor([1.0, 2.0]),  # equal ones would teach some methods nothing
         terminated=torch.ones(2, dtype=torch.bool),
         truncated=torch.zeros(2, dtype=torch.bool),
     )

@@ -90,7 +90,7 @@ class Actor:
             activation=config.activation,
             last_gain=0.01,  # at first the policy hardly depends on the observation
             log_std_start=config.log_std_start,
-            observation_clip=10.0,
+            observation_clip=10.0 if config.normalise_observations else None,
             generator=self.generator,
             device=problem.device,
         )

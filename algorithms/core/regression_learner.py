@@ -64,9 +64,13 @@ class CollectFields(AlgorithmConfig):
         "append", "what new experience does to the old: joins it, or takes its place"
     )
 
-    def iterations(self, env_steps: int) -> int:
-        """Return how many iterations a budget is enough for."""
-        return max(1, (env_steps - self.first_steps) // self.batch_steps + 1)
+    def iterations(self, problem: Problem) -> int:
+        """Return how many iterations the budget is enough for.
+
+        With demonstrations there is no longer first one: the memory is not empty.
+        """
+        first = self.first_steps if problem.demonstrations is None else self.batch_steps
+        return max(1, (problem.env_steps - first) // self.batch_steps + 1)
 
 
 def make_optimiser(kind: OptimiserKind, learning_rate: float, planned_updates: int) -> Optimiser:
@@ -215,5 +219,5 @@ class RegressionLearner:
         self.actor.load_state_dict(state["actor"])
         self.engine.load_state_dict(state["engine"])
         self.generator.set_state(state["generator"])
-        self.assembler.load_state_dict(state["assembler"])
-        self.buffer.load_state_dict(state["buffer"])
+        self.assembler.load_state_dict(state["assembler"], self.device)
+        self.buffer.load_state_dict(state["buffer"], self.device)

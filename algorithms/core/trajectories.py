@@ -38,6 +38,11 @@ def join(parts: list[Batch]) -> Batch:
     return {name: torch.cat([part[name] for part in parts]) for name in FIELDS}
 
 
+def moved(piece: Batch, device: torch.device) -> Batch:
+    """Return a piece on another device, as one that was read from a checkpoint must be."""
+    return {name: value.to(device) for name, value in piece.items()}
+
+
 def demo_pieces(demos: DemoTensors, actions: Tensor) -> Batch:
     """Return demonstrations as pieces.
 
@@ -120,9 +125,9 @@ class EpisodeAssembler:
         waiting = [{} if part is None else dict(part) for part in self._waiting]
         return {"waiting": waiting} | ({"clocks": list(self._clocks)} if self.limit else {})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self._waiting = [dict(part) or None for part in state["waiting"]]
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state_dict` returned, on the device where rollouts live."""
+        self._waiting = [moved(part, device) or None for part in state["waiting"]]
         self._clocks = list(state.get("clocks", []))
 
 
@@ -179,9 +184,9 @@ class TrajectoryBuffer:
         """Return everything that is kept."""
         return {"data": {name: value.clone() for name, value in self.data.items()}}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.data = dict(state["data"])
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Restore what `state_dict` returned, on the device where pieces live."""
+        self.data = moved(state["data"], device)
 
 
 @torch.no_grad()

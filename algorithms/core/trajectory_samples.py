@@ -28,7 +28,7 @@ from rlfd.algorithms.core.normaliser import usable_std
 from rlfd.algorithms.core.on_policy import Actor, OnPolicyConfig
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.rollout import Rollout
-from rlfd.algorithms.core.trajectories import EpisodeAssembler, side_by_side
+from rlfd.algorithms.core.trajectories import EpisodeAssembler, moved, side_by_side
 from rlfd.seeding import derive
 
 __all__ = ["SampleFields", "TrajectorySamples", "log_mixture"]
@@ -235,11 +235,11 @@ class TrajectorySamples:
         """Restore what `state_dict` returned."""
         self._cloning.load_state_dict(state["cloning"])
         self.generator.set_state(state["generator"])
-        self.assembler.load_state_dict(state["assembler"])
+        self.assembler.load_state_dict(state["assembler"], self.device)
         self.pool.clear()
         self.samplers.clear()
         for index in range(len(state["pool"])):
-            self.pool.append(dict(state["pool"][str(index)]))
+            self.pool.append(moved(state["pool"][str(index)], self.device))
             network = copy.deepcopy(self.actor.network)
             network.load_state_dict(state["samplers"][str(index)])
             self.samplers.append(network)

@@ -47,7 +47,6 @@ class DQNConfig(QLearnerConfig):
     """Hyperparameters of DQN."""
 
     readers: ClassVar[Readers] = {
-        **QLearnerConfig.readers,
         "prioritised": {True: ("priority_alpha", "priority_beta"), False: ()},
     }
 

@@ -466,7 +466,8 @@ def through_a_file(state):
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    return torch.load(file, weights_only=True)  # so no pickled code
+    # no pickled code, and as checkpoints are read: to the CPU
+    return torch.load(file, weights_only=True, map_location="cpu")
 
 
 def assert_it_goes_on_the_same(algorithm, world, restored, restored_world):

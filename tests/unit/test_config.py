@@ -9,6 +9,7 @@ import torch
 
 from rlfd import algorithms
 from rlfd.algorithms import presets
+from rlfd.algorithms.core.on_policy import OnPolicyConfig
 from rlfd.algorithms.presets import Preset
 from rlfd.algorithms.rl.dqn import DQNConfig
 from rlfd.envs import EnvConfig, names, spec
@@ -223,6 +224,8 @@ def test_images_go_to_a_gpu_where_there_is_one(monkeypatch, given):
         ("gail", "delta=0.02", "learner=trpo"),
         ("sil", "epochs=3", "learner=ppo"),
         ("dqn", "priority_beta=0.5", "prioritised=true"),
+        ("rwr-offline", "allow_negative=true", "form=raw"),
+        ("dagger", "decay=0.5", "schedule=exponential"),
         ("dqn", "target_every_updates=7", "target_update=copy"),
     ],
 )
@@ -231,11 +234,30 @@ def test_settings_that_nothing_reads(algo, setting, reader):
     resolve(algo, EnvConfig("CartPole"), settings=[setting, reader])
 
 
+def test_settings_in_a_file_that_nothing_reads(tmp_path):
+    place = tmp_path / "my.toml"
+    place.write_text("[algorithm]\nclip_range = 0.1\n")
+    refused("'clip_range' of pofd has no effect", algo="pofd", config_file=place)
+    # a run's own configuration has all of them
+    place = tmp_path / "config.json"
+    place.write_text(json.dumps(resolve("pofd", EnvConfig("CartPole")).config.to_json()))
+    resolve("pofd", EnvConfig("CartPole"), config_file=place)
+
+
+@pytest.mark.parametrize("name", algorithms.names())
+def test_what_all_learners_share_is_never_without_effect(name):
+    shared = {field.name for field in dataclasses.fields(OnPolicyConfig)}
+    config = algorithms.get(name).Config
+    choices = config.all_readers().get("learner", ())
+    for learner in choices:
+        assert not shared & set(config(learner=learner).unread())
+
+
 @pytest.mark.parametrize("name", algorithms.names())
 def test_what_is_read_by_some_values_is_a_setting(name):
     config = algorithms.get(name).Config
     known = {field.name for field in dataclasses.fields(config)}
-    for setting, by_value in config.readers.items():
+    for setting, by_value in config.all_readers().items():
         assert {setting, *(other for others in by_value.values() for other in others)} <= known
         assert getattr(config(), setting) in by_value
 

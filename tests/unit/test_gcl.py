@@ -177,7 +177,7 @@ def test_trajectories_are_cut_at_the_limit_however_rollouts_fall(size):
                 begin = end + 1
             assert begin == len(pieces["ended"])
         restored = EpisodeAssembler(whole=True, limit=3)
-        restored.load_state_dict(assembler.state_dict())
+        restored.load_state_dict(assembler.state_dict(), torch.device("cpu"))
         assembler = restored
     expected = [[0, 1, 2], [5, 6, 7], [9, 10, 11]]
     expected += [[100, 101], [102, 103, 104], [111]]

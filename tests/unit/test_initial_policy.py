@@ -235,6 +235,19 @@ def test_pretraining_that_was_interrupted_is_no_start(train, tmp_path, monkeypat
     assert equal(policy(parts, 0), policy(whole, 0))
 
 
+def test_a_policy_without_its_clip_has_that_of_its_method(train, tmp_path):
+    actor = make_demonstrator("random", CARTPOLE, seed=0)
+    demos.collect(CARTPOLE, actor, episodes=3, data_dir=tmp_path / "data")
+    source = train("bc", exp_name="source", settings=["activation=tanh"])
+    (step,) = checkpoint.list_policies(source.checkpoints)
+    place = checkpoint.list_policies(source.checkpoints)[step]
+    clone = checkpoint.load_policy(place)
+    checkpoint.write_policy(place, {n: value for n, value in clone.items() if n != "clip"})
+    settings = ["activation=tanh", "batch_steps=105"]
+    run = train("ppo", init=str(source.path), settings=settings)
+    assert policy(run, 0)["clip"] == clone["clip"] > 1e30
+
+
 # Refused, before anything of the run is written
 
 

@@ -175,6 +175,12 @@ def test_placeholders_hold_every_field(monkeypatch):
     assert all(getattr(demos, field) is not None for field in FIELDS)
 
 
+@pytest.mark.parametrize("form", ["exp", "shift", "raw"])
+def test_placeholders_do_for_all_weights(form, caplog):
+    build_for_acting(resolve("rwr-offline", CARTPOLE, settings=[*TINY, f"form={form}"]).config)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("space", "words"),
     [

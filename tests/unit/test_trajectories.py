@@ -126,7 +126,7 @@ def test_whole_episodes_come_out_once_and_in_order_however_rollouts_cut_them():
 def test_an_assembler_goes_on_where_it_was_saved():
     whole, cut = EpisodeAssembler(whole=True), EpisodeAssembler(whole=True)
     whole.add(rollout_of(6))
-    cut.load_state_dict(whole.state_dict())
+    cut.load_state_dict(whole.state_dict(), torch.device("cpu"))
     ours, theirs = whole.add(rollout_of(9, first=6)), cut.add(rollout_of(9, first=6))
     for name in FIELDS:
         assert torch.equal(ours[name], theirs[name])
@@ -183,9 +183,9 @@ def test_what_fits_exactly_stays(lengths):
 
 def test_a_memory_is_restored():
     buffer, other = TrajectoryBuffer(10), TrajectoryBuffer(10)
-    other.load_state_dict(buffer.state_dict())
+    other.load_state_dict(buffer.state_dict(), torch.device("cpu"))
     assert len(other) == 0
     buffer.add(pieces_of((3, 4)))
-    other.load_state_dict(buffer.state_dict())
+    other.load_state_dict(buffer.state_dict(), torch.device("cpu"))
     buffer.clear()
     assert len(other) == 7
