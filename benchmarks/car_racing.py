@@ -2,9 +2,10 @@
 
     python benchmarks/car_racing.py [STEPS]
 
-Both drive the same track with the same random actions, each held for some steps, and see the same
-pictures. Measurements alternate, so that other work on the machine meets both alike. Given are
-steps per second of processor time, the median of the measurements.
+All take the same random actions, each held for some steps. Gymnasium's and ours drive one track and
+see the same pictures; the world draws the seed of its track by itself. Measurements alternate, so
+that other work on the machine meets all alike. Given are steps per second of processor time, the
+median of the measurements.
 """
 
 from __future__ import annotations

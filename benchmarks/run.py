@@ -98,10 +98,11 @@ def comparison_section(comparison: peers.Comparison, rates: list[peers.Rate]) ->
                 "" if rate.contender.peer else f"{comparison.needed:g}",
             ]
         )
-    busy = [r.contender.label for r in rates if r.cpu_share < BUSY]
+    enough = BUSY * comparison.setup.get("threads", 1)
+    busy = [r.contender.label for r in rates if r.cpu_share < enough]
     if busy:
         section.notes.append(
-            f"The machine was busy: less than {BUSY:.0%} of a processor for {', '.join(busy)}."
+            f"The machine was busy: less than {enough:.0%} of a processor for {', '.join(busy)}."
         )
     return section
 

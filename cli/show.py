@@ -44,12 +44,6 @@ def show(
         return
     known_runs = _known_runs(runs_dir)
     known_demos = [info.name for info in demos.list_all(data_dir)]
-    if not known_runs and not known_demos and not Path(name).exists():
-        raise RlfdError(
-            f"there is no run under '{runs_dir}' and there are no demonstrations under "
-            f"'{data_dir}', so '{name}' cannot be shown",
-            "name a folder, or give --runs-dir or --data-dir",
-        )
     if _is_run(name, runs_dir):
         _show_run(output, find_run(name, runs_dir))
         return
@@ -57,6 +51,12 @@ def show(
         demonstrations = demos.read(name, data_dir=data_dir)
     except RlfdError as error:
         if error.message.startswith(("unknown", "no demonstrations")):  # nor is it a run
+            if not known_runs and not known_demos and not Path(name).exists():
+                raise RlfdError(
+                    f"there is no run under '{runs_dir}' and there are no demonstrations under "
+                    f"'{data_dir}', so '{name}' cannot be shown",
+                    "name a folder, or give --runs-dir or --data-dir",
+                ) from error
             raise unknown_name(
                 "run or demonstrations",
                 name,

@@ -105,6 +105,8 @@ def collect(
                 progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))
             if keep.done >= keep.goal:
                 break
+            if keep.gave_up:
+                raise keep.failure()
         else:
             raise keep.failure()
 
@@ -156,6 +158,12 @@ class _Filter:
         self.done = 0
         self.played = 0
         self.seen = (np.inf, -np.inf)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether too few pass; how many episodes a number of steps takes is not known before."""
+        enough = max(LEAST_ATTEMPTS, ATTEMPTS * (len(self.kept) + 1))
+        return self.by_steps and self.played >= enough
 
     def look_at(self, played: PlayedEpisode, action_space: spaces.Space[Any]) -> None:
         """Keep an episode if its return is wanted."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlfd.demos.dataset import DemoInfo, Demonstrations
 from rlfd.demos.report import START_MARGIN, shifted_start_overlap
@@ -73,6 +76,8 @@ def find(env: EnvConfig, data_dir: Path, *, same_reward: bool = False) -> list[D
     env = check(env)
     found = list_all(data_dir)
     suitable = [info for info in found if difference(info, env, same_reward) is None]
+    if env.start == "shifted":
+        suitable = [info for info in suitable if not _shows_shifted(info)]
     usual = EnvConfig(env.name, spec(env.name).demo_start)
 
     def distance(info: DemoInfo) -> tuple[bool, bool, bool]:
@@ -199,7 +204,7 @@ def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, 
     if info.gym_id is not None and info.gym_id != known.gym_id:
         return "environment", info.env.name if info.env else info.gym_id, env.name
     if info.env is None:
-        return None
+        return _other_arguments(info, env)
     try:
         made = check(info.env)
     except RlfdError:
@@ -217,6 +222,30 @@ def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, 
         if (both or same_start) and theirs.get(key) != ours.get(key):
             return f"option '{key}'", theirs.get(key), ours.get(key)
     return None
+
+
+def _other_arguments(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
+    """Compare the keyword arguments that foreign data say their environment was made with."""
+    known = spec(env.name)
+    ours = {**known.kwargs, **(env.options if env.name not in names() else {})}
+    others = [key for key, value in info.gym_kwargs.items() if ours.get(key) != value]
+    if not others or known.gym_id not in gymnasium.registry:
+        return None
+    usual = _usual_arguments(gymnasium.registry[known.gym_id]) | ours
+    for key in others:
+        if key in usual and usual[key] != info.gym_kwargs[key] and key != "render_mode":
+            return f"argument '{key}'", info.gym_kwargs[key], usual[key]
+    return None
+
+
+def _usual_arguments(registered: EnvSpec) -> dict[str, Any]:
+    """Return the keyword arguments of a Gymnasium environment that nobody gives any."""
+    creator = registered.entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    declared = inspect.signature(creator).parameters.values() if creator is not None else ()
+    defaults = {one.name: one.default for one in declared if one.default is not one.empty}
+    return defaults | registered.kwargs
 
 
 def _options(env: EnvConfig, *, reward: bool) -> dict[str, Any]:
@@ -281,8 +310,8 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
         kwargs = dict(info.gym_kwargs)
         known = [spec(name) for name in names()]
         alike = [s for s in known if (s.gym_id, dict(s.kwargs)) == (info.gym_id, kwargs)]
-        candidates = [EnvConfig(s.name) for s in alike] or [EnvConfig(info.gym_id, options=kwargs)]
-        candidates = [check(candidate) for candidate in candidates]
+        raw = EnvConfig(info.gym_id, options=kwargs)
+        candidates = [check(one) for one in (*(EnvConfig(s.name) for s in alike), raw)]
     else:
         raise RlfdError(
             f"demonstrations '{info.id}' do not say which environment they come from",
@@ -313,12 +342,17 @@ def absent_env(info: DemoInfo) -> EnvConfig:
     return EnvConfig(PREFIX + info.id, options=options)
 
 
+def _shows_shifted(info: DemoInfo) -> bool:
+    return info.env is not None and info.env.start in ("shifted", "mixed")
+
+
 def _refuse_shifted(info: DemoInfo) -> None:
-    if info.env is not None and info.env.start == "shifted":
+    if _shows_shifted(info):
+        assert info.env is not None
         usual = spec(info.env.name).demo_start
         raise RlfdError(
-            f"demonstrations '{info.id}' begin at the shifted start: they show what a run from "
-            "there is to find out",
+            f"demonstrations '{info.id}' begin at the {info.env.start} start: they show what a run "
+            "from the shifted one is to find out",
             f"collect some with 'rlfd collect-demos --env {info.env.name} --start {usual}'",
         )
 

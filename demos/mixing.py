@@ -11,8 +11,8 @@ import numpy as np
 
 from rlfd.demos.dataset import Demonstrations, Episode, content_hash
 from rlfd.demos.library import difference, recorded_env, space_difference
-from rlfd.demos.storage import Spaces, prepare, write_demonstrations
-from rlfd.envs import EnvConfig
+from rlfd.demos.storage import Spaces, mean_return, prepare, write_demonstrations
+from rlfd.envs import EnvConfig, check
 from rlfd.errors import RlfdError
 
 __all__ = ["TOLERANCE", "mix"]
@@ -74,7 +74,7 @@ def mix(
                 "content_hash": demos.info.content_hash,
                 "share": share,
                 "episodes": count,
-                "return_mean": _mean_return(taken),
+                "return_mean": mean_return([one.episode_return for one in taken]),
                 "demonstrator": dict(demos.info.demonstrator),
             }
         )
@@ -95,10 +95,6 @@ def mix(
         name=name,
         data_dir=data_dir,
     )
-
-
-def _mean_return(episodes: Sequence[Episode]) -> float | None:
-    return float(np.mean([e.episode_return for e in episodes])) if episodes else None
 
 
 def _check_shares(shares: Sequence[float]) -> None:
@@ -129,6 +125,12 @@ def _common_env(parts: Sequence[Demonstrations]) -> EnvConfig:
         start = other.info.env.start if other.info.env else "standard"
         if found is None and start != env.start:
             found = "start", start, env.start
+        if found is None and other.info.env is not None:  # also what a learner may have otherwise
+            for option, value in check(other.info.env).options.items():
+                if found is None and value != env.options.get(option):
+                    found = f"option '{option}'", value, env.options.get(option)
+        if found is None and other.has_rewards != first.has_rewards:
+            found = "having rewards", other.has_rewards, first.has_rewards
         if found is not None:
             field, theirs, ours = found
             raise RlfdError(

@@ -38,6 +38,7 @@ __all__ = [
     "Spaces",
     "demos_folder",
     "is_dataset",
+    "mean_return",
     "read_demonstrations",
     "read_info",
     "read_spaces",
@@ -146,7 +147,7 @@ def write_demonstrations(
         "content_hash": content_hash(episodes),
         "created_with": __version__,
         "seeds": [episode.seed for episode in episodes],
-        "returns": [episode.episode_return for episode in episodes],
+        "returns": [None if np.isnan(r) else r for r in (e.episode_return for e in episodes)],
         "success": [episode.success for episode in episodes],
         "frame_stack": frame_stack(env),
     }
@@ -196,16 +197,20 @@ def _minari_metadata(
     known = spec(env.name)
     env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
     env_spec.kwargs.update(known.kwargs)
-    if env.name not in names():  # its options are keyword arguments
+    if env.name not in names() or known.table is not None:  # its options are keyword arguments
         env_spec.kwargs.update(env.options)
+    try:
+        # The Gymnasium environment inside; our protocol around it is described under our own key.
+        inside = {"env_spec": env_spec.to_json()}
+    except ValueError:  # it was registered with a class, which no text can name
+        inside = {}
     return {
         "data_format": "hdf5",
         "jpeg_encoding": False,
         "minari_version": minari.__version__,
         "observation_space": serialize_space(observation_space),
         "action_space": serialize_space(action_space),
-        # The Gymnasium environment inside; our protocol around it is described under our own key.
-        "env_spec": env_spec.to_json(),
+        **inside,
     }
 
 
@@ -358,7 +363,7 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         content_hash=ours["content_hash"],
         created=ours["created"],
         created_with=ours["created_with"],
-        return_mean=float(np.mean(ours["returns"])) if ours["returns"] else None,
+        return_mean=mean_return(ours["returns"]),
         success_rate=float(np.mean(success)) if success else None,
     )
 
@@ -383,6 +388,12 @@ def read_spaces(path: Path) -> Spaces:
         raise _damaged(path, error) from error
 
 
+def mean_return(returns: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are known; None without any."""
+    known = [value for value in returns if value is not None and not np.isnan(value)]
+    return float(np.mean(known)) if known else None
+
+
 def _frame_stack(metadata: dict[str, Any]) -> int:
     """Return how many frames an observation is made of; other data than ours have no stacks."""
     return int((metadata.get(KEY) or {}).get("frame_stack", 0))
@@ -403,6 +414,10 @@ def read_demonstrations(path: Path) -> Demonstrations:
         )
     try:
         observation_space, action_space, raw = _read_minari(_data_folder(path))
+    except ImportError as error:
+        raise RlfdError(
+            f"demonstrations '{info.id}' cannot be read: {error}", "install what is missing"
+        ) from error
     # Minari checks with assertions, h5py answers a damaged file with any of these.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
         raise _damaged(path, error) from error

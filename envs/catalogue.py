@@ -428,7 +428,7 @@ _ATARI_REFERENCES = {  # uniform actions, and a controller
     "Breakout": Reference(1.7, None, None, None),
     "DemonAttack": Reference(148.8, None, None, None),
     "MsPacman": Reference(258.3, None, None, None),
-    "Pong": Reference(-20.4, None, 13.9, None),
+    "Pong": Reference(-20.4, None, 14.0, None),
     "SpaceInvaders": Reference(138.7, None, None, None),
 }
 

@@ -79,6 +79,8 @@ def test_a_filter_that_nothing_passes_gives_up(tmp_path):
         collect(tmp_path, episodes=2, min_return=1000)
     assert "only 0 of 100 episodes had a return from 1000 to inf, expected 2" in str(error.value)
     assert demos.list_all(tmp_path) == []
+    with pytest.raises(RlfdError, match=r"only 0 of 100 episodes .* expected 5000 steps"):
+        collect(tmp_path, steps=5000, min_return=1000)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from rlfd import demos
+from rlfd.demos import storage
+from rlfd.demos.library import recorded_env
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 
@@ -189,7 +191,7 @@ def test_any_minari_dataset_of_the_user_can_be_used(tmp_path, monkeypatch):
 def test_foreign_data_with_another_space_or_inner_ends_are_refused(tmp_path):
     continuous = gymnasium.make("LunarLander-v3", continuous=True)
     path = minari_dataset(tmp_path, "lander/continuous-v0", continuous)
-    with pytest.raises(RlfdError, match=r"action space is Box.* there, expected Discrete\(4\)"):
+    with pytest.raises(RlfdError, match="argument 'continuous' is True there, expected False"):
         demos.load(path, env=STANDARD, data_dir=tmp_path)
 
     path = minari_dataset(tmp_path, "cartpole/ends-v0", gymnasium.make("CartPole-v1"))
@@ -199,6 +201,36 @@ def test_foreign_data_with_another_space_or_inner_ends_are_refused(tmp_path):
         file["episode_1/terminations"][2] = True
     with pytest.raises(RlfdError, match="flagged as ended before its last step"):
         demos.load(path, env=EnvConfig("CartPole"), data_dir=tmp_path)
+
+
+def test_foreign_data_of_another_form_of_the_environment_are_refused(tmp_path):
+    pendulum = EnvConfig("Pendulum")
+    for name, kwargs in (("plain", {}), ("said", {"g": 10.0}), ("shown", {"render_mode": None})):
+        path = minari_dataset(tmp_path, name, gymnasium.make("Pendulum-v1", **kwargs))
+        demos.load(path, env=pendulum, data_dir=tmp_path)
+    path = minari_dataset(tmp_path, "moon", gymnasium.make("Pendulum-v1", g=1.6))
+    with pytest.raises(RlfdError, match=r"argument 'g' is 1.6 there, expected 10.0"):
+        demos.load(path, env=pendulum, data_dir=tmp_path)
+    demos.load(path, env=EnvConfig("Pendulum-v1", options={"g": 1.6}), data_dir=tmp_path)
+
+
+def test_raw_pictures_of_an_environment_with_short_names_have_its_gymnasium_id(tmp_path):
+    path = minari_dataset(
+        tmp_path, "raw", gymnasium.make("CarRacing-v3", continuous=False), episodes=1
+    )
+    env = recorded_env(storage.read_info(path))
+    assert env == EnvConfig("CarRacing-v3", options={"continuous": False})
+
+
+def test_demonstrations_that_begin_anywhere_show_the_shifted_start_too(tmp_path, monkeypatch):
+    config = {"max_steps": 3}
+    for start in ("standard", "mixed"):
+        collect(tmp_path, EnvConfig("CarRacing3", start, config), episodes=1, name=start)
+    shifted = EnvConfig("CarRacing3", "shifted", config)
+    assert [info.name for info in demos.find(shifted, tmp_path)] == ["standard-v0"]
+    with pytest.raises(RlfdError, match="begin at the mixed start"):
+        demos.load("mixed", env=shifted, data_dir=tmp_path)
+    demos.load("mixed", env=EnvConfig("CarRacing3", "mixed", config), data_dir=tmp_path)
 
 
 def test_data_without_an_environment_are_compared_by_space(tmp_path):

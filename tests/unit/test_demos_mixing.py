@@ -2,6 +2,7 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -210,6 +211,36 @@ def test_other_starts_and_options_are_refused(tmp_path):
         other = write(tmp_path, name, 4, env=env, **kwargs)
         with pytest.raises(RlfdError, match=words):
             demos.mix([(first, 0.5), (other, 0.5)], name="m", data_dir=tmp_path)
+
+
+def test_options_that_only_a_learner_may_have_otherwise_are_those_of_all_parts(tmp_path):
+    def collected(name, **options):
+        env = EnvConfig("Pong", options=options)
+        actor = demos.make_demonstrator("random", env, seed=0)
+        return demos.collect(env, actor, episodes=1, name=name, data_dir=tmp_path)
+
+    first, other = collected("a", max_frames=40), collected("b", max_frames=80)
+    with pytest.raises(RlfdError, match="option 'max_frames' is 40 in the first, 80"):
+        demos.mix([(first, 0.5), (other, 0.5)], name="m", data_dir=tmp_path)
+
+
+def unpaid(dataset):
+    """Take the rewards out of a dataset of another tool."""
+    with h5py.File(dataset.info.path / "data" / "main_data.hdf5", "a") as file:
+        for group in file.values():
+            group["rewards"][...] = np.nan
+    return storage.read_demonstrations(dataset.info.path)
+
+
+def test_data_without_rewards_are_mixed_with_their_like(tmp_path):
+    parts = [unpaid(foreign(real(tmp_path, name, name))) for name in ("random", "controller")]
+    mixture = demos.mix([(one, 0.5) for one in parts], name="m", data_dir=tmp_path)
+    again = demos.load("m", env=CART_POLE, data_dir=tmp_path)
+    assert not again.has_rewards
+    assert mixture.info.return_mean is None
+    paid = real(tmp_path, "paid")
+    with pytest.raises(RlfdError, match="having rewards is False in the first, True in the second"):
+        demos.mix([(parts[0], 0.5), (paid, 0.5)], name="n", data_dir=tmp_path)
 
 
 def test_the_same_data_twice_are_refused(parts, tmp_path):

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 
 from rlfd import demos
 from rlfd.demos import storage
@@ -253,3 +255,37 @@ def test_a_temporary_that_goes_while_it_is_looked_at(tmp_path, monkeypatch):
     folder = storage.prepare("x", EnvConfig("CartPole"), tmp_path)
     monkeypatch.setattr(Path, "glob", lambda self, pattern: [folder / ".1.tmp"])
     assert storage.prepare("x", EnvConfig("CartPole"), tmp_path) == folder
+
+
+def inside(dataset):
+    """Return what Minari is told about the environment."""
+    return json.loads((dataset.info.path / "data" / "metadata.json").read_text()).get("env_spec")
+
+
+def test_minari_is_told_the_options_of_finite_environments(tmp_path):
+    dataset = collect(tmp_path, EnvConfig("SlipperyGridWorld", options={"size": 5}))
+    kwargs = json.loads(inside(dataset))["kwargs"]
+    assert kwargs == dict(dataset.info.env.options)
+    assert kwargs["size"] == 5
+
+
+def test_environments_that_no_text_can_name(tmp_path):
+    gymnasium.register("OfAClass-v0", entry_point=CartPoleEnv, max_episode_steps=50)
+    try:
+        dataset = collect(tmp_path, EnvConfig("OfAClass-v0"))
+        assert inside(dataset) is None
+        loaded = load(tmp_path, env=EnvConfig("OfAClass-v0"))
+        assert loaded.info.gym_id == "OfAClass-v0"
+    finally:
+        del gymnasium.registry["OfAClass-v0"]
+
+
+def test_formats_that_need_another_package(tmp_path, monkeypatch):
+    path = collect(tmp_path).info.path
+
+    def missing(folder):
+        raise ImportError("pyarrow is not installed")
+
+    monkeypatch.setattr(storage, "_read_minari", missing)
+    with pytest.raises(RlfdError, match="cannot be read: pyarrow is not installed"):
+        storage.read_demonstrations(path)
