@@ -240,9 +240,8 @@ def _other_arguments(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | N
 
 def _usual_arguments(registered: EnvSpec) -> dict[str, Any]:
     """Return the keyword arguments of a Gymnasium environment that nobody gives any."""
-    creator = registered.entry_point
-    if isinstance(creator, str):
-        creator = load_env_creator(creator)
+    entry = registered.entry_point
+    creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
     declared = inspect.signature(creator).parameters.values() if creator is not None else ()
     defaults = {one.name: one.default for one in declared if one.default is not one.empty}
     return defaults | registered.kwargs
