@@ -70,12 +70,12 @@ def reproduce(
         ),
     ] = None,
     tasks: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--tasks",
             "--envs",
             metavar="A,B",
-            help="These of the suite's tasks only.",
+            help="These of the suite's tasks only; repeat for more, too.",
             rich_help_panel=_WHAT,
             show_default="all",
         ),
@@ -122,7 +122,7 @@ def reproduce(
 
     known = load_suite(suite)
     chosen_seeds = parse_seeds(seeds) if seeds else None
-    chosen_tasks = [name.strip() for name in tasks.split(",")] if tasks else []
+    chosen_tasks = [name.strip() for text in tasks or () for name in text.split(",")]
     if dry_run:
         planned = plan(
             known,

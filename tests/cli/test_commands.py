@@ -307,6 +307,8 @@ def test_reproduce_a_part_of_a_suite(folder):
     part = (*command, "--tasks", "MountainCar, Hopper", "--group", "weak")
     runs = run_inside(*part).json["runs"]
     assert {run["run"].split("/")[2] for run in runs} == {"MountainCar-sparse", "Hopper-sparse"}
+    repeated = (*command, "--tasks", "MountainCar", "--tasks", "Hopper", "--group", "weak")
+    assert run_inside(*repeated).json["runs"] == runs
     (late,) = [
         run for run in runs if run["run"] == "mcpo-sparse-from-bc-weak/trpo/Hopper-sparse/seed3"
     ]
