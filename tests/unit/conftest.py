@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from rlfd import algorithms
 from rlfd.envs import EnvConfig, check
@@ -124,3 +126,22 @@ def folders(tmp_path):
 def quick(monkeypatch):
     """Let policies that are only evaluated play few episodes."""
     monkeypatch.setattr(measuring_module, "EPISODES", 2)
+
+
+@pytest.fixture
+def local_model():
+    """Return a function that makes a model whose surrogate is the sum of the advantages.
+
+    Its line search tries one step, which is as far from the old policy as it is told.
+    """
+
+    def make(kl: float) -> SimpleNamespace:
+        return SimpleNamespace(
+            theta=torch.zeros(1),
+            kl=lambda theta: torch.tensor(kl),
+            entropy=lambda theta: torch.tensor(0.0),
+            surrogate=lambda theta, advantages: advantages.sum(),
+            line_search=lambda step, accept, **options: accept(step),
+        )
+
+    return make

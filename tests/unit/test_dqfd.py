@@ -349,3 +349,16 @@ def test_pretraining_puts_demonstrated_actions_first(make_algorithm, make_demos,
     seen = demos.observations
     assert algorithm.act(seen.numpy(), greedy=True).tolist() == demos.actions.tolist()
     assert margin_losses(algorithm.learner.network(seen), demos.actions, 0.8).mean() < 0.1
+
+
+def test_a_slot_is_the_same_transition_for_priorities_and_draws(make_algorithm, noise_world):
+    algorithm = make_algorithm("dqfd", pretrain_updates=0, updates_per_env_step=1e-6)
+    world, rows = noise_world(), []
+    for _ in range(4):
+        rows += list(world.observations)
+        algorithm.iteration(world)
+    shown = algorithm.memory.demos.gather(torch.arange(17))["observations"]
+    known = torch.cat([shown, torch.from_numpy(np.stack(rows))])
+    batch = algorithm.memory.sample(999, 0.6, algorithm.learner.generator)
+    assert torch.equal(batch["observations"], known[batch["slots"]])
+    assert batch["slots"].unique().tolist() == list(range(29))

@@ -225,3 +225,11 @@ def test_tabular_limit_is_the_fixed_point_of_q_learning(make_algorithm, tabular_
         dqn.iteration(world)
     values = dqn.learner.network(torch.eye(5)).numpy()
     np.testing.assert_allclose(values[:4], expected[:4], atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["dqn", "soft-q"])
+def test_rewards_are_scaled(make_algorithm, noise_world, name):
+    algorithm, world = make_algorithm(name, reward_scale=3.0), noise_world(reward=-2.0)
+    for _ in range(3):
+        algorithm.iteration(world)
+    assert algorithm.learner.replay.gather(torch.arange(9))["rewards"].tolist() == [-6.0] * 9

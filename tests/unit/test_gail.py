@@ -97,8 +97,15 @@ def test_the_discriminator_learns_first_and_then_pays_for_the_same_rollout(
     learned = spy(monkeypatch, gail.source, "learn")
     paid = spy(monkeypatch, gail.learner, "improve")
     collected = spy(monkeypatch, gail.learner, "collect")
+    order = []
+    for part, method in ((gail.source, "learn"), (gail.source, "pay"), (gail.learner, "improve")):
+        inner = getattr(part, method)
+        monkeypatch.setattr(
+            part, method, lambda *a, _inner=inner, _name=method: order.append(_name) or _inner(*a)
+        )
     before = gail.source.discriminator.engine.count
     gail.iteration(noise_world())
+    assert order == ["learn", "pay", "improve"]
     assert gail.source.discriminator.engine.count == before + 4
     (_, rollout), (seen, _), (improved, _) = collected[0], learned[0], paid[0]
     assert seen is rollout

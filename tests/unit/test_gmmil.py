@@ -10,6 +10,7 @@ import torch
 
 from rlfd.algorithms.base import ActionSpec, DemoTensors
 from rlfd.algorithms.core.mmd import kernel_mean
+from rlfd.algorithms.core.on_policy import prepare
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.gmmil import GMMIL, log_probs
 from rlfd.envs import Transitions
@@ -278,3 +279,60 @@ def test_the_world_is_seen_through_the_policys_units(
         ended=demos.terminated[:, None],
     )
     assert algorithm.matching.begin(rollout).mismatch.mmd.item() <= 1.1e-6
+
+
+@pytest.mark.parametrize("name", ["gmmil", "pofd", "mcpo"])
+@pytest.mark.parametrize("absorbing", ["value", "indicator"])
+def test_the_end_is_worth_what_the_matching_says(
+    make_algorithm, noise_world, monkeypatch, name, absorbing
+):
+    """What follows a terminal state enters the advantages that the policy steps on."""
+    options = {"pofd": {"matching": "mmd", "lambda_1": 0.5}, "mcpo": {"d0": 0.0}}.get(name, {})
+    algorithm = make_algorithm(name, absorbing=absorbing, **SMALL | options)
+    matching = algorithm.source if name == "pofd" else algorithm.matching
+    value = algorithm.witness_value if name == "mcpo" else algorithm.learner.value
+    reward, estimate, made, given = matching.reward, value.estimate, [], []
+    monkeypatch.setattr(matching, "reward", lambda *a: made.append(reward(*a)) or made[-1])
+
+    def noting(rollout, rewards, **settings):
+        given.append(settings.get("terminal_values"))
+        return estimate(rollout, rewards, **settings)
+
+    monkeypatch.setattr(value, "estimate", noting)
+    algorithm.iteration(noise_world())
+    weight = 0.5 if name == "pofd" else 1.0
+    torch.testing.assert_close(given[0], weight * made[0].terminal_values)
+    assert (given[0] != 0).any()
+
+
+def test_later_steps_weigh_the_objective_and_absorbing_rows_too(
+    make_algorithm, noise_world, monkeypatch
+):
+    options = {"inner_steps": 3, "absorbing": "indicator", "delta": 0.1, "gamma": 0.9}
+    algorithm = make_algorithm("gmmil", **options, **SMALL)
+    matching, learner = algorithm.matching, algorithm.learner
+    reward, improve, seen, stepped = matching.reward, learner.improve_policy, [], []
+
+    def paying(rollout, ratios=None):
+        seen.append((ratios, reward(rollout, ratios)))
+        return seen[-1][1]
+
+    def stepping(rollout, advantages):
+        stepped.append((rollout, advantages))
+        return improve(rollout, advantages)
+
+    monkeypatch.setattr(matching, "reward", paying)
+    monkeypatch.setattr(learner, "improve_policy", stepping)
+    monkeypatch.setattr(learner, "finish", lambda *a: {})  # V stays what it was
+    algorithm.iteration(noise_world())
+    for (ratios, result), (rollout, advantages) in zip(seen[1:], stepped[1:], strict=True):
+        plain = learner.value.estimate(
+            rollout, result.rewards, terminal_values=result.terminal_values
+        ).advantages
+        weighed = prepare(plain, algorithm.config) * ratios.view_as(plain)
+        torch.testing.assert_close(advantages, weighed)
+        # a row of s_abs counts as much as the step before it
+        weights = torch.cat([ratios, ratios[rollout.terminated.flatten()]])
+        expected = matching.discrepancy.measure(matching._points, weights)
+        assert result.mismatch.mmd == expected.mmd
+    assert (seen[2][0] - 1).abs().max() > 0.01

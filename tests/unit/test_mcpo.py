@@ -13,7 +13,7 @@ from scipy.optimize import minimize
 
 from rlfd.algorithms.base import ActionSpec, DemoTensors
 from rlfd.algorithms.core.trust_region import LocalModel
-from rlfd.algorithms.mcpo import constrained_step
+from rlfd.algorithms.mcpo import Step, constrained_step
 
 # -- the step (eq 4) ------------------------------------------------------------------------------
 
@@ -420,3 +420,52 @@ def test_it_goes_on_from_a_cloned_policy(make_algorithm, make_demos, noise_world
         assert torch.equal(after[key], cloned[key])
     for key in ("log_std", "body.0.weight"):
         assert not torch.equal(after[key], cloned[key])
+
+
+def test_the_witness_has_its_own_discount_scale_and_targets(
+    make_algorithm, noise_world, monkeypatch
+):
+    options = {"d0": 0.0, "gamma": 0.9, "gae_lambda": 0.8, "gamma_f": 0.6, "lambda_f": 0.3}
+    mcpo = make_algorithm("mcpo", **options, **SMALL)
+    value, targets, fits = mcpo.witness_value, [], []
+    fit, original = value.fit, mcpo._estimate_witness
+    monkeypatch.setattr(value, "fit", lambda o, t: fits.append(t) or fit(o, t))
+
+    def noting(rollout, imitation):
+        result = original(rollout, imitation)
+        plain = value.estimate(rollout, imitation.rewards, gamma=0.6, gae_lambda=0.3)
+        torch.testing.assert_close(result.advantages, plain.advantages - plain.advantages.mean())
+        targets.append(plain.targets)
+        return result
+
+    monkeypatch.setattr(mcpo, "_estimate_witness", noting)
+    world = noise_world()
+    for _ in range(2):
+        mcpo.iteration(world)
+    assert len(targets) == len(fits) == 2
+    for one, two in zip(targets, fits, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize(
+    ("case", "mmd", "gain", "change", "kl", "taken"),
+    [
+        ("6", 0.4, 1.0, 0.2, 0.0, False),  # beyond d + slack
+        ("6", 0.4, 1.0, 0.105, 0.0, True),  # within slack
+        ("4", 0.4, 1.0, 0.2, 0.0, True),  # the constraint is not active
+        ("6", 0.4, -1.0, 0.0, 0.0, False),  # satisfied: the reward must gain
+        ("6", 0.6, -1.0, -0.1, 0.0, True),  # violated: it need not
+        ("6", 0.6, 1.0, -0.1, 0.016, False),  # KL > 1.5 δ
+        ("1", 0.6, -1.0, -0.1, 0.059, True),  # recovery: 1.5 · 4 δ
+        ("1", 0.6, 1.0, -0.1, 0.061, False),
+        ("1", 0.6, 1.0, 0.005, 0.0, False),  # and the MMD must fall
+        ("2b", 0.6, -1.0, -0.1, 0.016, False),
+    ],
+)
+def test_what_the_line_search_takes(
+    make_algorithm, local_model, case, mmd, gain, change, kl, taken
+):
+    mcpo = make_algorithm("mcpo", d0=0.5, epsilon=0.0, **SMALL)
+    gains = torch.tensor([gain]), torch.tensor([-change])
+    step = Step(case, 1.0, 1.0)
+    assert mcpo._search(local_model(kl), step, torch.ones(1), *gains, mmd) is taken

@@ -168,3 +168,19 @@ def test_annealing_schedule():
     assert annealed(0.7, 1.0, 0) == 0.7
     assert annealed(0.7, 1.0, 1) == 0.0
     assert annealed(2.0, 0.01, 300) == pytest.approx(2.0 * 0.99**300, rel=1e-12)
+
+
+@pytest.mark.parametrize("matching", ["discriminator", "mmd"])
+def test_the_annealed_weight_is_what_pays(make_algorithm, noise_world, monkeypatch, matching):
+    settings = {"lambda_1": 0.7, "annealing": 0.2, "matching": matching}
+    pofd = make_algorithm("pofd", **settings, **POLICY | PENALTY)
+    learned, paid = [], []
+    source, improve = pofd._learned_reward, pofd.learner.improve
+    monkeypatch.setattr(pofd, "_learned_reward", lambda r: learned.append(source(r)) or learned[-1])
+    monkeypatch.setattr(
+        pofd.learner, "improve", lambda r, x, **more: paid.append(x) or improve(r, x, **more)
+    )
+    world = noise_world(reward=2.0)
+    for k in range(3):
+        pofd.iteration(world)
+        torch.testing.assert_close(paid[k], 2.0 + 0.7 * 0.8**k * learned[k][0])

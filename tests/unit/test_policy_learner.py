@@ -578,3 +578,32 @@ def test_reported_divergence_is_from_the_policy_that_acted(noise_world):
     expected = distribution.kl(*old, network(observations), network.log_std).mean()
     torch.testing.assert_close(metrics["policy/kl"], expected)
     assert expected > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("gain", "kl", "taken"), [(1.0, 0.014, True), (1.0, 0.016, False), (0.0, 0.0, False)]
+)
+def test_what_trpo_takes(make_algorithm, local_model, gain, kl, taken):
+    learner = make_algorithm("trpo", delta=0.01, **SMALL).learner
+    assert learner.search(local_model(kl), torch.ones(1), torch.tensor([gain])) is taken
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_values_come_to_be_returns(make_algorithm, tabular_world, name):
+    """On a chain of four states that pays 1 a step, V is what is still to come."""
+    following = np.array([[1], [2], [3], [4], [4]])
+    world = tabular_world(following, np.ones((5, 1)), terminal=[4], num_envs=5)
+    own = {
+        "trpo": {"value_learning_rate": 0.05, "value_batch_size": 50, "value_epochs": 5},
+        "ppo": {"learning_rate": 0.02, "minibatch_size": 50, "epochs": 5, "value_weight": 1.0},
+    }
+    algorithm = make_algorithm(
+        name, action=1, num_envs=5, batch_steps=100, gamma=0.5, gae_lambda=0.5,
+        normalise_observations=False, env_steps=99_999, **own[name],
+    )  # fmt: skip
+    for _ in range(30):
+        algorithm.iteration(world)
+    learner = algorithm.learner
+    judge = learner.value if name == "trpo" else learner.networks
+    values = judge.values(torch.eye(5)[None, :4])[0]
+    torch.testing.assert_close(values, torch.tensor([1.875, 1.75, 1.5, 1.0]), atol=0.1, rtol=0)

@@ -395,3 +395,31 @@ def test_settings_are_refused_where_they_mean_nothing(make_algorithm):
     for bad in ({"gate_rate": 0.0}, {"lambda_demo": -1.0}, {"evaluator": "both"}):
         with pytest.raises(Exception, match=next(iter(bad))):
             make_algorithm("psq", **bad)
+
+
+@pytest.mark.parametrize("evaluator", ["online", "target"])
+def test_the_policy_part_is_led_by_the_evaluator_of_the_setting(float64, make_algorithm, evaluator):
+    psq = make_algorithm(
+        "psq", shape=(3,), action=2, hidden=(), temperature=TAU, evaluator=evaluator
+    )
+    online = [[9.0, 0.0], [7.0, 0.0], [0.0, 0.0]]  # the gate is shut: only L_π is left there
+    target = [[1.0, 3.0], [0.0, 2.0], [0.0, 0.0]]
+    engine, eye = psq.learner.engine, torch.eye(3)
+    for parameters, values in ((engine.parameters, online), (engine.target_parameters, target)):
+        parameters["body.0.weight"].copy_(torch.tensor(values).T)
+        parameters["body.0.bias"].zero_()
+    batch = {
+        "observations": eye[[2]], "actions": torch.tensor([1]), "rewards": torch.zeros(1),
+        "next_observations": eye[[2]], "discounts": torch.zeros(1),
+        "demo/observations": eye[[0, 1]], "demo/actions": torch.tensor([0, 0]),
+        "demo/alpha": torch.zeros(1),
+    }  # fmt: skip
+    slopes, (_, metrics) = torch.func.grad_and_value(psq._loss, has_aux=True)(
+        engine.parameters, engine.target_parameters, batch
+    )
+    assert metrics["pretrain/gate"] == 0
+    q, own = torch.tensor(online[:2]), torch.tensor(online[2:])
+    q_hat = torch.tensor((online if evaluator == "online" else target)[:2])
+    expected = TAU * torch.func.grad(lambda q: policy_loss(q, q_hat, own, TAU))(q)
+    torch.testing.assert_close(slopes["body.0.weight"].T[:2], expected)
+    assert (expected.abs().max() > 1e-6) == (evaluator == "target")

@@ -191,3 +191,17 @@ def test_the_learned_temperature_brings_the_entropy_to_its_target(make_algorithm
         if metrics:
             entropies.append(metrics["policy/entropy"].item())
     assert math.isclose(np.mean(entropies[-300:]), -1.0, abs_tol=0.25)
+
+
+@pytest.mark.parametrize(("cap", "alpha"), [(0.0, 0.8), (0.5, 0.5)])
+def test_the_target_pays_the_learned_temperature(float64, make_algorithm, cap, alpha):
+    learner = make_algorithm("sac", action=BOX, temperature=0.3, max_temperature=cap).learner
+    learner.actor_engine.parameters["log_temperature"].fill_(math.log(0.8))
+    generator = torch.Generator().manual_seed(7)
+    following, noise = (torch.randn(9, n, generator=generator) for n in (5, 2))
+    actor = learner.actor_engine
+    actions, log_probs = squash(learner.outputs(actor.parameters, following), noise)
+    target = learner.engine.target_parameters
+    q = learner.values(target, following, actions).amin(0)
+    batch = {"next_observations": following, "noise": noise, "actor": actor.flat}
+    torch.testing.assert_close(learner.next_values(target, batch), q - alpha * log_probs)
