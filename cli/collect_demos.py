@@ -102,7 +102,7 @@ def collect_demos(
         typer.Option(
             parser=parse_positive,
             metavar="N",
-            help="Episodes to keep. Left out: 100, or 10 where they are long (MuJoCo).",
+            help="Episodes to keep. Left out: 100, or 10 (Atari, most of MuJoCo) or 20 (Car Racing).",
             rich_help_panel=_WHAT,
         ),
     ] = None,
