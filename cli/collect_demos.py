@@ -102,7 +102,7 @@ def collect_demos(
         typer.Option(
             parser=parse_positive,
             metavar="N",
-            help="Episodes to keep. Left out: 100, or 10 (Atari, most of MuJoCo) or 20 (Car Racing).",
+            help="Episodes to keep. Left out: 100; Atari, most of MuJoCo 10, Car Racing 20.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
