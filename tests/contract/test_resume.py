@@ -23,7 +23,9 @@ from pathlib import Path
 import pytest
 
 from rlfd import algorithms
+from rlfd.envs import EnvConfig
 from rlfd.experiments import checkpoint
+from rlfd.experiments.config import resolve
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
 CONFIG = "[run]\nlog_every = 57\n"
@@ -82,6 +84,9 @@ class Case:
     def command(self) -> list[str]:
         cls = algorithms.get(self.algo)
         names = {field.name for field in dataclasses.fields(cls.Config)}
+        switches = [f"{k}={v}" for k, v in self.settings.items() if k in cls.Config.all_readers()]
+        config = resolve(self.algo, EnvConfig(native(self.algo)), settings=switches).config
+        names -= config.algorithm.unread().keys()
         settings = {name: value for name, value in TINY.items() if name in names} | self.settings
         words = ["train", self.algo, "--env", self.env, "--config", "../config.toml"]
         words += ["--data-dir", "../data", "--compile", self.compile, "--no-progress"]

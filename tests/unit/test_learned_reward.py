@@ -39,7 +39,9 @@ def folder(tmp_path_factory):
 
 def run_in(folder, algo="ppo", env=CARTPOLE, *, settings=(), resume=False, **options):
     usual = {} if resume else OPTIONS
-    own = [f"{k}={v}" for k, v in SETTINGS.items() if hasattr(algorithms.get(algo).Config(), k)]
+    config = algorithms.get(algo).Config()
+    read = {field.name for field in dataclasses.fields(config)} - config.unread().keys()
+    own = [f"{name}={value}" for name, value in SETTINGS.items() if name in read]
     resolved = resolve(
         algo, env, settings=[*([] if resume else own), *settings], options=usual | options
     )
