@@ -273,7 +273,8 @@ class AlgorithmConfig:
     @classmethod
     def all_readers(cls) -> Readers:
         """Return the `readers` of the class and of all that it inherits from."""
-        return {k: v for base in cls.__mro__ for k, v in vars(base).get("readers", {}).items()}
+        bases = reversed(cls.__mro__)  # what a class says itself counts last
+        return {k: v for base in bases for k, v in vars(base).get("readers", {}).items()}
 
     def unread(self) -> dict[str, str]:
         """Return the settings without effect, each with the value of another that would read it."""
