@@ -170,10 +170,8 @@ class Runner:
             self.progress,
             unit,
         )
-        untouched = (
-            self.progress == 0 and self.algorithm.updates == 0
-        )  # pretraining counts no steps
-        if self.init is not None and untouched and config.eval_every:
+        begins = self.progress == self.algorithm.updates == 0  # pretraining makes no env steps
+        if self.init is not None and begins and config.eval_every:
             self._evaluate_periodically()  # where the other run's policy stands
         while not self._done():
             before = self.progress
