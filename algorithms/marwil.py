@@ -120,7 +120,8 @@ class MARWIL(Algorithm):
         demos = problem.demonstrations
         assert demos is not None
         self.config = config
-        if problem.compile == "auto":  # by the passes that it usually makes, not by those it may
+        if problem.compile == "auto" and problem.device.type == "cpu":
+            # by the passes that it usually makes, not by those it may
             usual = USUAL_PASSES * demos.num_transitions // config.batch_size
             switch: Literal["on", "off"] = "on" if usual >= COMPILE_FROM_UPDATES else "off"
             problem = dataclasses.replace(problem, compile=switch)

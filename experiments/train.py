@@ -16,7 +16,7 @@ import torch
 from rlfd import demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, World, check, is_playable
+from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
@@ -79,6 +79,7 @@ def train(
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
         torch.backends.cudnn.deterministic = True  # or two runs of one seed differ on a GPU
+        torch.backends.cuda.matmul.allow_tf32 = frame_stack(config.env) > 0
         keep_freed_memory()
         reward, reward_from = None, None
         if config.reward_from is not None:

@@ -196,6 +196,17 @@ def test_images_go_through_the_layers_of_the_nature_network():
     torch.testing.assert_close(network(images(3, (4, 84, 84))), expected)
 
 
+def test_patches_make_what_the_convolution_makes(float64):
+    layers = convolutions(IMAGE, orthogonal=False, generator=generator(), device=CPU)
+    for index in (1, 3, 5):  # each kernel and stride
+        layer, seen = layers[index], layers[:index](images()).requires_grad_()
+        leaves = [seen, layer.weight, layer.bias]
+        made = []
+        for outputs in (layer.by_patches(seen), nn.functional.conv2d(*leaves, layer.stride)):
+            made.append([outputs, *torch.autograd.grad(outputs.sin().sum(), leaves)])
+        torch.testing.assert_close(made[0], made[1])
+
+
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_initial_convolutions(orthogonal, float64):
     layers = convolutions(IMAGE, orthogonal=orthogonal, generator=generator(), device=CPU)
