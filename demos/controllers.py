@@ -306,17 +306,21 @@ class Shaky:
 
 
 def default_demonstrator(env: str) -> str | None:
-    """Return who demonstrates in `env` when nobody is named; None if there is nobody."""
-    own = spec(env).default_demonstrator
-    return own or ("shipped" if "strong" in strengths(env) else None)
+    """Return who demonstrates in `env` when nobody is named; None if there is nobody.
+
+    A trained policy goes before a controller: what it does can be learned from what it saw.
+    """
+    if "strong" in strengths(env):
+        return "shipped"
+    return "controller" if spec(env).controller else None
 
 
 def policies(env: EnvConfig) -> list[str]:
     """Return the names of the demonstrators that exist for `env`, the default one first."""
-    own = spec(env.name).default_demonstrator
     called = {"strong": "shipped"}
     shipped = [called.get(name, f"shipped:{name}") for name in strengths(env.name)]
-    return [*([own] if own else []), *shipped, "random"]
+    own = ["controller"] if spec(env.name).controller else []
+    return [*(shipped + own if "shipped" in shipped else own + shipped), "random"]
 
 
 def make_demonstrator(policy: str, env: EnvConfig, *, seed: int) -> Demonstrator:

@@ -97,7 +97,7 @@ def _car_racing_spec(
         option_rules=_CAR_OPTIONS,
         frame_stack=4,
         noop=noop,
-        default_demonstrator="controller",
+        controller=True,
         references={
             start: Reference(random, None, controller, None)
             for start, (random, controller) in returns.items()
@@ -150,7 +150,7 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_LANDER_OPTIONS,
             has_success=True,
             noop=0,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-187.0, 0.0, 243.3, 0.828),
                 "demo": Reference(-161.5, 0.0, 236.7, 0.999),
@@ -172,7 +172,7 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_LANDER_OPTIONS,
             has_success=True,
             noop=1,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-261.7, 0.0, 269.8, 0.941),
                 "demo": Reference(-257.1, 0.0, 231.1, 0.953),
@@ -194,7 +194,7 @@ SPECS: dict[str, EnvSpec] = {
             option_rules=_LANDER_OPTIONS,
             has_success=True,
             noop=(0, 1),
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-260.1, 0.0, 269.8, 0.941),
                 "demo": Reference(-261.6, 0.0, 231.1, 0.953),
@@ -208,7 +208,7 @@ SPECS: dict[str, EnvSpec] = {
             kwargs={"continuous": True},
             has_success=True,
             noop=0,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-164.2, 0.0, 119.3, 0.382),
             },
@@ -223,7 +223,7 @@ SPECS: dict[str, EnvSpec] = {
             demo_start="demo",
             option_rules=_LANDER_OPTIONS,
             has_success=True,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-211.0, 0.0, 284.1, 1.0),
                 "demo": Reference(-177.7, 0.0, 240.4, 1.0),
@@ -261,7 +261,7 @@ SPECS: dict[str, EnvSpec] = {
             name="CartPole",
             gym_id="CartPole-v1",
             sparse=Balanced,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(22.9, None, 500.0, None),
             },
@@ -281,7 +281,7 @@ SPECS: dict[str, EnvSpec] = {
             gym_id="MountainCar-v0",
             sparse=Goal,
             noop=1,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-200.0, None, -119.2, None),
             },
@@ -392,7 +392,7 @@ SPECS: dict[str, EnvSpec] = {
             name="GridWorld",
             gym_id="rlfd/GridWorld-v0",
             option_rules=_grid(0.0),
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-3.6, None, 67.0, None),
             },
@@ -403,7 +403,7 @@ SPECS: dict[str, EnvSpec] = {
             name="SlipperyGridWorld",
             gym_id="rlfd/GridWorld-v0",
             option_rules=_grid(0.3),
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(-3.5, None, 44.6, None),
             },
@@ -414,7 +414,7 @@ SPECS: dict[str, EnvSpec] = {
             name="Chain",
             gym_id="rlfd/Chain-v0",
             option_rules=_CHAIN,
-            default_demonstrator="controller",
+            controller=True,
             references={
                 "standard": Reference(10.4, None, 15.3, None),
             },
@@ -441,7 +441,7 @@ SPECS |= {
         delayed=False,
         frame_stack=atari.FRAME_STACK,
         noop=0,
-        default_demonstrator="controller" if name == "Pong" else None,
+        controller=name == "Pong",
         references=({"standard": _ATARI_REFERENCES[name]} if name in _ATARI_REFERENCES else {}),
         description="Atari game, the last 4 frames in grey",
         build=atari.AtariGame,

@@ -143,7 +143,7 @@ class EnvSpec:
             `rlfd.envs.frame_stack` for what options make of it.
         has_success: Whether episodes end with a success flag.
         noop: The action that does nothing, if there is one: a number, or one for each choice.
-        default_demonstrator: Policy that `collect-demos` uses when none is named.
+        controller: Whether there is one, a policy that somebody wrote.
         references: Measured scores with the dense reward, by start.
         description: One line for people.
         wrap: Puts the protocol around the Gymnasium environment.
@@ -166,7 +166,7 @@ class EnvSpec:
     frame_stack: int = 0
     has_success: bool = False
     noop: int | tuple[int, ...] | None = None
-    default_demonstrator: str | None = None
+    controller: bool = False
     references: Mapping[str, Reference] = field(default_factory=dict)
     description: str = ""
     wrap: Callable[[Environment, EnvConfig], Environment] | None = field(
@@ -203,6 +203,6 @@ class EnvSpec:
 
     @property
     def demonstrator_return(self) -> float | None:
-        """Mean return of the default demonstrator from its own start, if it was measured."""
+        """Mean return of the controller from its own start, if it was measured."""
         reference = self.references.get(self.demo_start)
         return reference.demonstrator_return if reference else None

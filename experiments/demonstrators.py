@@ -151,12 +151,17 @@ def _refuse_other_env(trained: TrainedPolicy, env: EnvConfig) -> None:
     """
     theirs = trained.config.env
     differences = space_differences(theirs, env)
-    if spec(theirs.name).gym_id != spec(env.name).gym_id or differences:
-        why = f": {'; '.join(differences)}" if differences else ""
+    why = f": {'; '.join(differences)}" if differences else ""
+    if spec(theirs.name).gym_id != spec(env.name).gym_id:
         raise RlfdError(
             f"policy {trained.place} was trained on {theirs.name}, it cannot act on "
             f"{env.name}{why}",
             f"give one that was trained on {env.name}",
+        )
+    if differences:
+        raise RlfdError(
+            f"policy {trained.place} was trained with other options of {env.name}{why}",
+            "leave the options out, or give a policy that was trained with them",
         )
 
 

@@ -78,7 +78,10 @@ def test_demonstrations_that_do_not_fit_are_refused(collected, options, words):
         (("--env", "Pnog"), ("unknown environment 'Pnog'", "did you mean 'Pong'")),
         (("--env", "Joust"), ("unknown environment 'Joust'",)),
         (("--env", "Kaboom"), ("has no demonstrator of its own", "give --policy random, or")),
-        (("--env", "Pong", "--env-option", "size=42"), ("controller of Pong plays with size=84",)),
+        (("--env", "Pong", "--env-option", "size=42", "--policy", "controller"),
+         ("controller of Pong plays with size=84",)),
+        (("--env", "Pong", "--env-option", "size=42"),
+         ("trained with other options of Pong: observations have shape (4, 84, 84) there",)),
         (("--env", "Pong", "--env-option", "stick=0"), ("did you mean 'sticky'",)),
         (("--env", "Kaboom", "--env-option", "mask_score=1"), ("that have it: Asterix",)),
         (("--env", "Pong", "--env-option", "actions=keyboard"), ("minimal, full, joystick",)),
@@ -121,7 +124,7 @@ def test_a_run_from_a_gpu_cannot_go_on_without_one(folder, monkeypatch):
 def test_a_suite_whose_demonstrators_do_not_come_along(folder, monkeypatch):
     monkeypatch.setattr("rlfd.demos.strengths", lambda env: ["weak"] if env == "Pong" else [])
     command = ("reproduce", "psq-atari", "--envs", "Pong, MsPacman")
-    assert_refused(run_inside(*command), "with rlfd yet: MsPacman (strong)")
+    assert_refused(run_inside(*command), "with rlfd yet: Pong (strong), MsPacman (strong)")
     assert_refused(
         run_inside(*command, "--group", "weak"),
         "with rlfd yet: MsPacman (weak)",

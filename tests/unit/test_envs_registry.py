@@ -148,7 +148,7 @@ def test_reference_scores_are_those_of_measured_starts():
         assert set(known.references) == set(known.starts)
         for reference in known.references.values():
             assert (reference.random_success is not None) == known.has_success
-            assert (reference.demonstrator_return is not None) == bool(known.default_demonstrator)
+            assert (reference.demonstrator_return is not None) == known.controller
     assert envs.spec("LunarLander").random_return < 0 < envs.spec("LunarLander").demonstrator_return
     assert envs.spec("Pendulum-v1").random_return is None
 

@@ -281,7 +281,7 @@ def test_runs_and_files(trained, exported):
 @pytest.mark.parametrize(("env", "strength"), demos.list_shipped())
 def test_every_shipped_policy(env, strength):
     path = demos.find_shipped(env, strength)
-    assert path.stat().st_size < 3_000_000
+    assert path.stat().st_size < 4_000_000
     trained = load_policy_file(path)
     assert trained.config.env.name == env
     assert trained.file.score.episodes >= 20
@@ -316,6 +316,10 @@ def test_shipped_policies_are_found_by_name(exported, tmp_path, monkeypatch):
     assert demos.find_shipped("Acrobot", "weak") == tmp_path / "Acrobot-weak.safetensors"
     with pytest.raises(RlfdError, match="unknown shipped policy for CartPole 'strong'"):
         demos.find_shipped("CartPole")
+    (tmp_path / "CartPole-strong.safetensors").write_bytes(exported.read_bytes())
+    assert demos.policies(CARTPOLE)[:3] == ["shipped", "shipped:weak", "shipped:ceiling"]
+    assert demos.policies(CARTPOLE)[3:] == ["controller", "random"]
+    assert demos.default_demonstrator("CartPole") == "shipped"
 
 
 def test_the_catalogue_is_read_from_the_files(exported, tmp_path, monkeypatch):

@@ -150,8 +150,7 @@ def test_figure_2_of_psq(folders):
     assert len(plan(suite, **folders, groups=["weak"], tasks=["Pong"])) == 5
     for name, policy in (("paper", "shipped"), ("weak", "shipped:weak")):
         for section in sections_of(suite, [name]):
-            own = "controller" if (name, section.task.name) == ("paper", "Pong") else policy
-            assert (section.demos.policy, section.demos.steps) == (own, 40_000)
+            assert (section.demos.policy, section.demos.steps) == (policy, 40_000)
 
 
 def test_section_5_3_of_sqil(folders):

@@ -239,7 +239,7 @@ def test_sqil_on_pong_in_small(folders, monkeypatch):
     resource = files("rlfd.experiments.suites") / "sqil_pong.toml"
     text = resource.read_text(encoding="utf-8")
     for old, new in (
-        ('policy = "controller"\nsteps = 40_000', 'policy = "random"\nsteps = 50'),
+        ('policy = "shipped"\nsteps = 40_000', 'policy = "random"\nsteps = 50'),
         ('env = "Pong"', 'env = "Pong"\noptions = { max_frames = 160, size = 36, noop_max = 1 }'),
         ("eval_every = 500_000, eval_episodes = 5, final_episodes = 10",
          "eval_every = 2_500_000, eval_episodes = 1, final_episodes = 1, num_envs = 2"),
