@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,12 +128,16 @@ class Contender:
         worker: File under workers/.
         num_envs: Environments stepped together.
         peer: Name of its virtual environment; None = ours.
+        own: What it has beyond the common setup.
+        needed: Instead of the comparison's.
     """
 
     name: str
     worker: str
     num_envs: int = 1
     peer: str | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)
+    needed: float | None = None
 
     @property
     def label(self) -> str:
@@ -217,6 +221,7 @@ COMPARISONS = (
             Contender("rlfd", "ours.py"),
             Contender("stable-baselines3", "sb3_dqn.py", peer="stable-baselines3"),
             Contender("rlfd", "ours.py", 8),
+            Contender("rlfd, bfloat16", "ours.py", 8, own={"precision": "bfloat16"}, needed=2.2),
             Contender("stable-baselines3", "sb3_dqn.py", 8, "stable-baselines3"),
         ),
     ),
@@ -321,7 +326,12 @@ def _started(
     script = HERE / "workers" / contender.worker
     with log.open("w") as errors:
         process: subprocess.Popen[str] = subprocess.Popen(
-            [str(python), str(script), str(contender.num_envs), json.dumps(dict(setup))],
+            [
+                str(python),
+                str(script),
+                str(contender.num_envs),
+                json.dumps({**setup, **contender.own}),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

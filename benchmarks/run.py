@@ -95,7 +95,7 @@ def comparison_section(comparison: peers.Comparison, rates: list[peers.Rate]) ->
                 f"{rate.low:,.0f}-{rate.high:,.0f}",
                 times(rate, rate.contender.num_envs),
                 times(rate, 1),
-                "" if rate.contender.peer else f"{comparison.needed:g}",
+                "" if rate.contender.peer else f"{rate.contender.needed or comparison.needed:g}",
             ]
         )
     enough = BUSY * comparison.setup.get("threads", 1)

@@ -52,6 +52,7 @@ def settings(setup: dict[str, Any]) -> dict[str, Any]:
         "target_update": "copy",
         "target_every_updates": setup["target_every_updates"],
         "max_grad_norm": setup["max_grad_norm"],
+        "precision": setup.get("precision", "float32"),
     }
     if setup["algo"] == "sqil":  # our batch size counts each half
         return {**common, "batch_size": setup["batch_size"] // 2}
