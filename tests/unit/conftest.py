@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from rlfd import algorithms
+from rlfd import algorithms, demos
+from rlfd.demos import make_demonstrator
 from rlfd.envs import EnvConfig, check
 from rlfd.experiments import measuring as measuring_module
-from rlfd.experiments.config import Resolved, RunConfig
+from rlfd.experiments import train as training
+from rlfd.experiments.config import Resolved, RunConfig, resolve
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.suite_file import parse_suite
 
 from .small_suites import GRID
+from .tiny_runs import CARTPOLE, OFFLINE, OPTIONS, SETTINGS, Listener
 
 DEMOS = {"name": "d", "hash": "0", "return_mean": 270.0, "success_rate": 1.0, "episodes": 100}
 SHIFTED = EnvConfig("LunarLander", "shifted")
@@ -142,6 +145,45 @@ def local_model():
             entropy=lambda theta: torch.tensor(0.0),
             surrogate=lambda theta, advantages: advantages.sum(),
             line_search=lambda step, accept, **options: accept(step),
+        )
+
+    return make
+
+
+@pytest.fixture
+def listener():
+    return Listener()
+
+
+@pytest.fixture
+def train(tmp_path, listener):
+    """Return a function that trains a tiny run below the test's folder."""
+
+    def run(algo="dqn", env=CARTPOLE, *, settings=(), resume=False, overwrite=False, track=False,
+            runs="runs", **options):  # fmt: skip
+        if resume:  # the folder knows the rest
+            resolved = resolve(algo, env, settings=settings, options=options)
+        else:
+            cls = algorithms.get(algo)
+            usual = OPTIONS if cls.needs.interaction else OPTIONS | OFFLINE
+            own = [f"{k}={v}" for k, v in SETTINGS.items() if hasattr(cls.Config(), k)]
+            resolved = resolve(algo, env, settings=[*own, *settings], options=usual | options)
+        return training.train(
+            resolved, runs_dir=tmp_path / runs, data_dir=tmp_path / "data", resume=resume,
+            overwrite=overwrite, track=track, reporter=listener,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def collect(tmp_path):
+    """Return a function that collects demonstrations of CartPole."""
+
+    def make(name="good", episodes=3, seed=0, env=CARTPOLE):
+        policy = make_demonstrator("random", env, seed=seed)
+        return demos.collect(
+            env, policy, episodes=episodes, seed=seed, name=name, data_dir=tmp_path / "data"
         )
 
     return make
