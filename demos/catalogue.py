@@ -52,10 +52,11 @@ _FIELDS = (
 
 def _shipped(env: str, policy: str) -> dict[str, Any]:
     file = read_policy_file(find_shipped(env, policy.partition(":")[2] or "strong"))
-    strong = None
+    score, run, share = file.score, file.config, None
     if policy == "shipped:weak" and "strong" in strengths(env):
         strong = read_policy_file(find_shipped(env)).score.return_mean
-    score, run = file.score, file.config
+        if strong > 0 <= score.return_mean:  # there is no share of a loss
+            share = score.return_mean / strong
     folder = f"{run['exp_name']}/{file.algo}/{file.env.label}/seed{run['seed']}"
     return dict.fromkeys(_FIELDS) | {
         "env": env,
@@ -63,7 +64,7 @@ def _shipped(env: str, policy: str) -> dict[str, Any]:
         "start": score.start,
         "return_mean": score.return_mean,
         "return_std": score.return_std,
-        "share_of_strong": score.return_mean / strong if strong and strong > 0 else None,
+        "share_of_strong": share,
         "success_rate": score.success_rate,
         "episodes": score.episodes,
         "algo": file.algo,

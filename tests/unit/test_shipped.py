@@ -351,6 +351,10 @@ def test_the_catalogue_is_read_from_the_files(exported, tmp_path, monkeypatch):
         in page
     )
     assert page.count(content["command"]) == 2
+    content["score"]["return_mean"] = -9.0
+    rewrite(exported, tmp_path / "Hopper-weak.safetensors", metadata=sealed(content))
+    (weak,) = (entry for entry in catalogue.entries() if entry["policy"] == "shipped:weak")
+    assert (weak["return_mean"], weak["share_of_strong"]) == (-9.0, None)
 
 
 def test_the_page_of_the_shipped_policies_is_current():
