@@ -110,7 +110,7 @@ class _Convolution(nn.Conv2d):
     """Without padding. On a GPU one matrix product of all patches.
 
     Of a few dozen images that takes two thirds of the time of the library's convolution, which
-    reorders everything before and after (benchmarks/README.md).
+    reorders everything before and after (docs/design.md).
     """
 
     def forward(self, images: Tensor) -> Tensor:
