@@ -57,7 +57,8 @@ class SQILSACConfig(SACConfig):
         1_000, "env steps with uniform actions before the first update", low=0
     )
     layer_norm: bool = hyper(True, "LayerNorm after each hidden linear layer of the critics")
-    max_temperature: float = hyper(1.0, "α is kept from growing beyond this; 0 = no cap", low=0)
+    # 1 and 0.01 were compared on HalfCheetah, seed 100 (docs/algorithms/sqil-sac.md)
+    max_temperature: float = hyper(0.01, "α is kept from growing beyond this; 0 = no cap", low=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
