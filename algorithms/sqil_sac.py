@@ -10,10 +10,11 @@ Reinforcement Learning", submitted 2018, section 5.4; conference version "SQIL",
     L_π = E[ α log π(ã|s) - min_j Q_j(s, ã) ]  over the states of both halves
 
 The paper says that SAC was used and gives r; the rest is ours:
-  * α is learned as in SAC, but kept at r / 100 at most. SAC's target for the mean entropy leaves some
-    states far above it: where nothing matters any more, because a robot is stuck, a uniform policy
-    earns up to α (log 2 + 1) more for each action and step than one at the target, and that must be
-    small beside the r / 2 of states where demonstrations and own transitions are equally frequent.
+  * α is learned as in SAC, but kept at r / 100 at most. SAC's target for the mean entropy leaves
+    some states far above it: where nothing matters any more, because a robot is stuck, a uniform
+    policy earns up to α (log 2 + 1) more for each action and step than one at the target, and that
+    must be small beside the r / 2 of states where demonstrations and own transitions are equally
+    frequent.
   * layer normalisation in the critics. Without it, Q at demonstrated states grows far beyond
     r / (1 - γ), the most that can be earned, for actions that nobody demonstrated.
   * a demonstrated transition into a terminal state is worth r / (1 - γ) (`absorbing=value`), as in
