@@ -42,6 +42,7 @@ from rlfd.algorithms.base import (
     Needs,
     PolicyMode,
     Problem,
+    Readers,
     World,
     hyper,
 )
@@ -60,6 +61,14 @@ __all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
 @dataclass(frozen=True, kw_only=True)
 class SoftImitationConfig(QLearnerConfig):
     """Hyperparameters that SQIL and SQIL-T share."""
+
+    readers: ClassVar[Readers] = {
+        "mode": {
+            "target": ("target_update", "polyak_tau", "target_every_updates"),
+            "semi": (),
+            "full": (),
+        },
+    }
 
     # step size and batch were chosen on Lunar Lander, seeds 101 and 102 (docs/algorithms/sqil.md)
     learning_rate: float = hyper(3e-4, "Adam's step size at the start", above=0)

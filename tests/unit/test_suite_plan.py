@@ -166,8 +166,10 @@ def test_section_5_3_of_sqil(folders):
     gail, sqil = jobs[1].command, jobs[2].command
     for command in (gail, sqil):
         assert "--steps 200000 --eval-every 40000 --eval-episodes 5 --final-episodes 10" in command
-        assert "--set learning_starts=4000" in command
-    assert "target_every_updates=800" in sqil
+    assert "--set learning_starts=4000 " in gail
+    assert "--set learning_starts=160 " in sqil
+    assert "target_every_updates" in gail
+    assert "target_every_updates" not in sqil  # with mode=full there is no target network
     (paper,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0])
                 if "--preset paper" in job.command]  # fmt: skip
     assert paper.name == "sqil-pong-paper/sqil/Pong/seed0"
