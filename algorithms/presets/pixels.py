@@ -38,22 +38,9 @@ _PRETRAINING = {"SpaceInvaders": 500_000, "Pong": 1_000_000, "MsPacman": 200_000
 
 _PRETRAINED_ATARI = Preset(algorithm={**_SOFT_ATARI, "pretrain_env_steps": 500_000})
 
-# Found on Pong, seed 100 (docs/results/pong.md): the gradient through V clones where the learner
-# has not been yet, with layer normalisation; neither did alone. The rest is as on Lunar Lander, but
-# for sizes and Adam's ε, which is the authors'.
-_SQIL_ATARI = Preset(
-    algorithm={
-        "hidden": (512,),
-        "mode": "full",
-        "adam_epsilon": 1e-4,
-        "buffer_size": 1_000_000,
-        "learning_starts": 2_000,
-    },
-)
-
 # The SQIL authors' Atari release: Adam's ε, target copied every 10,000 updates. Temperature and
-# terminal rule stay those found on Lunar Lander. Not tuned.
-_SQIL_T_ATARI = Preset(
+# terminal rule stay those found on Lunar Lander.
+_SQIL_ATARI = Preset(
     algorithm={**_COPIED, "adam_epsilon": 1e-4, "target_every_updates": 10_000},
 )
 
@@ -187,8 +174,7 @@ PIXELS: dict[Key, Preset] = {
         (name, "default", "Atari"): preset
         for names, preset in (
             (("psq", "bc-soft-q"), _PRETRAINED_ATARI),
-            (("sqil",), _SQIL_ATARI),
-            (("sqil-t",), _SQIL_T_ATARI),
+            (("sqil", "sqil-t"), _SQIL_ATARI),
             (("dqfd", "dqfd-reward-free"), _DQFD_ATARI),
         )
         for name in names

@@ -166,13 +166,14 @@ def test_section_5_3_of_sqil(folders):
     gail, sqil = jobs[1].command, jobs[2].command
     for command in (gail, sqil):
         assert "--steps 200000 --eval-every 40000 --eval-episodes 5 --final-episodes 10" in command
-    assert "--set learning_starts=4000 " in gail
-    assert "--set learning_starts=160 " in sqil
-    assert "target_every_updates" in gail
-    assert "target_every_updates" not in sqil  # with mode=full there is no target network
+        assert "--set learning_starts=4000" in command
+    assert "target_every_updates=800" in sqil
     (paper,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0])
                 if "--preset paper" in job.command]  # fmt: skip
     assert paper.name == "sqil-pong-paper/sqil/Pong/seed0"
+    (full,) = [job for job in plan(suite, **folders, groups=["settings"], seeds=[0], steps=200_000)
+               if "--set mode=full" in job.command]  # fmt: skip
+    assert "target_every_updates" not in full.command  # there is no target network
 
 
 def test_options_of_a_task_are_given_as_they_are_typed(folders):
