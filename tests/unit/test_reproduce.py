@@ -17,7 +17,7 @@ from rlfd.experiments.problem import check_support
 from rlfd.experiments.reproduce import reproduce
 from rlfd.experiments.suite import DEMONSTRATIONS
 from rlfd.experiments.suite_file import list_suites, load_suite, parse_suite
-from rlfd.experiments.suite_plan import demo_env, plan, rows_of, sections_of
+from rlfd.experiments.suite_plan import demo_env, plan, row_env, rows_of, sections_of
 from rlfd.experiments.tables import BEST_TRAINING
 
 from .small_suites import Done
@@ -125,7 +125,8 @@ def test_shipped_suites_fit_this_version(name, tmp_path):
         check(task.config)
     for steps in (None, 1000):
         assert plan(suite, runs_dir=tmp_path, data_dir=tmp_path, groups=["all"], steps=steps)
-    for section in sections_of(suite, ["all"]):
+    sections = list(sections_of(suite, ["all"]))
+    for section in sections:
         if section.demos is not None:
             wanted = demo_env(section.task, section.demos)
             check(wanted)
@@ -142,11 +143,13 @@ def test_shipped_suites_fit_this_version(name, tmp_path):
         if (config["algo"], config["env"]["name"]) not in supported:
             check_support(config["algo"], EnvConfig.from_json(config["env"]))
             supported.add((config["algo"], config["env"]["name"]))
-    for row in suite.rows:
+    for row in filter(lambda row: row.settings, suite.rows):
         usual = [
-            resolve(row.algo, task.config, preset=row.preset or None).config.algorithm
-            for task in suite.tasks
-            if row.settings
+            resolve(
+                row.algo, row_env(row, section.task), preset=row.preset or None
+            ).config.algorithm
+            for section in sections
+            if row in rows_of(suite, section)
         ]
         for key, value in row.settings.items():  # each changes something on some task
             given = tuple(value) if isinstance(value, list) else value
