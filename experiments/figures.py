@@ -430,8 +430,8 @@ def _draw_panel(
             place,
             y,
             color=colour,
-            linestyle=(0, (1, 0.8)) if curve.is_second else dashes,
-            linewidth=0.9 if curve.is_second else 1.4,
+            linestyle=dashes,  # of the second policy, too: algorithms may share a colour
+            linewidth=0.7 if curve.is_second else 1.6,
             marker="o" if len(place) == 1 else None,
             markersize=3,
             clip_on=len(place) > 1,  # a single point may lie on the frame

@@ -119,6 +119,16 @@ def test_policy(make_run, tmp_path):
     assert "SQIL, greedy" in both.figure.read_text()
 
 
+def test_both_policies_of_methods_that_share_a_colour_are_told_apart(make_run, tmp_path):
+    assert {drawing.assign_styles([("", algo)])["", algo][0] for algo in ("sqil", "psq")} == {
+        "#0072B2"
+    }
+    runs = [make_run(), make_run(algo="psq")]
+    files = plot_learning_curves(runs, tmp_path / "f.svg", policy="both")
+    lines = re.findall(r'style="fill: none; ([^"]*#0072b2[^"]*)"', files.figure.read_text())
+    assert len(set(lines)) == 4
+
+
 def test_a_policy_that_a_method_has_not(make_run, tmp_path):
     runs = [make_run(), make_run(algo="dqn")]
     files = plot_learning_curves(runs, tmp_path / "f.svg", policy="sampled")
