@@ -15,7 +15,7 @@ from rlfd.algorithms.presets.pixels import PIXELS
 from rlfd.algorithms.presets.preset import Key, Preset
 from rlfd.algorithms.presets.regression import REGRESSION
 from rlfd.algorithms.presets.value_based import VALUE_BASED
-from rlfd.errors import unknown_name
+from rlfd.errors import RlfdError, unknown_name
 
 __all__ = ["Preset", "environment_defaults", "preset_layers", "preset_names"]
 
@@ -40,15 +40,20 @@ def preset_layers(
         family: What it belongs to, if there are settings for all of its kind.
 
     Raises:
-        RlfdError: If the algorithm has no preset of that name.
+        RlfdError: If the algorithm has no preset of that name, or has it for other environments.
     """
     if name not in preset_names(algorithm):
         raise unknown_name("preset", name, preset_names(algorithm))
     keys: list[Key] = [(algorithm, name, None), (algorithm, name, env)]
     if family not in (None, env):
         keys.insert(1, (algorithm, name, family))
-    return [
+    layers = [
         (f"preset {name}" + (f" for {key[2]}" if key[2] else ""), PRESETS[key])
         for key in keys
         if key in PRESETS
     ]
+    if not layers and name != "default":
+        known = sorted(str(key[2]) for key in PRESETS if key[:2] == (algorithm, name))
+        message = f"preset '{name}' of {algorithm} is for {', '.join(known)}, not for {env}"
+        raise RlfdError(message, "leave it out for the defaults there")
+    return layers

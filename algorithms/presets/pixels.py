@@ -38,6 +38,23 @@ _PRETRAINING = {"SpaceInvaders": 500_000, "Pong": 1_000_000, "MsPacman": 200_000
 
 _PRETRAINED_ATARI = Preset(algorithm={**_SOFT_ATARI, "pretrain_env_steps": 500_000})
 
+# For two hours of one core; tried on seed 100 (docs/results/pong.md).
+_PRETRAINED_SHORT = Preset(
+    run={"steps": 160_000, "num_envs": 16, "eval_every": 20_000, "checkpoint_every": 20_000},
+    algorithm={
+        **_SOFT_ATARI,
+        "temperature": 0.01,
+        "lambda_demo": 10.0,
+        "n_step": 3,
+        "pretrain_env_steps": 60_000,
+        "learning_starts": 2_000,
+        "epsilon_env_steps": 4_000,
+        "updates_per_env_step": 0.5,
+        "buffer_size": 200_000,
+        "target_every_updates": 250,
+    },
+)
+
 # The SQIL authors' Atari release: Adam's ε, target copied every 10,000 updates. Temperature and
 # terminal rule stay those found on Lunar Lander.
 _SQIL_ATARI = Preset(
@@ -157,6 +174,7 @@ PIXELS: dict[Key, Preset] = {
         },
     ),
     ("soft-q", "default", "Atari"): Preset(algorithm=_SOFT_ATARI),
+    ("psq", "short", "Pong"): _PRETRAINED_SHORT,
     ("nac", "default", "Atari"): Preset(
         algorithm={**_COPIED, "final_learning_rate": 1.0, "target_every_updates": 10_000}
     ),

@@ -127,6 +127,12 @@ def test_an_unknown_preset_is_refused_with_the_nearest():
         presets.preset_layers("sqil", "papre", "LunarLander")
 
 
+def test_a_preset_that_has_nothing_for_an_environment_is_refused():
+    with pytest.raises(RlfdError, match="preset 'short' of psq is for Pong, not for Breakout"):
+        resolve("psq", EnvConfig("Breakout"), preset="short")
+    assert resolve("psq", EnvConfig("Pong"), preset="short").config.num_envs == 16
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings(AlgorithmConfig):
     rate: float = hyper(0.5, "a rate", above=0, high=1)
