@@ -359,6 +359,9 @@ class Algorithm(ABC):
     updates: int = 0
     """Gradient steps so far."""
 
+    pretrain_updates: int = 0
+    """Gradient steps before the first env step."""
+
     @abstractmethod
     def __init__(self, problem: Problem, config: Any) -> None: ...
 

@@ -122,6 +122,7 @@ class DQfD(Algorithm):
         demos = problem.demonstrations
         assert demos is not None
         self.config = config
+        self.pretrain_updates = config.pretrain_updates
         self.learner = QLearner(
             problem,
             config,
@@ -181,11 +182,11 @@ class DQfD(Algorithm):
         }
 
     def iteration(self, world: World) -> Metrics:
-        """Learn from demonstrations alone at first; then act once, and take the updates due."""
+        """Learn from demonstrations alone at first; later act once, and take the updates due."""
         config, learner = self.config, self.learner
-        for _ in range(learner.pretraining_left(self.updates)):
-            self._update()
-        if learner.pretraining_left(self.updates) > 0:
+        if (left := learner.pretraining_left(self.updates)) > 0:
+            for _ in range(left):
+                self._update()
             return learner.engine.drain()
         epsilon = linear(
             world.env_steps, config.epsilon_start, config.epsilon_final, config.epsilon_env_steps

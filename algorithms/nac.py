@@ -136,6 +136,7 @@ class NAC(Algorithm):
         assert demos is not None
         assert demos.rewards is not None
         self.config = config
+        self.pretrain_updates = config.pretrain_updates
         self.learner = QLearner(
             problem,
             config,
@@ -173,10 +174,10 @@ class NAC(Algorithm):
         }
 
     def iteration(self, world: World) -> Metrics:
-        """Learn from demonstrations alone at first; then act once, and take the updates due."""
+        """Learn from demonstrations alone at first; later act once, and take the updates due."""
         learner = self.learner
-        self._learn(self._demonstrated(learner.pretraining_left(self.updates)))
-        if learner.pretraining_left(self.updates) > 0:
+        if (left := learner.pretraining_left(self.updates)) > 0:
+            self._learn(self._demonstrated(left))
             return learner.engine.drain()
         self._act_and_store(world)
         due = learner.updates_due(world.env_steps, self.updates)
@@ -199,8 +200,6 @@ class NAC(Algorithm):
 
     def _demonstrated(self, count: int) -> list[Batch]:
         """Draw minibatches of demonstrations, whose μ is not known."""
-        if count == 0:
-            return []
         drawn = self.demos.sample(count, self.config.batch_size, self.learner.generator)
         ones = [torch.ones_like(batch["rewards"]) for batch in drawn]
         return [

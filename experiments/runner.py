@@ -39,6 +39,8 @@ __all__ = ["Runner", "TrainResult"]
 logger = logging.getLogger("rlfd.train")
 
 REPORT_SECONDS = 0.25
+PRETRAIN_LOG_UPDATES = 1_000
+"""Updates of pretraining between rows of train.csv and between checkpoints, at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Runner:
         """Units of the budget used: env steps, or updates for methods that do not interact."""
         return self.env_steps if self.world is not None else self.algorithm.updates
 
+    def _position(self) -> str:
+        """Say where the run is."""
+        pretrains = self.algorithm.updates < self.algorithm.pretrain_updates
+        return f"update {self.algorithm.updates:,}" if pretrains else f"{self.progress:,}"
+
     def _epochs(self) -> dict[str, int]:
         """Passes over the demonstrations, as a column; nothing where they are not counted."""
         epochs = self.algorithm.epochs
@@ -163,22 +170,18 @@ class Runner:
 
     def _loop(self) -> None:
         config = self.config
-        unit = "env steps" if self.world is not None else "updates"
-        self.reporter.start(
-            f"{config.algo} {config.env.label} seed {config.seed}",
-            config.steps,
-            self.progress,
-            unit,
-        )
+        title = f"{config.algo} {config.env.label} seed {config.seed}"
         begins = self.progress == self.algorithm.updates == 0  # pretraining makes no env steps
-        if self.init is not None and begins and config.eval_every:
-            self._evaluate_periodically()  # where the other run's policy stands
+        pretrained = self._pretrain(title)
+        if config.eval_every and (pretrained or (begins and self.init is not None)):
+            self._evaluate_periodically()  # what it starts from
+        if pretrained:
+            self._checkpoint()
+        unit = "env steps" if self.world is not None else "updates"
+        self.reporter.start(title, config.steps, self.progress, unit)
         while not self._done():
             before = self.progress
-            # methods that do not interact get no world and do not ask for one
-            metrics = self.algorithm.iteration(self.world)  # type: ignore[arg-type]
-            if metrics:
-                self.recent.append((self.env_steps, self.algorithm.updates, metrics))
+            self._pass()
             if self.world is not None:
                 self._log_episodes(self.world)
             if self._crossed(before, config.log_every):
@@ -187,10 +190,39 @@ class Runner:
                 self._evaluate_periodically()
             if self._crossed(before, config.checkpoint_every):
                 self._checkpoint()
-            self._report(at_once=self.stop.received or self._done())
+            self._report(self.progress, at_once=self.stop.received or self._done())
             if self.stop.received:
                 self._interrupt()
         self._log_metrics()
+
+    def _pass(self) -> None:
+        # methods that do not interact get no world and do not ask for one
+        metrics = self.algorithm.iteration(self.world)  # type: ignore[arg-type]
+        if metrics:
+            self.recent.append((self.env_steps, self.algorithm.updates, metrics))
+
+    def _pretrain(self, title: str) -> bool:
+        """Make what is left of the updates before the first env step; return whether any was.
+
+        Rows and checkpoints are a tenth of them apart, as no env step says when they are due.
+        """
+        algorithm, total = self.algorithm, self.algorithm.pretrain_updates
+        if algorithm.updates >= total:
+            return False
+        every = max(PRETRAIN_LOG_UPDATES, total // 10)
+        self.reporter.start(f"{title}: pretraining", total, algorithm.updates, "updates")
+        while algorithm.updates < total:
+            before = algorithm.updates
+            self._pass()
+            if algorithm.updates // every > before // every:
+                self._log_metrics()
+                self._checkpoint()
+            self._report(algorithm.updates, at_once=self.stop.received)
+            if self.stop.received:
+                self._interrupt()
+        self._log_metrics()
+        self.reporter.finish()
+        return True
 
     def _crossed(self, before: int, every: int) -> bool:
         return self.progress // every > before // every
@@ -254,12 +286,12 @@ class Runner:
         self.timed_before = now
         return shares
 
-    def _report(self, *, at_once: bool) -> None:
+    def _report(self, done: int, *, at_once: bool) -> None:
         now = time.perf_counter()
         if now - self.last_report < REPORT_SECONDS and not at_once:
             return
         self.last_report = now
-        self.reporter.advance(self.progress, {**self._epochs(), **self.newest})
+        self.reporter.advance(done, {**self._epochs(), **self.newest})
 
     # -- evaluation -------------------------------------------------------------------------------
 
@@ -409,7 +441,7 @@ class Runner:
         self._truncate_logs(state["log_sizes"])
         only_there = state.get("beside_policy", False)  # an older state has none
         checkpoint.forget_after(self.run.checkpoints, state["progress"], policy_too=only_there)
-        self.reporter.message(f"resuming at {state['progress']:,}")
+        self.reporter.message(f"resuming at {self._position()}")
         return True
 
     def _truncate_logs(self, sizes: dict[str, int]) -> None:
@@ -425,7 +457,7 @@ class Runner:
                 self._save_learned()
             self._checkpoint(beside_policy=fresh)
         raise Interrupted(
-            f"interrupted at {self.progress:,}, checkpoint written to {self.run.checkpoints}",
+            f"interrupted at {self._position()}, checkpoint written to {self.run.checkpoints}",
             f"continue with: {self.resume_command}",
         )
 

@@ -273,7 +273,7 @@ def test_errors_of_demonstrations_refresh_their_priorities(
         calls.append((slots, errors))
 
     monkeypatch.setattr(algorithm.memory, "set_priorities", noting)
-    run(algorithm, noise_world(), 1)
+    run(algorithm, noise_world(), 2)
     slots, errors = calls[3]
     assert len(calls) == 5  # four of pretraining, one that is due after 3 env steps
     assert (slots < 17).all()
@@ -300,10 +300,10 @@ def test_new_transitions_are_as_urgent_as_the_most_urgent_so_far(make_algorithm,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_at_first_it_learns_from_demonstrations_alone(make_algorithm, noise_world, name):
-    """A hundred updates between looks at the clock, then the rest and a first step."""
+    """A hundred updates between looks at the clock, then the rest, then a first step."""
     algorithm = make_algorithm(name, **EAGER | {"pretrain_updates": 230})
     world = noise_world()
-    for updates, env_steps in ((100, 0), (200, 0), (231, 3)):
+    for updates, env_steps in ((100, 0), (200, 0), (230, 0), (231, 3)):
         metrics = algorithm.iteration(world)
         assert (algorithm.updates, world.env_steps) == (updates, env_steps)
         assert (metrics["replay/demo_share"] == 1) == (env_steps == 0)

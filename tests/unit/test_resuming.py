@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
 from rlfd.experiments import runner
@@ -133,6 +134,39 @@ def test_overwriting_leaves_nothing_of_the_old_run(train):
     fresh = train(runs="fresh").run_dir
     assert set(snapshot(run.path)) == set(snapshot(fresh.path))
     assert learned(run) == learned(fresh)
+
+
+@pytest.mark.parametrize("algo", ["dqfd", "nac"])
+def test_pretraining_that_died_goes_on_where_it_was_saved(
+    train, collect, listener, monkeypatch, algo
+):
+    """No env step says how far it is: rows and checkpoints go by its updates."""
+    monkeypatch.setattr(runner, "PRETRAIN_LOG_UPDATES", 200)
+    collect()
+    settings = ["pretrain_updates=530"]
+    whole = train(algo, settings=settings, exp_name="whole").run_dir
+    assert listener.tasks[0] == (f"{algo} CartPole seed 0: pretraining", 530, 0, "updates")
+    rows = whole.train()[["env_steps", "updates"]].to_numpy().tolist()
+    assert rows[:3] == [[0, 200], [0, 400], [0, 530]]
+    assert rows[3][0] > 0
+    assert whole.evaluations()["env_steps"].min() == 0  # what pretraining alone is worth
+
+    cls = algorithms.get(algo)
+    original = cls.iteration
+
+    def dying(self, world):
+        if self.updates == 500:
+            raise RuntimeError("the power went")
+        return original(self, world)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cls, "iteration", dying)
+        with pytest.raises(RuntimeError, match="the power went"):
+            train(algo, settings=settings, exp_name="parts")
+    parts = train(algo, resume=True, exp_name="parts").run_dir
+    assert "resuming at update 400" in listener.messages
+    assert learned(parts) == learned(whole)
+    assert parts.evaluations().equals(whole.evaluations())
 
 
 def test_a_finished_run_can_be_resumed_and_is_the_same(train, listener):
