@@ -38,7 +38,7 @@ _PRETRAINING = {"SpaceInvaders": 500_000, "Pong": 1_000_000, "MsPacman": 200_000
 
 _PRETRAINED_ATARI = Preset(algorithm={**_SOFT_ATARI, "pretrain_env_steps": 500_000})
 
-# For two hours of one core; tried on seed 100 (docs/results/pong.md).
+# For two hours on a CPU; tried on seed 100 (docs/results/pong.md).
 _PRETRAINED_SHORT = Preset(
     run={"steps": 160_000, "num_envs": 16, "eval_every": 20_000, "checkpoint_every": 20_000},
     algorithm={
