@@ -19,7 +19,7 @@ A truncated episode has not ended: it shows no such row and its value is bootstr
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,8 +28,10 @@ from rlfd.errors import RlfdError
 
 __all__ = [
     "AbsorbingMode",
+    "EpisodeAges",
     "HorizonAudit",
     "absorbing_count",
+    "absorbing_steps",
     "check_discount",
     "relative_to_absorbing",
     "terminal_values",
@@ -60,6 +62,58 @@ def absorbing_count(steps: int, terminations: int, gamma: float) -> int:
         return 0
     each: float = gamma ** (steps / terminations) / (1.0 - gamma)
     return round(terminations * max(1.0, each))
+
+
+def absorbing_steps(lengths: Tensor, *, gamma: float, horizon: int | None = None) -> Tensor:
+    """Return how many rows of its absorbing state stand for the rest of an episode.
+
+    An episode that terminated after L steps spends Σ_{t=L}^{H-1} γ^t (discounted) steps there:
+    γ^L / (1 - γ) where nothing limits it, H - L where γ = 1. Rounded; at least one.
+
+    Args:
+        lengths: L, steps until the termination. Any shape.
+        gamma: γ, below 1 unless there is a horizon.
+        horizon: H, steps at which the task is over; None = never.
+
+    Returns:
+        int64, shape of `lengths`.
+    """
+    steps = lengths.double()
+    if gamma == 1.0:
+        assert horizon is not None
+        each = horizon - steps
+    else:
+        each = gamma**steps
+        if horizon is not None:
+            each = each - gamma**horizon
+        each = each / (1.0 - gamma)
+    return each.round().clamp(min=1.0).long()
+
+
+class EpisodeAges:
+    """How old episodes are, also those that began in an earlier rollout."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._ages = torch.zeros(num_envs, dtype=torch.int64, device=device)
+
+    def __call__(self, ended: Tensor) -> Tensor:
+        """Return the steps of its episode up to and with each row. Shapes (T, N), bool -> int64.
+
+        Call it once for each rollout, in order.
+        """
+        ages = torch.empty(ended.shape, dtype=torch.int64, device=self._ages.device)
+        for row, over in enumerate(ended):
+            ages[row] = self._ages + 1
+            self._ages = torch.where(over, 0, ages[row])
+        return ages
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the ages of the running episodes."""
+        return {"ages": self._ages.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._ages = state["ages"].to(self._ages.device)
 
 
 def terminal_values(reward: Tensor, gamma: float, shape: torch.Size) -> Tensor:

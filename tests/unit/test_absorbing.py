@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from rlfd.algorithms.core.absorbing import (
+    EpisodeAges,
     HorizonAudit,
+    absorbing_steps,
     check_discount,
     relative_to_absorbing,
     terminal_values,
@@ -107,3 +109,23 @@ def test_where_the_end_has_a_value_there_is_nothing_to_report(warnings, absorbin
 
 def test_rewards_of_both_signs_are_not_reported(warnings):
     assert warnings(HorizonAudit("off"), [0.1, -0.1], [True, True]) == []
+
+
+def test_the_rest_of_an_episode_is_a_discounted_sum(float64):
+    lengths = torch.tensor([1, 3, 7, 12])
+    for gamma, horizon in ((0.9, None), (0.9, 9), (1.0, 9)):
+        end = 2_000 if horizon is None else horizon
+        sums = [sum(gamma**t for t in range(int(length), end)) for length in lengths]
+        expected = torch.tensor([max(1, round(total)) for total in sums])
+        assert torch.equal(absorbing_steps(lengths, gamma=gamma, horizon=horizon), expected)
+
+
+def test_episodes_grow_over_rollouts_and_ages_are_restored():
+    ended = torch.tensor([[0, 0, 1], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 0, 0]]).bool()
+    expected = torch.tensor([[1, 1, 1], [2, 2, 1], [3, 1, 2], [4, 2, 1], [5, 3, 2]])
+    ages = EpisodeAges(3, torch.device("cpu"))
+    assert torch.equal(ages(ended[:2]), expected[:2])
+    other = EpisodeAges(3, torch.device("cpu"))
+    other.load_state_dict(ages.state_dict())
+    for one in (ages, other):
+        assert torch.equal(one(ended[2:]), expected[2:])
