@@ -286,14 +286,8 @@ def train(
     from rlfd.experiments.run_dir import RunDir
 
     run = RunDir.of(resolved.config, runs_dir)
-    if resume_if_exists and run.exists:
-        if run.status()["state"] == "finished":
-            training.check_same(resolved, run, runs_dir, data_dir)
-            output.message(f"run {run.path} is finished already")
-            _print_result(output, run)
-            return
-        resume = True
-    if overwrite and run.exists and not yes:
+    resume = resume or (resume_if_exists and run.exists)
+    if overwrite and not yes and (run.exists or run.holds_strays):
         _confirm(run)
     training.train(
         resolved,
@@ -314,8 +308,10 @@ def train(
 
 
 def _confirm(run: RunDir) -> None:
-    status = run.status()
-    about = f"{status['state']}, {status.get('env_steps', 0):,} env steps"
+    about = "files without a config.json"
+    if run.exists:
+        status = run.status()
+        about = f"{status['state']}, {status.get('env_steps', 0):,} env steps"
     typer.echo(f"delete run {run.path} ({about})? [y/N] ", nl=False, err=True)
     answer = sys.stdin.readline()
     if not answer:  # there is nobody to ask

@@ -32,7 +32,7 @@ from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
 from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
-from rlfd.files import fsync_folder, new_temporary, write_json
+from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
 
 __all__ = [
     "Spaces",
@@ -71,14 +71,7 @@ def is_dataset(path: Path) -> bool:
 
 def scan(root: Path) -> Iterator[Path]:
     """Yield the folder of every dataset below `root`, sorted."""
-    if not root.is_dir():
-        return
-    for folder in sorted(root.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            if (folder / "data").is_dir():
-                yield folder
-            else:
-                yield from scan(folder)
+    return (path for path in folders_with(root, "data") if (path / "data").is_dir())
 
 
 # Writing

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments.config import Resolved, RunConfig
-from rlfd.files import remove_temporaries, write_json
+from rlfd.files import folders_with, is_temporary, new_temporary, remove_temporaries, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,18 +93,33 @@ class CsvLog:
         """Length in bytes of everything written so far."""
         return os.fstat(self._stream.fileno()).st_size
 
-    def truncate(self, size: int) -> None:
-        """Forget everything after the first `size` bytes (0 = all rows, the header stays).
+    def digest(self, size: int | None = None) -> str:
+        """Return the SHA-256 of the first `size` bytes; None = of all."""
+        with open(self._path, "rb") as stream:
+            return hashlib.sha256(stream.read(-1 if size is None else size)).hexdigest()
+
+    def check(self, size: int, digest: str | None) -> None:
+        """See whether the first `size` bytes are those that a checkpoint was written beside.
 
         Raises:
-            RlfdError: If there is less than that.
+            RlfdError: If there is less than that, or something else.
         """
+        hint = "restore it, or start the run anew with --overwrite"
         if self.size() < size:
             raise RlfdError(
                 f"{self._path} has {self.size()} bytes, expected at least {size}: "
                 "it was cut since the checkpoint was written",
-                "restore it, or start the run anew with --overwrite",
+                hint,
             )
+        if digest is not None and self.digest(size) != digest:
+            raise RlfdError(
+                f"{self._path} was changed since the checkpoint was written, its first {size} "
+                "bytes are others now",
+                hint,
+            )
+
+    def truncate(self, size: int) -> None:
+        """Forget everything after the first `size` bytes (0 = all rows, the header stays)."""
         os.ftruncate(self._stream.fileno(), size)
         if size == 0:
             self._append(",".join(self._columns) + "\n")
@@ -172,6 +188,14 @@ class RunDir:
         return (self.path / "config.json").is_file()
 
     @property
+    def holds_strays(self) -> bool:
+        """Whether there are files here that belong to no run."""
+        if self.exists or not self.path.is_dir():
+            return False
+        stray = (path for path in self.path.rglob("*") if not path.is_dir())
+        return any(path.name != ".lock" and not is_temporary(path) for path in stray)
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -209,21 +233,22 @@ class RunDir:
                 "choose another place with --runs-dir",
             ) from error
 
-    def remove_contents(self) -> None:
-        """Delete the run; its lock stays, so that whoever holds it goes on holding it.
+    @contextlib.contextmanager
+    def replaced(self) -> Iterator[None]:
+        """Begin the folder anew, and hold it; the caller holds the old one.
 
-        The configuration goes last: as long as it is there, the folder counts as a run, and nobody
-        takes remains of this one for their own.
+        Whoever is killed here leaves the old run whole, or none.
         """
-        for path in sorted(self.path.iterdir(), key=lambda path: path.name == "config.json"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != ".lock":
-                path.unlink()
+        old = new_temporary(self.path)
+        os.rename(self.path, old)
+        with self.lock():
+            shutil.rmtree(old, ignore_errors=True)
+            yield
 
     def remove_temporaries(self) -> None:
         """Remove what a killed process left half-written; the caller holds the lock."""
         remove_temporaries(self.path)
+        remove_temporaries(self.path.parent, self.path.name)
 
     def config(self) -> RunConfig:
         """Read the configuration.
@@ -353,12 +378,13 @@ def find_runs(texts: Sequence[str | Path], runs_dir: Path) -> list[RunDir]:
     found: dict[Path, RunDir] = {}
     for text in texts or [runs_dir]:
         for base in (Path(text), runs_dir / text, runs_dir / "default" / text):
-            configs = sorted(base.rglob("config.json")) if base.is_dir() else []
-            if configs:
-                found.update({c.parent.resolve(): RunDir(c.parent) for c in configs})
+            runs = list(folders_with(base, "config.json"))
+            if runs:
+                found.update({path.resolve(): RunDir(path) for path in runs})
                 break
         else:
-            known = [str(c.parent.relative_to(runs_dir)) for c in runs_dir.rglob("config.json")]
+            runs = list(folders_with(runs_dir, "config.json"))
+            known = [str(path.relative_to(runs_dir)) for path in runs]
             raise unknown_name("run", str(text), sorted(known), "list them with 'rlfd list runs'")
     return list(found.values())
 

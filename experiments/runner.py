@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
@@ -31,10 +32,10 @@ from rlfd.experiments.labels import keep_labels
 from rlfd.experiments.preparation import describe_demos
 from rlfd.experiments.provenance import provenance
 from rlfd.experiments.report import Reporter
-from rlfd.experiments.run_dir import RunDir, episode_row
+from rlfd.experiments.run_dir import CsvLog, RunDir, episode_row
 from rlfd.interrupts import StopSignal
 
-__all__ = ["Runner", "TrainResult"]
+__all__ = ["Runner", "TrainResult", "result_of"]
 
 logger = logging.getLogger("rlfd.train")
 
@@ -53,6 +54,21 @@ class TrainResult:
     wall_seconds: float
     return_mean: float | None
     success_rate: float | None
+
+
+def result_of(run: RunDir) -> TrainResult:
+    """Return how a finished run ended, as its run.json says."""
+    status = run.status()
+    final = (status.get("final") or {}).get("final", {})
+    headline = final.get(algorithms.get(status["algo"]).policies[0], {})
+    return TrainResult(
+        run_dir=run,
+        env_steps=status["env_steps"],
+        updates=status["updates"],
+        wall_seconds=status["wall_seconds"],
+        return_mean=headline.get("return_mean"),
+        success_rate=headline.get("success_rate"),
+    )
 
 
 class Runner:
@@ -165,7 +181,7 @@ class Runner:
 
     def close(self) -> None:
         """Close the files."""
-        for log in (self.train_log, self.episode_log, self.eval_log):
+        for log in self.logs.values():
             log.close()
 
     def _loop(self) -> None:
@@ -343,18 +359,10 @@ class Runner:
         summary = self._evaluate_finally() if self.config.final_episodes else None
         record = None if self.demonstrator is None else self.demonstrator.record
         self.labels = keep_labels(self.algorithm, self.config, record, self.data_dir)
-        for log in (self.train_log, self.episode_log, self.eval_log):
+        for log in self.logs.values():
             log.sync()
         self._write_status("finished", final=summary)
-        headline = summary["final"][self.algorithm.policies[0]] if summary else {}
-        return TrainResult(
-            run_dir=self.run,
-            env_steps=self.env_steps,
-            updates=self.algorithm.updates,
-            wall_seconds=self.wall_seconds,
-            return_mean=headline.get("return_mean"),
-            success_rate=headline.get("success_rate"),
-        )
+        return result_of(self.run)
 
     def _evaluate_finally(self) -> dict[str, dict[str, Any]]:
         """Play final weights and best checkpoint; return what run.json says about it."""
@@ -402,15 +410,15 @@ class Runner:
 
     def _checkpoint(self, *, beside_policy: bool = False) -> None:
         self._settle_recent()
-        logs = {"train": self.train_log, "episodes": self.episode_log, "eval": self.eval_log}
-        for log in logs.values():
+        for log in self.logs.values():
             log.sync()
         state = {
             "progress": self.progress,
             "algorithm": self.algorithm.state_dict(),
             "world": self.world.state_dict() if self.world is not None else None,
             "pending": self.pending,
-            "log_sizes": {name: log.size() for name, log in logs.items()},
+            "log_sizes": {name: log.size() for name, log in self.logs.items()},
+            "log_digests": {name: log.digest() for name, log in self.logs.items()},
             "beside_policy": beside_policy,  # of the interruption: no part of the run
             "wall_seconds": self.wall_seconds,
         }
@@ -430,7 +438,7 @@ class Runner:
         if state is None:
             found = "no checkpoint is left" if problems else "no checkpoint was written yet"
             self.reporter.message(f"{found}: starting from the beginning")
-            self._truncate_logs({})
+            self._truncate_logs({}, {})
             checkpoint.forget_after(self.run.checkpoints, -1)
             return False
         self.algorithm.load_state_dict(state["algorithm"])
@@ -438,16 +446,24 @@ class Runner:
             self.world.load_state_dict(state["world"])
         self.pending = state["pending"]
         self.wall_before = state["wall_seconds"]
-        self._truncate_logs(state["log_sizes"])
+        # an older state has no digests
+        self._truncate_logs(state["log_sizes"], state.get("log_digests", {}))
         only_there = state.get("beside_policy", False)  # an older state has none
         checkpoint.forget_after(self.run.checkpoints, state["progress"], policy_too=only_there)
         self.reporter.message(f"resuming at {self._position()}")
         return True
 
-    def _truncate_logs(self, sizes: dict[str, int]) -> None:
-        self.train_log.truncate(sizes.get("train", 0))
-        self.episode_log.truncate(sizes.get("episodes", 0))
-        self.eval_log.truncate(sizes.get("eval", 0))
+    @property
+    def logs(self) -> dict[str, CsvLog]:
+        """The CSV files, by the names that checkpoints have for them."""
+        return {"train": self.train_log, "episodes": self.episode_log, "eval": self.eval_log}
+
+    def _truncate_logs(self, sizes: dict[str, int], digests: dict[str, str]) -> None:
+        """Cut the CSV files back to what they were; before any is cut, all are looked at."""
+        for name, log in self.logs.items():
+            log.check(sizes.get(name, 0), digests.get(name))
+        for name, log in self.logs.items():
+            log.truncate(sizes.get(name, 0))
 
     def _interrupt(self, *, save: bool = True) -> None:
         if save:

@@ -32,7 +32,7 @@ from rlfd.experiments.preparation import (
 from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
-from rlfd.experiments.runner import Runner, TrainResult
+from rlfd.experiments.runner import Runner, TrainResult, result_of
 from rlfd.seeding import derive
 
 __all__ = ["TrainResult", "train"]
@@ -74,6 +74,9 @@ def train(
     config, demonstrations, asked = _teachers(
         resolved, run, runs_dir, data_dir, reporter, resume=resume
     )
+    if resume and run.status()["state"] == "finished":  # there is nothing left to write
+        reporter.message(f"run {run.path} is finished already")
+        return result_of(run)
     _check_device(config, run)
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
@@ -111,8 +114,8 @@ def train(
         _check_free(run, resume=resume, overwrite=overwrite)  # again, now that nobody else may
         run.remove_temporaries()  # also of a run that was killed while its folder was made
         if not resume:
-            if run.exists:
-                run.remove_contents()
+            if run.exists or run.holds_strays:
+                stack.enter_context(run.replaced())
             run.create(dataclasses.replace(resolved, config=config))
         stack.enter_context(_log_to(run))
         writer = None
@@ -190,6 +193,13 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
     if resume and not run.exists:
         raise RlfdError(
             f"there is no run to resume in {run.path}", "leave --resume out to start one"
+        )
+    if run.holds_strays and not overwrite:
+        raise RlfdError(
+            f"run folder {run.path} holds files but no config.json, so they belong to no run that "
+            "can be continued",
+            "put config.json back if it was lost, pass --overwrite to delete what is there, or "
+            "choose another --exp-name",
         )
 
 

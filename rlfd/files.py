@@ -7,12 +7,15 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "folders_with",
     "fsync_folder",
     "fsync_path",
+    "is_temporary",
     "new_temporary",
     "publish_folder",
     "remove_temporaries",
@@ -42,13 +45,43 @@ def new_temporary(final: Path) -> Path:
     return final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what a killed writer left in `folder`; nobody may be writing there now."""
-    for path in folder.glob(".*.tmp"):
+def is_temporary(path: Path) -> bool:
+    """Whether some part of a path is a name of `new_temporary`."""
+    return any(part.startswith(".") and part.endswith(".tmp") for part in path.parts)
+
+
+def remove_temporaries(folder: Path, name: str = "*") -> None:
+    """Remove what killed writers left in `folder`, of the file or folder `name` or of all.
+
+    Nobody may be writing there now.
+    """
+    for path in folder.glob(f".{name}.*.tmp" if name != "*" else ".*.tmp"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def folders_with(root: Path, name: str) -> Iterator[Path]:
+    """Yield every folder at or below `root` that has an entry called `name`, sorted.
+
+    Links are followed, but no folder is looked into twice; what is hidden below `root` is left out.
+    """
+    seen: set[Path] = set()
+
+    def look(folder: Path) -> Iterator[Path]:
+        if folder.resolve() in seen:
+            return
+        seen.add(folder.resolve())
+        if (folder / name).exists():
+            yield folder
+        with contextlib.suppress(OSError):  # not ours to read
+            for below in sorted(folder.iterdir()):
+                if not below.name.startswith(".") and below.is_dir():
+                    yield from look(below)
+
+    if root.is_dir():
+        yield from look(root)
 
 
 def publish_folder(temporary: Path, final: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from rlfd import demos
 from rlfd.envs import EnvConfig
 
-from .conftest import assert_refused, run_inside
+from .conftest import assert_refused, run_inside, unfinish
 
 SHORT = ("--env", "Kaboom", "--env-option", "max_frames=400")
 COLLECT = ("collect-demos", *SHORT, "--policy", "random", "--steps", 150)
@@ -114,8 +114,10 @@ def test_no_gpu_with_cuda(collected, monkeypatch):
 def test_a_run_from_a_gpu_cannot_go_on_without_one(folder, monkeypatch):
     command = ("train", "dqn", "--env", "CartPole", "--steps", 20, "--final-episodes", 1)
     assert run_inside(*command).code == 0
-    path = folder / "runs/default/dqn/CartPole/seed0/config.json"
-    path.write_text(path.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    run = folder / "runs/default/dqn/CartPole/seed0"
+    unfinish(run)
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace('"device": "cpu"', '"device": "cuda"'))
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     outcome = run_inside("train", "dqn", "--env", "CartPole", "--resume")
     assert_refused(outcome, "seed0 learns on device cuda: no CUDA device was found", "--exp-name")

@@ -12,7 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from .conftest import DQN, RUN, TINY, assert_refused, run_inside, run_outside, snapshot
+from .conftest import (
+    DQN,
+    RUN,
+    TINY,
+    assert_refused,
+    run_inside,
+    run_outside,
+    snapshot,
+    unfinish,
+)
 
 TRAIN = ("train", "dqn", "--env", "CartPole")
 SQIL = ("train", "sqil", "--env", "CartPole", *TINY)
@@ -168,6 +177,22 @@ def test_resume_with_another_configuration(full_folder, options, texts):
     assert snapshot(full_folder) == before
 
 
+def test_a_folder_without_its_configuration(full_folder):
+    (full_folder / RUN / "config.json").unlink()
+    before = snapshot(full_folder)
+    assert_refused(run_inside(*DQN), RUN, "no config.json", "--overwrite", "--exp-name")
+    assert_refused(run_inside(*DQN, "--overwrite"), RUN, "without a config.json", "--yes")
+    assert snapshot(full_folder) == before
+    assert run_inside(*DQN, "--overwrite", "--yes").code == 0
+
+
+def test_resume_of_a_finished_run(full_folder):
+    before = snapshot(full_folder)
+    outcome = run_inside(*TRAIN, "--resume")
+    assert (outcome.code, "finished already" in outcome.stderr) == (0, True)
+    assert snapshot(full_folder) == before
+
+
 def test_resume_of_nothing(full_folder):
     before = snapshot(full_folder)
     assert_refused(run_inside(*TRAIN, "--seed", 5, "--resume"), "seed5", "--resume")
@@ -222,6 +247,7 @@ def damage(path: Path, how: str) -> None:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(full_folder, how):
     run = full_folder / RUN
     before = snapshot(run)
+    unfinish(run)
     first, last = sorted((run / "checkpoints").glob("resume_*"))
     damage(last, how)
     outcome = run_inside(*TRAIN, "--resume")

@@ -1,6 +1,5 @@
 """Runs that are begun where one is already, or gone on with."""
 
-import os
 import shlex
 import shutil
 
@@ -13,7 +12,7 @@ from rlfd.experiments import runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
 
-from .tiny_runs import CARTPOLE, learned, snapshot
+from .tiny_runs import CARTPOLE, learned, snapshot, unfinish
 
 # Refused before anything is touched
 
@@ -25,6 +24,40 @@ def test_an_existing_run(train):
         train()
     for option in ("--resume", "--overwrite", "--exp-name"):
         assert option in caught.value.hint
+    assert snapshot(run.path) == before
+
+
+def test_remains_of_another_run_are_not_taken_over(train):
+    run = train().run_dir
+    (run.path / "config.json").unlink()
+    before = snapshot(run.path)
+    for how in ({}, {"resume": True}):
+        with pytest.raises(RlfdError, match=r"no config\.json|no run to resume"):
+            train(**how)
+    assert snapshot(run.path) == before
+    fresh = train(overwrite=True, seed=0, steps=120, eval_every=0)
+    assert sorted(fresh.run_dir.evaluations()["env_steps"].unique()) == [120]
+
+
+def test_a_finished_run_is_not_written_to(train, listener):
+    run = train().run_dir
+    (run.path / "eval.csv").write_text("damaged")
+    before = snapshot(run.path)
+    result = train(resume=True)
+    assert snapshot(run.path) == before
+    assert "finished already" in listener.messages[-1]
+    assert (result.env_steps, result.run_dir) == (300, run)
+
+
+@pytest.mark.parametrize("damaged", ["train.csv", "episodes.csv", "eval.csv"])
+@pytest.mark.parametrize("how", ["cut", "changed"])
+def test_logs_are_looked_at_before_any_is_cut(train, damaged, how):
+    run = unfinish(train().run_dir)
+    text = (run.path / damaged).read_text()
+    (run.path / damaged).write_text(text[:150] if how == "cut" else text.replace("1", "7", 1))
+    before = snapshot(run.path)
+    with pytest.raises(RlfdError, match=rf"{damaged} (has 150 bytes|was changed)"):
+        train(resume=True)
     assert snapshot(run.path) == before
 
 
@@ -78,7 +111,7 @@ def test_resuming_with_other_environment_options(train, collect):
 
 
 def test_a_run_that_somebody_works_on(train):
-    run = train().run_dir
+    run = unfinish(train().run_dir)
     before = snapshot(run.path)
     with run.lock():
         for how in ({"resume": True}, {"overwrite": True}):
@@ -112,15 +145,6 @@ def test_actions_that_the_algorithm_was_not_made_for(train, tmp_path):
     with pytest.raises(RlfdError, match="needs discrete actions"):
         train("dqn", EnvConfig("Pendulum-v1"))
     assert snapshot(tmp_path) == {}
-
-
-def test_a_log_that_was_cut(train):
-    run = train().run_dir
-    os.truncate(run.path / "episodes.csv", 150)
-    before = snapshot(run.path)
-    with pytest.raises(RlfdError, match=r"episodes.csv has 150 bytes, expected at least"):
-        train(resume=True)
-    assert snapshot(run.path)["run.json"] == before["run.json"]
 
 
 # Starting again and going on
@@ -169,9 +193,10 @@ def test_pretraining_that_died_goes_on_where_it_was_saved(
     assert parts.evaluations().equals(whole.evaluations())
 
 
-def test_a_finished_run_can_be_resumed_and_is_the_same(train, listener):
+def test_a_run_that_was_stopped_at_its_end_is_the_same(train, listener):
     run = train().run_dir
     before = snapshot(run.path)
+    unfinish(run)
     train(resume=True)
     assert listener.messages == ["resuming at 300"]
     after = snapshot(run.path)
@@ -185,8 +210,10 @@ def test_all_code_that_made_a_run_is_named(train, monkeypatch):
     run = train(steps=300).run_dir
     (first,) = run.status()["made_by"]
     assert first["from"] == 0
+    unfinish(run)
     train(resume=True)
     assert run.status()["made_by"] == [first]
+    unfinish(run)
     now = runner.provenance() | {"git": {"commit": "c", "dirty": False}}
     monkeypatch.setattr(runner, "provenance", lambda: now)
     train(resume=True)

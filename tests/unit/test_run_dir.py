@@ -87,9 +87,20 @@ def test_a_log_of_an_older_version_keeps_its_columns(tmp_path):
 
 def test_a_log_that_lost_rows_is_refused(log, tmp_path):
     with pytest.raises(RlfdError, match=r"a\.csv has 16 bytes, expected at least 99") as caught:
-        log.truncate(99)
+        log.check(99, None)
     assert "--overwrite" in caught.value.hint
     assert (tmp_path / "a.csv").read_text() == "step,value,flag\n"
+
+
+def test_a_log_with_another_digit_is_refused(log, tmp_path):
+    log.write([row(1), row(2)])
+    size, digest = log.size(), log.digest()
+    log.write([row(3)])
+    log.check(size, digest)
+    text = (tmp_path / "a.csv").read_text()
+    (tmp_path / "a.csv").write_text(text.replace("2,0.5", "2,0.6"))
+    with pytest.raises(RlfdError, match=r"a\.csv was changed"):
+        log.check(size, digest)
 
 
 def test_a_full_disk_leaves_whole_rows_only(log, tmp_path):
@@ -221,23 +232,48 @@ def test_one_process_at_a_time(tmp_path):
         pass
 
 
-def test_deleting_keeps_the_lock_and_ends_with_the_configuration(tmp_path, monkeypatch):
+def test_a_folder_is_replaced_whole(tmp_path, monkeypatch):
     run = start(tmp_path)
-    for name in ("a.csv", "zz.log", "videos/a.mp4", "checkpoints/resume_000000001/state.json"):
-        (run.path / name).parent.mkdir(parents=True, exist_ok=True)
-        (run.path / name).write_text("")
+    (run.path / "videos").mkdir()
+    (run.path / "videos/a.mp4").write_text("")
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/kept").write_text("")
     (run.path / "linked").symlink_to(tmp_path / "elsewhere")
-    with run.lock():
-        with monkeypatch.context() as patch:
-            patch.setattr(run_dir.shutil, "rmtree", lambda _: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                run.remove_contents()
-        assert run.exists  # killed half-way, it is still a run that must be overwritten
-        run.remove_contents()
+    with run.lock(), monkeypatch.context() as patch:
+        before = sorted(run.path.rglob("*"))
+        patch.setattr(run_dir.os, "rename", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError), run.replaced():
+            pass
+    assert sorted(run.path.rglob("*")) == before  # killed before: the old run
+    with run.lock(), run.replaced():
         assert [path.name for path in run.path.iterdir()] == [".lock"]
         assert run.is_locked()
-    assert (tmp_path / "elsewhere").is_dir()
+    assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
+    assert (tmp_path / "elsewhere/kept").is_file()
+
+
+def test_remains_of_a_replaced_run_are_nobodys(tmp_path, monkeypatch):
+    run = start(tmp_path)
+    with run.lock(), monkeypatch.context() as patch:
+        patch.setattr(run_dir.shutil, "rmtree", lambda *_, **__: 1 / 0)  # killed after
+        with pytest.raises(ZeroDivisionError), run.replaced():
+            pass
+    assert not run.exists
+    with pytest.raises(RlfdError, match="unknown run"):
+        find_runs([], tmp_path)
+    run.remove_temporaries()
+    assert [path.name for path in run.path.parent.iterdir()] == [run.path.name]
+
+
+def test_files_that_belong_to_no_run(tmp_path):
+    run = start(tmp_path)
+    assert not run.holds_strays
+    (run.path / "config.json").unlink()
+    assert not run.holds_strays  # killed while its folder was made: a folder without files
+    (run.path / "checkpoints/.a.1234.tmp").write_text("")
+    assert not run.holds_strays
+    (run.path / "checkpoints/policy_000000001.safetensors").write_text("")
+    assert run.holds_strays
 
 
 # Finding
@@ -260,6 +296,16 @@ def test_runs_are_found_by_every_spelling(tmp_path, monkeypatch):
     monkeypatch.chdir(root / "default" / "dqn")
     assert find_run("CartPole/seed1", root) == second
     assert len({find_run("CartPole/seed1", root), second}) == 1
+
+
+def test_linked_runs_are_found_once(tmp_path):
+    run = start(tmp_path / "elsewhere")
+    other = start(tmp_path / "runs")
+    for name in ("linked", "again"):
+        (tmp_path / "runs" / name).symlink_to(run.path.parent)
+    (tmp_path / "runs/loop").symlink_to(tmp_path / "runs")
+    assert set(find_runs([], tmp_path / "runs")) == {run, other}
+    assert len(find_runs([], tmp_path / "runs")) == 2
 
 
 def test_runs_that_are_not_found(tmp_path):

@@ -40,6 +40,12 @@ def snapshot(folder):
     }
 
 
+def unfinish(run):
+    """Let a finished run pass for one that was stopped in its final evaluation."""
+    run.write_status(run.status() | {"state": "interrupted", "final": None})
+    return run
+
+
 def learned(run):
     """Return what a run has learned and recorded of its learning; evaluation and times aside."""
     newest = max(run.path.glob("checkpoints/resume_*"))
