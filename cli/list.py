@@ -280,6 +280,7 @@ def last_evaluation(run: RunDir) -> dict[str, Any]:
     from rlfd import algorithms
 
     with contextlib.suppress(RlfdError):  # not evaluated yet
+        run.check_results("eval.csv")
         rows = run.evaluations()
         headline = algorithms.get(run.config().algo).policies[0]
         rows = rows[(rows["policy"] == headline) & (rows["phase"] != "best")]

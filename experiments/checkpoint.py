@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlfd.errors import RlfdError
 from rlfd.files import (
+    file_digest,
     fsync_path,
     new_temporary,
     publish_folder,
@@ -46,6 +47,7 @@ __all__ = [
 
 KEPT = 2
 DIGITS = 9
+DIGEST = "digest"  # of a policy's tensors, among what its file says
 FILES = ("state.json", "tensors.safetensors")
 _SYSTEM_ERROR = re.compile(r"(?:os error|code:) (\d+)")
 
@@ -60,7 +62,7 @@ def save_resume(folder: Path, step: int, state: dict[str, Any]) -> None:
         tree = _flatten(state, "", tensors)
         _write_tensors(tensors, temporary / "tensors.safetensors")
         (temporary / "state.json").write_text(json.dumps(tree), encoding="utf-8")
-        digests = {name: _digest(temporary / name) for name in FILES}
+        digests = {name: file_digest(temporary / name) for name in FILES}
         write_json(temporary / "complete.json", digests)
         publish_folder(temporary, final)
     except BaseException:
@@ -118,7 +120,7 @@ def forget_after(folder: Path, step: int, *, policy_too: bool = False) -> None:
 def _load(path: Path) -> dict[str, Any]:
     digests = json.loads((path / "complete.json").read_text(encoding="utf-8"))
     for name in FILES:
-        if _digest(path / name) != digests[name]:
+        if file_digest(path / name) != digests[name]:
             raise ValueError(f"{name} is not what was written")
     tensors = load_file(path / "tensors.safetensors")
     state = _unflatten(json.loads((path / "state.json").read_text(encoding="utf-8")), tensors)
@@ -134,14 +136,6 @@ def _resume_folders(folder: Path) -> dict[int, Path]:
         if path.name.removeprefix("resume_").isdecimal()
     }
     return dict(sorted(found.items(), reverse=True))
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        return digest.hexdigest()
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
@@ -191,7 +185,7 @@ def write_policy(
     temporary = new_temporary(final)
     try:
         tensors = {name: value.cpu().contiguous() for name, value in policy.items()}
-        _write_tensors(tensors, temporary, metadata)
+        _write_tensors(tensors, temporary, metadata or {DIGEST: policy_digest(tensors)})
         fsync_path(temporary)
         temporary.replace(final)
         fsync_path(final.parent)
@@ -223,14 +217,21 @@ def load_policy(path: Path) -> dict[str, Tensor]:
     """Read what `write_policy` wrote.
 
     Raises:
-        RlfdError: If the file is damaged.
+        RlfdError: If the file is damaged, or something in it is no finite number.
     """
+    hint = "choose another one with --checkpoint"
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(DIGEST)  # older and exported files have none
+            policy = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise RlfdError(
-            f"policy {path} cannot be read: {error}", "choose another one with --checkpoint"
-        ) from error
+        raise RlfdError(f"policy {path} cannot be read: {error}", hint) from error
+    if written is not None and policy_digest(policy) != written:
+        raise RlfdError(f"policy {path} is not what was written there: it is damaged", hint)
+    odd = [name for name, value in policy.items() if not bool(torch.isfinite(value).all())]
+    if odd:
+        raise RlfdError(f"policy {path} has numbers that are not finite, in {', '.join(odd)}", hint)
+    return policy
 
 
 def policy_digest(policy: dict[str, Tensor]) -> str:

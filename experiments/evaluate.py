@@ -132,8 +132,10 @@ def choose_step(run: RunDir, checkpoint: str, saved: Mapping[int, Path], what: s
     """Return the step that ``latest``, ``best`` or a step number names among `saved`.
 
     Raises:
-        RlfdError: If there is none.
+        RlfdError: If there is none, or the run was damaged since it finished.
     """
+    if checkpoint in ("latest", "best"):  # of all that there were
+        run.check_results("*" if checkpoint == "best" else "checkpoints/*")
     if not saved:
         raise RlfdError(
             f"run {run.path} has no saved {what} yet", "let it train until its first evaluation"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,8 @@ __all__ = [
     "env_title",
     "load_results",
 ]
+
+logger = logging.getLogger("rlfd.results")
 
 Metric = Literal["return", "dense-return", "success"]
 METRIC_COLUMNS: dict[Metric, str] = {
@@ -129,13 +132,23 @@ def _with_dense_return(episodes: pd.DataFrame) -> pd.DataFrame:
 def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
     """Read the identity of every run, in the order given; a folder named twice counts once.
 
+    A run whose files are not those that it finished with is left out, with a warning.
+
     Raises:
-        RlfdError: If there is no run, or one seed of one variant appears in two folders.
+        RlfdError: If there is no run, none is left, or one seed of one variant appears in two
+            folders.
     """
     results: dict[tuple[str, str, str, int], RunResult] = {}
+    left_out: list[RunDir] = []
     for run in runs:
         config = run.config()
         key = (config.exp_name, config.algo, config.env.label, config.seed)
+        try:
+            run.check_results("*.csv")
+        except RlfdError as error:
+            logger.warning("%s; it is left out", error.message)
+            left_out.append(run)
+            continue
         earlier = results.get(key)
         if earlier is not None:
             if earlier.run.path.resolve() == run.path.resolve():
@@ -152,6 +165,11 @@ def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
             env=config.env,
             seed=config.seed,
             status=run.status(),
+        )
+    if left_out and not results:
+        raise RlfdError(
+            f"no run is left to look at, {len(left_out)} are damaged",
+            "restore what is damaged, or make them again with --overwrite",
         )
     if not results:
         raise RlfdError("there is no run to look at", "train one with 'rlfd train'")

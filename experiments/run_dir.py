@@ -16,19 +16,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments.config import Resolved, RunConfig
-from rlfd.files import folders_with, is_temporary, new_temporary, remove_temporaries, write_json
+from rlfd.files import (
+    file_digest,
+    folders_with,
+    is_temporary,
+    new_temporary,
+    remove_temporaries,
+    write_json,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,8 +102,7 @@ class CsvLog:
 
     def digest(self, size: int | None = None) -> str:
         """Return the SHA-256 of the first `size` bytes; None = of all."""
-        with open(self._path, "rb") as stream:
-            return hashlib.sha256(stream.read(-1 if size is None else size)).hexdigest()
+        return file_digest(self._path, size)
 
     def check(self, size: int, digest: str | None) -> None:
         """See whether the first `size` bytes are those that a checkpoint was written beside.
@@ -276,6 +282,39 @@ class RunDir:
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Write run.json."""
         write_json(self.path / "run.json", dict(status))
+
+    def digests(self, pattern: str = "*") -> dict[str, str]:
+        """Return the SHA-256 of each file that holds a result, by its place in the folder."""
+        paths = [*self.path.glob("*.csv"), *self.checkpoints.glob("*.safetensors")]
+        places = {str(path.relative_to(self.path)): path for path in sorted(paths)}
+        return {
+            place: file_digest(path)
+            for place, path in places.items()
+            if fnmatch(place, pattern) and not is_temporary(path)
+        }
+
+    def check_results(self, pattern: str = "*") -> None:
+        """Compare files of a finished run with what they were when it finished.
+
+        Args:
+            pattern: Which, of their places in the folder.
+
+        Raises:
+            RlfdError: Names those that are missing or others now.
+        """
+        written = self.status().get("files") or {}  # of an older run nobody knows
+        now = self.digests(pattern)
+        wrong = [
+            f"{place} {'was changed' if place in now else 'is missing'}"
+            for place, digest in written.items()
+            if fnmatch(place, pattern) and now.get(place) != digest
+        ]
+        if wrong:
+            raise RlfdError(
+                f"run {self.path} was damaged since it finished: {', '.join(wrong)}",
+                "restore what is damaged, choose another step (--checkpoint), or make the run "
+                "again with --overwrite",
+            )
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

@@ -507,6 +507,7 @@ class Runner:
             "wall_seconds": round(self.wall_seconds, 3),
             "error": error,
             "final": final,
+            "files": self.run.digests() if state == "finished" else None,
             "demos": describe_demos(self.demos),
             "init": self.init,
             "demonstrator": None

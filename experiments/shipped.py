@@ -66,13 +66,11 @@ def export_policy(
         reporter: Told about the evaluation.
 
     Raises:
-        RlfdError: If there is no such policy, it has a number that is not finite, or `out` is
-            taken or of another kind.
+        RlfdError: If there is no such policy, it is damaged, or `out` is taken or of another kind.
     """
     _refuse_place(out, overwrite=overwrite)
     trained = load_policy(run, checkpoint, policy)
     state = trained.algorithm.policy_state()
-    _refuse_nan(state, run.path)
     summary = evaluate_policy(
         trained,
         episodes=episodes,
@@ -115,15 +113,6 @@ def _refuse_place(out: Path, *, overwrite: bool) -> None:
         )
     if out.exists() and not overwrite:
         raise RlfdError(f"policy {out} exists already", "choose another name, or add --overwrite")
-
-
-def _refuse_nan(state: Mapping[str, torch.Tensor], place: Path) -> None:
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise RlfdError(
-                f"the policy of {place} holds a number that is not finite, in {name}",
-                "choose an earlier one with --checkpoint",
-            )
 
 
 def _without_places(config: RunConfig, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +190,6 @@ def load_policy_file(path: Path, policy: str | None = None) -> TrainedPolicy:
     state = checkpoints.load_policy(path)
     if checkpoints.policy_digest(state) != description.tensors:
         raise damaged(path, "its tensors are not what was written")
-    _refuse_nan(state, path)
     config = RunConfig.from_json(description.config)
     torch.set_num_threads(config.threads)
     algorithm = build_for_acting(config)

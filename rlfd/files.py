@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "file_digest",
     "folders_with",
     "fsync_folder",
     "fsync_path",
@@ -38,6 +40,16 @@ def fsync_folder(folder: Path) -> None:
     for directory, _, files in os.walk(folder, topdown=False):
         for name in [*files, "."]:
             fsync_path(Path(directory, name))
+
+
+def file_digest(path: Path, size: int | None = None) -> str:
+    """Return the SHA-256 of the first `size` bytes of a file; None = of all."""
+    digest, left = hashlib.sha256(), path.stat().st_size if size is None else size
+    with open(path, "rb") as stream:
+        while left > 0 and (block := stream.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
 
 
 def new_temporary(final: Path) -> Path:

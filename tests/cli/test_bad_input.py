@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import gymnasium
@@ -214,11 +215,22 @@ def test_a_damaged_run(full_folder):
 
 
 def test_damaged_results(full_folder):
-    (full_folder / RUN / "eval.csv").write_text("a,b\n1")
-    assert_refused(run_inside("plot", "runs"), "eval.csv", "episode_return", "damaged")
-    assert_refused(run_inside("plot", "runs", "--table"), "eval.csv", "damaged")
-    (run,) = run_inside("list", "runs", "--json").json["runs"]
-    assert run["return_mean"] is None
+    """One other digit is enough; what is whole is still drawn."""
+    shutil.copytree(full_folder / RUN, full_folder / "runs/default/dqn/CartPole/seed1")
+    config = full_folder / "runs/default/dqn/CartPole/seed1/config.json"
+    config.write_text(config.read_text().replace('"seed": 0', '"seed": 1'))
+    path = full_folder / RUN / "eval.csv"
+    text = path.read_text()
+    path.write_text(text.replace(",1", ",2", 1))
+    outcome = run_inside("plot", "runs", "--table")
+    assert outcome.code == 0, outcome.stderr
+    text = f"warning: run {RUN} was damaged since it finished: eval.csv was changed; it is left"
+    assert text in outcome.stderr
+    runs = run_inside("list", "runs", "--json").json["runs"]
+    assert [run["return_mean"] is None for run in runs] == [True, False]
+    config.parent.joinpath("eval.csv").write_text("a,b\n1")
+    for arguments in ((), ("--table",)):
+        assert_refused(run_inside("plot", "runs", *arguments), "no run is left", "2 are damaged")
 
 
 def test_a_damaged_policy(full_folder):

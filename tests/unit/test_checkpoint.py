@@ -190,6 +190,21 @@ def test_damaged_policies(tmp_path, content):
     assert "--checkpoint" in caught.value.hint
 
 
+def test_a_flipped_bit_and_numbers_that_are_none(tmp_path):
+    checkpoint.save_policy(tmp_path, 20, {"w": torch.ones(99)})
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RlfdError, match="is not what was written there"):
+        checkpoint.load_policy(path)
+    checkpoint.save_policy(
+        tmp_path, 20, {"w": torch.tensor([1.0, float("inf")]), "n": torch.ones(3)}
+    )
+    with pytest.raises(RlfdError, match="not finite, in w"):
+        checkpoint.load_policy(path)
+
+
 # A full disk
 
 

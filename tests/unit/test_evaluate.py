@@ -1,6 +1,7 @@
 """Evaluating what a run has saved: which policy, from where, and that it repeats."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -164,6 +165,21 @@ def test_what_cannot_be_evaluated(trained):
         evaluate_run(trained, episodes=1, policy="gredy")
     with pytest.raises(RlfdError, match="unknown start of CartPole 'shifted'"):
         evaluate_run(trained, episodes=1, start="shifted")
+
+
+@pytest.mark.parametrize("how", ["missing", "changed"])
+def test_the_newest_policy_is_not_quietly_an_older_one(trained, tmp_path, how):
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(trained.path, run.path)
+    path = max(run.checkpoints.glob("policy_*"))
+    if how == "missing":
+        path.unlink()
+    else:
+        checkpoint.write_policy(path, checkpoint.load_policy(min(run.checkpoints.glob("policy_*"))))
+    for name in ("latest", "best"):
+        with pytest.raises(RlfdError, match=rf"damaged since it finished: .*{path.name}.*{how}"):
+            evaluate_run(run, episodes=2, checkpoint=name)
+    assert evaluate_run(run, episodes=2, checkpoint="102").checkpoint == 102
 
 
 def test_an_evaluation_writes_nothing(trained):

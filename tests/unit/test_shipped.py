@@ -1,6 +1,7 @@
 """Policies as files: what is written is what acts, and nothing else is taken for it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import RunConfig, resolve
 from rlfd.experiments.evaluate import evaluate_policy, evaluate_run, load_policy
+from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.shipped import (
     export_policy,
     find_policy,
@@ -186,14 +188,18 @@ def test_export_refuses(trained, exported, tmp_path):
     assert load_policy_file(other).checkpoint
 
 
-def test_nan_is_not_exported_and_not_loaded(trained, exported, tmp_path, monkeypatch):
-    state = checkpoint.load_policy(exported)
+def test_nan_is_not_exported_and_not_loaded(trained, tmp_path):
+    run = RunDir(tmp_path / "run")
+    shutil.copytree(trained.path, run.path)
+    path = max(run.checkpoints.glob("policy_*"))
+    state = checkpoint.load_policy(path)
     name = next(iter(state))
     state[name].view(-1)[1] = float("nan")
-    monkeypatch.setattr(checkpoint, "load_policy", lambda _: state)
+    checkpoint.write_policy(path, state)
+    run.write_status(run.status() | {"files": run.digests()})
     with pytest.raises(RlfdError, match=f"not finite, in {name}"):
-        export_policy(trained, tmp_path / "a.safetensors")
-    assert list(tmp_path.iterdir()) == []
+        export_policy(run, tmp_path / "a.safetensors", checkpoint="latest")
+    assert not (tmp_path / "a.safetensors").exists()
 
 
 def text_of(path):
