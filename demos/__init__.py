@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlfd.demos import catalogue
 from rlfd.demos.collecting import Progress, collect
 from rlfd.demos.controllers import (
+    Answering,
     Demonstrator,
     Idle,
     Noisy,
@@ -45,6 +46,7 @@ from rlfd.demos.shipped import (
 __all__ = [
     "LABELS",
     "TOLERANCE",
+    "Answering",
     "DemoInfo",
     "DemoReport",
     "Demonstrations",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from rlfd.envs.tabular import decode, soft_policy
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = [
+    "Answering",
     "Demonstrator",
     "Idle",
     "Noisy",
@@ -56,6 +57,14 @@ class Demonstrator(Protocol):
         """Return what the dataset notes about it, as JSON values; at least ``policy``."""
 
 
+@runtime_checkable
+class Answering(Demonstrator, Protocol):
+    """A demonstrator that can be asked about any observation, whoever came upon it."""
+
+    def answer(self, observations: Array) -> Array:
+        """Return its most likely action for each row."""
+
+
 class _Controller:
     """A rule that needs nothing but the observation, or the state."""
 
@@ -68,6 +77,10 @@ class _Controller:
         """Do nothing: there is nothing to forget."""
 
     def act(self, observations: Array, indices: Indices) -> Array:
+        """Apply the rule."""
+        return self.answer(observations)
+
+    def answer(self, observations: Array) -> Array:
         """Apply the rule."""
         return self._rule(observations)
 
@@ -140,7 +153,8 @@ class _Planner:
 
     def __init__(self, known: Table, seed: int) -> None:
         self._horizon = known.horizon
-        self._bounds = soft_policy(known).cumsum(axis=2)  # (T, S, A)
+        policy = soft_policy(known)  # (T, S, A)
+        self._bounds, self._most_likely = policy.cumsum(axis=2), policy.argmax(axis=2)
         self._generators = _Generators(PLANNER_STREAM, seed)
 
     def reset(self, n: int) -> None:
@@ -152,6 +166,12 @@ class _Planner:
         states, steps = decode(observations, self._horizon)
         draws = np.array([self._generators[int(index)].random() for index in indices])
         actions: Array = (self._bounds[steps, states, :-1] <= draws[:, None]).sum(axis=1)
+        return actions
+
+    def answer(self, observations: Array) -> Array:
+        """Return the most likely action for each row."""
+        states, steps = decode(observations, self._horizon)
+        actions: Array = self._most_likely[steps, states]
         return actions
 
     def describe(self) -> dict[str, Any]:

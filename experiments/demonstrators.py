@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from rlfd import algorithms, demos
-from rlfd.demos import Demonstrator
+from rlfd.demos import Answering, Demonstrator
 from rlfd.envs import EnvConfig, check, spec
 from rlfd.errors import RlfdError
 from rlfd.experiments import checkpoint as checkpoints
@@ -226,11 +226,9 @@ def ask(config: RunConfig, runs_dir: Path, data_dir: Path) -> AskedDemonstrator 
             "about observations",
             "train a policy, then name its run or its exported file with --demonstrator",
         )
+    assert isinstance(found_one, Answering)  # all but random ones, which were refused, do
     if not isinstance(found_one, PolicyDemonstrator):
-        rows = np.zeros(0, np.int64)  # a controller does not look at which episode a row is of
-        return AskedDemonstrator(
-            text, found_one.describe(), lambda observations: found_one.act(observations, rows)
-        )
+        return AskedDemonstrator(text, found_one.describe(), found_one.answer)
     trained = found_one.trained
     _refuse_other_preprocessing(trained, env)
     if trained.file is None:

@@ -52,6 +52,13 @@ def test_questions_are_counted_and_labels_are_kept(folder):
     )
 
 
+@pytest.mark.parametrize("env", ["GridWorld", "Chain"])
+def test_a_planner_can_be_asked(folder, env):
+    outcome = run_inside("train", "dagger", "--env", env, *SMALL, "--json")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.json["queries"] == 90
+
+
 def test_a_run_is_asked_at_its_checkpoint_and_must_stay_the_same(full_folder):
     command = (*DAGGER, "--demonstrator", f"{RUN}:201")
     outcome = run_inside(*command, "--json")

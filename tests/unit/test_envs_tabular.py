@@ -134,6 +134,19 @@ def test_the_controller_acts_as_planned():
     assert alone == actor.act(observations[:2], np.array([7, 3])).tolist()
 
 
+def test_asked_the_controller_says_what_is_most_likely():
+    """At any state and step, of any number of rows, without an episode."""
+    table, policy = envs.table(GRID), soft_policy(envs.table(GRID))
+    steps, states = (grid.ravel() for grid in np.indices(policy.shape[:2]))
+    observations = np.zeros((len(steps), 10), np.float32)
+    observations[np.arange(len(steps)), states] = 1
+    observations[:, -1] = steps / table.horizon
+    actor = demos.make_demonstrator("controller", GRID, seed=1)
+    assert isinstance(actor, demos.Answering)
+    assert actor.answer(observations).tolist() == policy[steps, states].argmax(axis=1).tolist()
+    assert actor.answer(observations[:0]).shape == (0,)
+
+
 def test_it_can_be_drawn():
     env = envs.make(EnvConfig("Chain", options={"length": 5}), render_mode="rgb_array")
     env.reset(seed=0)
