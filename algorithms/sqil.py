@@ -55,7 +55,10 @@ from rlfd.algorithms.core.replay import DemoStore, ReplayBuffer
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
-__all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
+__all__ = ["SQIL", "BootstrapMode", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
+
+BootstrapMode = Literal["full", "semi", "target"]
+MODE = "gradient through V(s'), or V(s') held constant, or from the target network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +76,7 @@ class SoftImitationConfig(QLearnerConfig):
     # step size and batch were chosen on Lunar Lander, seeds 101 and 102 (docs/algorithms/sqil.md)
     learning_rate: float = hyper(3e-4, "Adam's step size at the start", above=0)
     batch_size: int = hyper(32, "n, transitions per update from each of the two memories", low=1)
-    mode: Literal["full", "semi", "target"] = hyper(
-        "target", "gradient through V(s'), or V(s') held constant, or from the target network"
-    )
+    mode: BootstrapMode = hyper("full", MODE)
     temperature: float = hyper(0.1, "τ of V and π; the paper's is 1", above=0)
     lambda_samp: float = hyper(1.0, "λ_samp, weight of the learner's own transitions", low=0)
     sample_weight: Literal["mean", "sum"] = hyper(
@@ -105,6 +106,7 @@ class SoftImitationConfig(QLearnerConfig):
 class SQILConfig(SoftImitationConfig):
     """Hyperparameters of SQIL."""
 
+    mode: BootstrapMode = hyper("target", MODE)
     reward: float = hyper(1.0, "r, reward of a demonstrated transition", above=0)
     absorbing: AbsorbingMode = hyper(
         "value",
