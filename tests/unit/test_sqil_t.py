@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -136,6 +138,53 @@ def test_a_cut_demonstration_leaves_the_value_of_its_last_state(make_case):
     difference = case.gradient("eq 15") - case.gradient("eq 18")
     assert difference.abs().max() > 1e-3
     torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("value_at_start", [False, True])
+def test_what_a_demonstrated_state_is_worth_comes_through_the_state_before_it(
+    float64, make_algorithm, make_demos, value_at_start
+):
+    """Raising Q(s_t, ·) by c changes the loss by c (2 λ_demo (δ_t - γ δ_{t-1}) - α [t = 0]).
+
+    Cloning has no say in it, so values of demonstrated states come from V(s_0) alone: at the
+    minimum of a table δ_t = γ^t α / (2 λ_demo) with it (eq 15), and 0 without (eq 19).
+    """
+    length = 5
+    demos = make_demos((length,), actions=torch.tensor([6, 1, 0, 4, 1]), shape=(length + 1,))
+    demos = dataclasses.replace(
+        demos, observations=torch.eye(6)[:-1], next_observations=torch.eye(6)[1:]
+    )
+    algorithm = make_algorithm(
+        "sqil-t", demos=demos, shape=(6,), hidden=(), lambda_samp=0, value_at_start=value_at_start
+    )
+    config, learner = algorithm.config, algorithm.learner
+    discounts = config.gamma * (~demos.terminated).double()
+    batch = {
+        f"{half}/{name}": value
+        for half in ("demo", "own")
+        for name, value in (
+            ("observations", demos.observations),
+            ("actions", demos.actions),
+            ("next_observations", demos.next_observations),
+            ("discounts", discounts),
+        )
+    } | {"own/weight": torch.tensor(0.0), "demo/starts": demos.observations[:1]}
+    parameters = learner.engine.parameters
+    gradients = torch.func.grad(
+        lambda p: length * algorithm._loss(p, learner.engine.target_parameters, batch)[0]
+    )(parameters)
+    raised = gradients["body.0.weight"].sum(0)[:length]  # over the actions of each state
+
+    q_values = learner.values(parameters, demos.observations)
+    values = soft.soft_value(
+        learner.values(parameters, demos.next_observations), config.temperature
+    )
+    errors = q_values[torch.arange(length), demos.actions] - discounts * values  # δ
+    expected = 2 * config.lambda_demo * errors
+    expected[1:] -= 2 * config.lambda_demo * config.gamma * errors[:-1]
+    expected[0] -= config.alpha * value_at_start
+    assert errors.abs().min() > 1e-3
+    torch.testing.assert_close(raised, expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
