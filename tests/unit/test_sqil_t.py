@@ -9,6 +9,9 @@ import torch
 
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.sqil_t import SQILTConfig, cloning_losses
+from rlfd.envs import EnvConfig
+from rlfd.errors import RlfdError
+from rlfd.experiments.config import resolve
 
 LENGTHS = (3, 9, 5)
 LAMBDA_DEMO, REWARD, LAMBDA_SAMP = 0.7, 1.3, 0.4
@@ -193,7 +196,9 @@ def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, gamma
     eq_15, eq_19 = (case.losses[name](case.parameters) for name in ("eq 15", "eq 19"))
     starts = case.values(case.parameters, case.demos.observations[case.first])
     assert len(starts) == len(LENGTHS)
-    torch.testing.assert_close(eq_15 - eq_19, -case.config.alpha * starts.sum(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        eq_15 - eq_19, -case.config.alpha * starts.sum(), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_loss_is_equation_19_term_by_term(make_case):
@@ -209,7 +214,9 @@ def test_loss_is_equation_19_term_by_term(make_case):
     log_probs = torch.log_softmax(case.sqil.learner.values(parameters, demos.observations), dim=1)
     cloning = -log_probs[torch.arange(case.count), demos.actions].sum()
     expected = (
-        case.config.alpha * cloning + LAMBDA_DEMO * bellman_errors("demo") + LAMBDA_SAMP * bellman_errors("own")
+        case.config.alpha * cloning
+        + LAMBDA_DEMO * bellman_errors("demo")
+        + LAMBDA_SAMP * bellman_errors("own")
     )
     assert gamma == batch["demo/discounts"].max()
     torch.testing.assert_close(case.losses["eq 19"](parameters), expected)
@@ -250,3 +257,11 @@ def test_starts_are_drawn_when_equation_15_asks_for_them(
             assert torch.equal(torch.cat(drawn).unique(dim=0), starts)
         else:
             assert drawn == []
+
+
+@pytest.mark.parametrize("setting", ["target_update=copy", "polyak_tau=0.02"])
+def test_settings_of_a_target_network_are_refused_without_one(setting):
+    lander = EnvConfig("LunarLander")
+    with pytest.raises(RlfdError, match="no effect here, only mode=target reads it"):
+        resolve("sqil-t", lander, settings=[setting])
+    resolve("sqil-t", lander, settings=[setting, "mode=target"])
