@@ -9,9 +9,6 @@ import torch
 
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.sqil_t import SQILTConfig, cloning_losses
-from rlfd.envs import EnvConfig
-from rlfd.errors import RlfdError
-from rlfd.experiments.config import resolve
 
 LENGTHS = (3, 9, 5)
 LAMBDA_DEMO, REWARD, LAMBDA_SAMP = 0.7, 1.3, 0.4
@@ -257,11 +254,3 @@ def test_starts_are_drawn_when_equation_15_asks_for_them(
             assert torch.equal(torch.cat(drawn).unique(dim=0), starts)
         else:
             assert drawn == []
-
-
-@pytest.mark.parametrize("setting", ["target_update=copy", "polyak_tau=0.02"])
-def test_settings_of_a_target_network_are_refused_without_one(setting):
-    lander = EnvConfig("LunarLander")
-    with pytest.raises(RlfdError, match="no effect here, only mode=target reads it"):
-        resolve("sqil-t", lander, settings=[setting])
-    resolve("sqil-t", lander, settings=[setting, "mode=target"])
