@@ -55,7 +55,14 @@ from rlfd.algorithms.core.replay import DemoStore, ReplayBuffer
 from rlfd.algorithms.registry import register
 from rlfd.errors import RlfdError
 
-__all__ = ["SQIL", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
+__all__ = ["SQIL", "BootstrapMode", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
+
+BootstrapMode = Literal["full", "demos", "semi", "target"]
+MODE = (
+    "V(s') with its gradient; with it after demonstrated transitions, from a target network after "
+    "own ones; held constant; or from the target network"
+)
+_TARGET = ("target_update", "polyak_tau", "target_every_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +71,17 @@ class SoftImitationConfig(QLearnerConfig):
 
     readers: ClassVar[Readers] = {
         "mode": {
-            "target": ("target_update", "polyak_tau", "target_every_updates"),
-            "semi": (),
             "full": (),
+            "demos": _TARGET,
+            "semi": (),
+            "target": _TARGET,
         },
     }
 
     # step size and batch were chosen on Lunar Lander, seeds 101 and 102 (docs/algorithms/sqil.md)
     learning_rate: float = hyper(3e-4, "Adam's step size at the start", above=0)
     batch_size: int = hyper(32, "n, transitions per update from each of the two memories", low=1)
-    mode: Literal["full", "semi", "target"] = hyper(
-        "target", "gradient through V(s'), or V(s') held constant, or from the target network"
-    )
+    mode: BootstrapMode = hyper("full", MODE)
     temperature: float = hyper(0.1, "τ of V and π; the paper's is 1", above=0)
     lambda_samp: float = hyper(1.0, "λ_samp, weight of the learner's own transitions", low=0)
     sample_weight: Literal["mean", "sum"] = hyper(
@@ -87,9 +93,14 @@ class SoftImitationConfig(QLearnerConfig):
         "learning_starts and updates_per_env_step say",
     )
     updates_per_rollout: int = hyper(200, "k (interleave=rollouts)", low=1)
-    rollout_policy: Literal["learner", "uniform"] = hyper(
-        "learner", "who acts; uniform is the paper's ablation"
+    rollout_policy: Literal["learner", "greedy", "uniform"] = hyper(
+        "learner", "who acts: samples of π, its most likely actions, or the paper's ablation"
     )
+
+    @property
+    def use_target(self) -> bool:
+        """Whether a target network is read."""
+        return self.mode in ("demos", "target")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -105,6 +116,7 @@ class SoftImitationConfig(QLearnerConfig):
 class SQILConfig(SoftImitationConfig):
     """Hyperparameters of SQIL."""
 
+    mode: BootstrapMode = hyper("target", MODE)
     reward: float = hyper(1.0, "r, reward of a demonstrated transition", above=0)
     absorbing: AbsorbingMode = hyper(
         "value",
@@ -182,12 +194,18 @@ class SoftImitationLoop:
     def values_after(
         self, parameters: Parameters, target: Parameters, next_observations: Tensor
     ) -> Tensor:
-        """Return V(s') (eq 2) as `mode` says, Q(s', 0) in the absorbing state. Shape (B,)."""
-        if self.config.mode == "full":
+        """Return V(s') (eq 2) of both halves, as `mode` says; Q(s', 0) in the absorbing state."""
+        mode = self.config.mode
+        if mode == "full":
             return self._soft_values(parameters, next_observations)
+        if mode == "demos":
+            demo, next_observations = next_observations.chunk(2)
         with torch.no_grad():
-            source = target if self.config.mode == "target" else parameters
-            return self._soft_values(source, next_observations)
+            source = parameters if mode == "semi" else target
+            values = self._soft_values(source, next_observations)
+        if mode == "demos":
+            values = torch.cat([self._soft_values(parameters, demo), values])
+        return values
 
     def _soft_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
         q_values = self.learner.values(parameters, observations)
@@ -212,6 +230,8 @@ class SoftImitationLoop:
         learner = self.learner
         if self.config.rollout_policy == "uniform":
             actions = learner.uniform(world.num_envs)
+        elif self.config.rollout_policy == "greedy":
+            actions = learner.greedy(world.observations)
         else:
             actions = learner.boltzmann(
                 world.observations, self.config.temperature, learner.generator
@@ -312,7 +332,7 @@ class SQIL(Algorithm):
         if config.absorbing == "indicator":
             self.absorbing = AbsorbingRows(problem, config.gamma)
             problem = self.absorbing.problem(problem)
-        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
+        self.learner = QLearner(problem, config, self._loss, use_target=config.use_target)
         self.loop = SoftImitationLoop(problem, config, self.learner, absorbing=self.absorbing)
 
     def _loss(

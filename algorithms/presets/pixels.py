@@ -13,7 +13,7 @@ __all__ = ["PIXELS"]
 # steps are those of a random policy there, here of one that is random ever less often.
 _NATURE: dict[str, Any] = {"hidden": (512,), "layer_norm": False}
 
-_COPIED: dict[str, Any] = {
+_ATARI: dict[str, Any] = {
     **_NATURE,
     "learning_rate": 1e-4,
     "final_learning_rate": 0.5,
@@ -21,8 +21,9 @@ _COPIED: dict[str, Any] = {
     "buffer_size": 1_000_000,
     "learning_starts": 50_000,
     "updates_per_env_step": 0.25,
-    "target_update": "copy",
 }
+
+_COPIED: dict[str, Any] = {**_ATARI, "target_update": "copy"}
 
 _SOFT_ATARI: dict[str, Any] = {
     **_COPIED,
@@ -60,6 +61,9 @@ _PRETRAINED_SHORT = Preset(
 _SQIL_ATARI = Preset(
     algorithm={**_COPIED, "adam_epsilon": 1e-4, "target_every_updates": 10_000},
 )
+
+# The same without a target network, which SQIL-T has none of.
+_SQIL_T_ATARI = Preset(algorithm={**_ATARI, "adam_epsilon": 1e-4})
 
 # The table of appendix A.2 for images, where it differs from that for Lunar Lander; of games it has
 # Pong. The four convolutions of its Car Racing network are the three of the Nature network here.
@@ -192,7 +196,8 @@ PIXELS: dict[Key, Preset] = {
         (name, "default", "Atari"): preset
         for names, preset in (
             (("psq", "bc-soft-q"), _PRETRAINED_ATARI),
-            (("sqil", "sqil-t"), _SQIL_ATARI),
+            (("sqil",), _SQIL_ATARI),
+            (("sqil-t",), _SQIL_T_ATARI),
             (("dqfd", "dqfd-reward-free"), _DQFD_ATARI),
         )
         for name in names

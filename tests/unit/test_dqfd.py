@@ -58,6 +58,15 @@ def test_without_margin_and_with_a_soft_maximum_it_is_cross_entropy(float64):
     torch.testing.assert_close(margin_losses(q, demonstrated, 0.0) + soft, expected)
 
 
+def test_the_margin_loss_raises_one_action_as_much_as_it_lowers_another(float64):
+    """Both ends of the difference have a gradient: what a state is worth is not its business."""
+    demonstrated = choices(99)
+    found = torch.func.grad(lambda q: margin_losses(q, demonstrated, 0.8).sum())(draw(99, 7))
+    torch.testing.assert_close(found.sum(1), torch.zeros(99))
+    assert set(found.flatten().tolist()) == {-1.0, 0.0, 1.0}
+    assert (found.gather(1, demonstrated[:, None]) <= 0).all()
+
+
 # -- the loss -----------------------------------------------------------------------------------
 
 

@@ -53,6 +53,24 @@ def test_under_its_own_policy_the_expected_gradient_is_that_of_soft_q_learning()
     assert found.abs().max() > 0.01
 
 
+def test_with_one_target_a_state_the_expected_value_moves_by_the_squared_probabilities():
+    """Σ_a π² (Q - Q̂), where soft Q-learning and the exact V̂ have Σ_a π (Q - Q̂).
+
+    Along π, which is where a state's value lies, so that both agree where π is sure of itself.
+    """
+    q, q_hat = draw(1, 7), draw(1, 7, seed=1)
+    policy = soft.boltzmann_log_probs(q, TAU).exp()[0]
+    found = torch.zeros_like(q)
+    for action, p in enumerate(policy):
+        taken, one_hat = torch.tensor([action]), q_hat[:, action]
+        v_hat = policy_values(q, q, taken, one_hat, TAU)[0]
+        found += p * direction(q, action, one_hat[0], v_hat)
+    exact = policy * (q - q_hat)
+    missing = (policy * (1.0 - policy) * (q - q_hat)).sum()
+    assert_close(found, exact - missing * policy)
+    assert missing.abs() > 0.1
+
+
 @pytest.mark.parametrize("ratio", [1.0, 0.4])
 def test_the_losss_gradient_is_the_papers_direction(ratio):
     q, actions = draw(11, 7), torch.arange(11) % 7

@@ -52,6 +52,7 @@ def test_presets_name_settings_that_exist_and_are_valid(key):
     for field, value in preset.algorithm.items():
         assert getattr(resolved.config.algorithm, field) == value
         assert resolved.provenance[f"algorithm.{field}"].startswith(f"preset {name}")
+    assert not preset.algorithm.keys() & resolved.config.algorithm.unread()
 
 
 def test_presets_of_an_algorithm_begin_with_the_default():

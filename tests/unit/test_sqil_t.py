@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
 from rlfd.algorithms.core import soft
-from rlfd.algorithms.sqil_t import cloning_losses
+from rlfd.algorithms.sqil_t import SQILTConfig, cloning_losses
 
 LENGTHS = (3, 9, 5)
 LAMBDA_DEMO, REWARD, LAMBDA_SAMP = 0.7, 1.3, 0.4
-ALPHA = 2 * LAMBDA_DEMO * REWARD  # eq 18
+UNUSUAL = {
+    "alpha": 2 * LAMBDA_DEMO * REWARD,  # eq 18
+    "lambda_demo": LAMBDA_DEMO,
+    "lambda_samp": LAMBDA_SAMP,
+    "temperature": 1.0,
+}
 
 
 class Case:
     """SQIL's and SQIL-T's losses over whole data sets: every demonstration, as many own rows.
 
+    SQIL-T has its default settings besides those given, SQIL differentiates through the same V(s').
     The code divides all sums by |D_demo|; this multiplies them again.
     """
 
-    def __init__(self, make_algorithm, demos, *, gamma, temperature, **options):
-        shared = {
-            "demos": demos,
-            "mode": "full",
-            "gamma": gamma,
-            "temperature": temperature,
-            "layer_norm": True,
-        }
-        sqil = make_algorithm("sqil", reward=REWARD, absorbing="off", **shared)
-        shared |= {"alpha": ALPHA, "lambda_demo": LAMBDA_DEMO} | options
+    def __init__(self, make_algorithm, demos, **settings):
         eq_15, eq_19 = (
-            make_algorithm("sqil-t", value_at_start=start, **shared) for start in (True, False)
+            make_algorithm("sqil-t", demos=demos, value_at_start=start, **settings)
+            for start in (True, False)
         )
-        self.sqil, self.temperature = sqil, temperature
+        self.config = config = eq_15.config
+        self.sqil = sqil = make_algorithm(
+            "sqil",
+            demos=demos,
+            mode="full",
+            absorbing="off",
+            reward=config.alpha / (2 * config.lambda_demo),  # eq 18
+            gamma=config.gamma,
+            temperature=config.temperature,
+            layer_norm=config.layer_norm,
+        )
         self.parameters = sqil.learner.engine.parameters
         self.count = demos.num_transitions
         first = torch.ones_like(demos.episode_ids, dtype=torch.bool)
         first[1:] = demos.episode_ids[1:] != demos.episode_ids[:-1]
         self.demos, self.first = demos, first
+        demo, samp = config.lambda_demo, config.lambda_samp
         self.losses = {
             # SQIL's own weight of demonstrations is 1, so eq 18 is λ_demo times its loss
-            "eq 18": lambda p: LAMBDA_DEMO * self.sum(sqil, p, LAMBDA_SAMP / LAMBDA_DEMO),
-            "eq 15": lambda p: self.sum(eq_15, p, LAMBDA_SAMP),
-            "eq 19": lambda p: self.sum(eq_19, p, LAMBDA_SAMP),
+            "eq 18": lambda p: demo * self.sum(sqil, p, samp / demo),
+            "eq 15": lambda p: self.sum(eq_15, p, samp),
+            "eq 19": lambda p: self.sum(eq_19, p, samp),
         }
-        self.gamma = gamma
+        self.gamma = config.gamma
 
     def batch(self, weight):
         demos, generator = self.demos, torch.Generator().manual_seed(11)
@@ -72,25 +83,39 @@ class Case:
 
     def values(self, parameters, observations):
         q_values = self.sqil.learner.values(parameters, observations)
-        return soft.soft_value(q_values, self.temperature)
+        return soft.soft_value(q_values, self.config.temperature)
 
     def gradient(self, loss):
         gradients = torch.func.grad(self.losses.get(loss, loss))(self.parameters)
         return torch.cat([value.flatten() for value in gradients.values()])
 
+    def remainder(self):
+        """α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t), what eq 15's gradient has besides eq 18's."""
+        later, weight = self.demos.observations[~self.first], self.config.alpha * (1 - self.gamma)
+        return self.gradient(lambda p: weight * self.values(p, later).sum())
+
 
 @pytest.fixture
 def make_case(float64, make_algorithm, make_demos):
-    def make(*, gamma, temperature=1.0, terminated=(True, True, True), **options):
+    def make(*, terminated=(True, True, True), **settings):
         demos = make_demos(LENGTHS, terminated=terminated)
-        return Case(make_algorithm, demos, gamma=gamma, temperature=temperature, **options)
+        return Case(make_algorithm, demos, **settings)
 
     return make
 
 
+def test_the_default_settings_keep_what_the_derivation_stands_on(make_case):
+    """Equal gradients but for the remainder need ∇V(s') in both Bellman errors (`mode=full`)."""
+    case = make_case()
+    assert case.config == SQILTConfig(hidden=case.config.hidden, value_at_start=True)
+    difference = case.gradient("eq 15") - case.gradient("eq 18")
+    assert difference.abs().max() > 1e-3
+    torch.testing.assert_close(difference, case.remainder(), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_without_discount_both_gradients_are_the_same(make_case, temperature):
-    case = make_case(gamma=1.0, temperature=temperature)
+    case = make_case(**UNUSUAL | {"gamma": 1.0, "temperature": temperature})
     eq_15, eq_18 = case.gradient("eq 15"), case.gradient("eq 18")
     assert eq_15.abs().max() > 1.0
     torch.testing.assert_close(eq_15, eq_18, rtol=1e-10, atol=1e-10)
@@ -99,35 +124,82 @@ def test_without_discount_both_gradients_are_the_same(make_case, temperature):
 @pytest.mark.parametrize("gamma", [0.99, 0.9, 0.0])
 def test_with_discount_they_differ_by_the_values_on_the_way(make_case, gamma):
     """∇ℓ = ∇eq 18 + α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t)."""
-    case = make_case(gamma=gamma)
-    later = case.demos.observations[~case.first]
-    correction = case.gradient(lambda p: ALPHA * (1 - gamma) * case.values(p, later).sum())
+    case = make_case(gamma=gamma, **UNUSUAL)
     difference = case.gradient("eq 15") - case.gradient("eq 18")
     assert difference.abs().max() > 1e-3
-    torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(difference, case.remainder(), rtol=1e-10, atol=1e-10)
 
 
 def test_a_cut_demonstration_leaves_the_value_of_its_last_state(make_case):
     """At γ = 1 the telescoped sum of a demonstration without end leaves -α ∇V(s_T)."""
-    case = make_case(gamma=1.0, terminated=[True, False, True])
+    case = make_case(gamma=1.0, terminated=[True, False, True], **UNUSUAL)
     last = case.demos.next_observations[[sum(LENGTHS[:2]) - 1]]
-    correction = case.gradient(lambda p: -ALPHA * case.values(p, last).sum())
+    correction = case.gradient(lambda p: -case.config.alpha * case.values(p, last).sum())
     difference = case.gradient("eq 15") - case.gradient("eq 18")
     assert difference.abs().max() > 1e-3
     torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("value_at_start", [False, True])
+def test_what_a_demonstrated_state_is_worth_comes_through_the_state_before_it(
+    float64, make_algorithm, make_demos, value_at_start
+):
+    """Raising Q(s_t, ·) by c changes the loss by c (2 λ_demo (δ_t - γ δ_{t-1}) - α [t = 0]).
+
+    Cloning has no say in it, so values of demonstrated states come from V(s_0) alone: at the
+    minimum of a table δ_t = γ^t α / (2 λ_demo) with it (eq 15), and 0 without (eq 19).
+    """
+    length = 5
+    demos = make_demos((length,), actions=torch.tensor([6, 1, 0, 4, 1]), shape=(length + 1,))
+    demos = dataclasses.replace(
+        demos, observations=torch.eye(6)[:-1], next_observations=torch.eye(6)[1:]
+    )
+    algorithm = make_algorithm(
+        "sqil-t", demos=demos, shape=(6,), hidden=(), lambda_samp=0, value_at_start=value_at_start
+    )
+    config, learner = algorithm.config, algorithm.learner
+    discounts = config.gamma * (~demos.terminated).double()
+    batch = {
+        f"{half}/{name}": value
+        for half in ("demo", "own")
+        for name, value in (
+            ("observations", demos.observations),
+            ("actions", demos.actions),
+            ("next_observations", demos.next_observations),
+            ("discounts", discounts),
+        )
+    } | {"own/weight": torch.tensor(0.0), "demo/starts": demos.observations[:1]}
+    parameters = learner.engine.parameters
+    gradients = torch.func.grad(
+        lambda p: length * algorithm._loss(p, learner.engine.target_parameters, batch)[0]
+    )(parameters)
+    raised = gradients["body.0.weight"].sum(0)[:length]  # over the actions of each state
+
+    q_values = learner.values(parameters, demos.observations)
+    values = soft.soft_value(
+        learner.values(parameters, demos.next_observations), config.temperature
+    )
+    errors = q_values[torch.arange(length), demos.actions] - discounts * values  # δ
+    expected = 2 * config.lambda_demo * errors
+    expected[1:] -= 2 * config.lambda_demo * config.gamma * errors[:-1]
+    expected[0] -= config.alpha * value_at_start
+    assert errors.abs().min() > 1e-3
+    torch.testing.assert_close(raised, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("gamma", [1.0, 0.9])
 def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, gamma):
-    case = make_case(gamma=gamma)
+    case = make_case(gamma=gamma, **UNUSUAL)
     eq_15, eq_19 = (case.losses[name](case.parameters) for name in ("eq 15", "eq 19"))
     starts = case.values(case.parameters, case.demos.observations[case.first])
     assert len(starts) == len(LENGTHS)
-    torch.testing.assert_close(eq_15 - eq_19, -ALPHA * starts.sum(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        eq_15 - eq_19, -case.config.alpha * starts.sum(), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_loss_is_equation_19_term_by_term(make_case):
-    case, gamma = make_case(gamma=0.9), 0.9
+    case, gamma = make_case(gamma=0.9, **UNUSUAL), 0.9
     demos, parameters, batch = case.demos, case.parameters, case.batch(1.0)
 
     def bellman_errors(half):
@@ -139,7 +211,9 @@ def test_loss_is_equation_19_term_by_term(make_case):
     log_probs = torch.log_softmax(case.sqil.learner.values(parameters, demos.observations), dim=1)
     cloning = -log_probs[torch.arange(case.count), demos.actions].sum()
     expected = (
-        ALPHA * cloning + LAMBDA_DEMO * bellman_errors("demo") + LAMBDA_SAMP * bellman_errors("own")
+        case.config.alpha * cloning
+        + LAMBDA_DEMO * bellman_errors("demo")
+        + LAMBDA_SAMP * bellman_errors("own")
     )
     assert gamma == batch["demo/discounts"].max()
     torch.testing.assert_close(case.losses["eq 19"](parameters), expected)
@@ -162,7 +236,6 @@ def test_starts_are_drawn_when_equation_15_asks_for_them(
             "sqil-t",
             demos=demos,
             value_at_start=value_at_start,
-            mode="full",
             learning_starts=0,
             batch_size=9,
         )
