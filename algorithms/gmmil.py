@@ -9,8 +9,8 @@ mean over the rollout,
 is reinforcement learning with reward r, which knows no task; the policy makes TRPO steps on it.
 
 ρ counts visits and is not scaled: an episode that terminates early has less of it, though a mean
-over its steps does not show that. So it goes on in its absorbing state (`core/absorbing.py`) for the
-rest of the horizon H: after L steps that is a point of weight H - L, and a value of
+over its steps does not show that. So it goes on in its absorbing state (`core/absorbing.py`) for
+the rest of the horizon H: after L steps that is a point of weight H - L, and a value of
 Σ_{k<H-L} γ^k r_abs.
 
 Departures from the paper:

@@ -195,7 +195,7 @@ class Mismatch:
         floor: √(1/n_eff + 1/m_eff), the order of the MMD between finite samples of equals, with
             n_eff = 1 / Σ w².
         share: Of the pairs in the rollout's weight; absorbing states have the rest. ∇MMD is this
-            times the mean over the pairs of ∇log π times their advantage of f / MMD. Scalar, float64.
+            times the mean over pairs of ∇log π times their advantage of f / MMD. Scalar, float64.
     """
 
     mmd: Tensor
