@@ -150,7 +150,7 @@ class POfD(Algorithm):
         self.source: AdversarialReward | Matching
         if config.matching == "mmd":
             self.source = Matching(problem, config, distribution, config.gamma)
-            source_metrics: Mapping[str, str] = MMD_METRICS
+            source_metrics = MMD_METRICS
         else:
             self.source = AdversarialReward(
                 problem,
