@@ -8,9 +8,15 @@ mean over the rollout,
 
 is reinforcement learning with reward r, which knows no task; the policy makes TRPO steps on it.
 
+ρ counts visits and is not scaled: an episode that terminates early has less of it, though a mean
+over its steps does not show that. So it goes on in its absorbing state (`core/absorbing.py`) for
+the rest of the horizon H: after L steps that is a point of weight H - L, and a value of
+Σ_{k<H-L} γ^k r_abs.
+
 Departures from the paper:
   * f̄ is subtracted. In a rollout all steps count alike, so the estimate is a ratio and this is its
     gradient; without f̄, where f > 0 far from the demonstrations, to end an episode early pays.
+  * the rest of the horizon is played out in absorbing states (`absorbing`).
   * r is in units of the MMD, which changes no direction and keeps the values at one scale.
   * advantages are standardised (`standardise_advantages`), as those of TRPO.
   * `inner_steps` > 1 reuses a rollout: importance ratios weigh its pairs and its objective.
@@ -26,8 +32,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
-from rlfd.algorithms.core.absorbing import AbsorbingMode, check_discount, terminal_values
+from rlfd.algorithms.base import (
+    Algorithm,
+    DemoTensors,
+    Metrics,
+    Needs,
+    PolicyMode,
+    Problem,
+    Readers,
+    World,
+    hyper,
+)
+from rlfd.algorithms.core.absorbing import AbsorbingMode, EpisodeAges, absorbing_steps
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.mmd import Discrepancy, KernelName, Mismatch, PairFeatures
 from rlfd.algorithms.core.on_policy import Actor, Estimate, prepare
@@ -51,12 +67,17 @@ MMD_METRICS = {
     "mmd/estimate": "MMD between the rollout and the demonstrations (biased V-statistic)",
     "mmd/first_bandwidth": "the same under the bandwidth of the first rollout",
     "mmd/floor": "√(1/n + 1/m): the order of the MMD between finite samples of equals",
+    "mmd/absorbing": "share of the horizon that the rollout's episodes spend in absorbing states",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class MatchingFields(TrustRegionFields):
     """Hyperparameters of the MMD and of the trust region."""
+
+    readers: ClassVar[Readers] = {
+        "absorbing": {"value": ("horizon",), "indicator": ("horizon",)},
+    }
 
     gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
     gae_lambda: float = hyper(0.97, "λ of the advantage estimates", low=0, high=1)
@@ -70,9 +91,12 @@ class MatchingFields(TrustRegionFields):
     subsample: int = hyper(2_000, "pairs of each side in the MMD, at most", low=2)
     action_scale: float = hyper(1.0, "factor of actions beside observations", low=0)
     absorbing: AbsorbingMode = hyper(
-        "off",
-        "what follows a terminal state: nothing, a neutral state for ever, or a step in a "
-        "state that demonstrations reach, too",
+        "indicator",
+        "what follows a terminal state until the horizon: nothing, a neutral state, or the same "
+        "observation with a mark, which counts as often as steps are left",
+    )
+    horizon: int = hyper(
+        0, "H, env steps at which the task is over; 0 = those of the longest demonstration", low=0
     )
 
 
@@ -91,7 +115,6 @@ class GMMILConfig(MatchingFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_discount(self.absorbing, self.gamma)
         if self.normalise_rewards:
             raise RlfdError(
                 "normalise_rewards is for rewards of the environment, which gmmil does not read",
@@ -106,7 +129,7 @@ class ImitationReward:
     Attributes:
         mismatch: The MMD and its witness.
         rewards: r = -(f - f̄) / MMD. Shape (T, N).
-        terminal_values: Value of the absorbing state, see `gae`. Shape (T, N) or None.
+        terminal_values: Of the absorbing states, see `gae`. Shape (T, N) or None.
     """
 
     mismatch: Mismatch
@@ -118,10 +141,10 @@ class Matching:
     """Rewards that lead the learner's state-action pairs to those of the demonstrations.
 
     Args:
-        problem: With demonstrations, and whether they terminated.
+        problem: With demonstrations, whether they terminated, and where.
         config: Hyperparameters.
         distribution: Of the learner's actions.
-        gamma: Discount of a neutral absorbing state's value.
+        gamma: Discount of the value of absorbing states.
     """
 
     def __init__(
@@ -129,8 +152,10 @@ class Matching:
     ) -> None:
         demos = problem.demonstrations
         assert demos is not None
-        assert demos.terminated is not None
         self.absorbing, self.gamma = config.absorbing, gamma
+        lengths = torch.bincount(demos.episode_ids)
+        self.horizon = config.horizon or int(lengths.max())  # H
+        self.ages = EpisodeAges(problem.num_envs, problem.device)
         self.features = PairFeatures(
             demos,
             distribution,
@@ -138,30 +163,58 @@ class Matching:
             indicator=config.absorbing == "indicator",
             device=problem.device,
         )
-        observations = demos.observations.to(problem.device, torch.get_default_dtype())
-        actions = distribution.encode(demos.actions.to(problem.device))
+        points, weights = self._demonstrated(demos, lengths[demos.episode_ids], distribution)
         self.discrepancy = Discrepancy(
-            self._pairs(observations, actions, demos.terminated),
+            points,
+            weights,
+            pairs=demos.num_transitions,
             kind=config.kernel,
             scale=config.bandwidth_scale,
             freeze_after=config.bandwidth_rollouts,
             subsample=config.subsample,
             seed=derive(problem.seed, "mmd"),
         )
-        self._points = torch.zeros(0)
+        self._points = self._weights = self._left = torch.zeros(0)
 
-    def _pairs(self, observations: Tensor, actions: Tensor, terminated: Tensor) -> Tensor:
-        """Features of all pairs, then a row of the absorbing state for each that terminated."""
+    def _demonstrated(
+        self, demos: DemoTensors, lengths: Tensor, distribution: Distribution
+    ) -> tuple[Tensor, Tensor]:
+        assert demos.terminated is not None
+        assert demos.next_observations is not None
+        device, dtype = self.features.device, torch.get_default_dtype()
+        ended = demos.terminated
+        return self._rows(
+            demos.observations.to(device, dtype),
+            distribution.encode(demos.actions.to(device)),
+            demos.next_observations[ended].to(device, dtype),
+            self._steps_left(lengths[ended].to(device)),
+        )
+
+    def _steps_left(self, lengths: Tensor) -> Tensor:
+        """Return H - L, at least one."""
+        return absorbing_steps(lengths, gamma=1.0, horizon=self.horizon)
+
+    def _rows(
+        self, observations: Tensor, actions: Tensor, last: Tensor, left: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features and weights of pairs (B, ...), then of absorbing states (E, ...)."""
         points = self.features(observations, actions)
+        weights = torch.ones(len(points), dtype=torch.float64, device=points.device)
         if self.absorbing != "indicator":
-            return points
-        return torch.cat([points, self.features.absorbing(int(terminated.sum()))])
+            return points, weights
+        points = torch.cat([points, self.features.absorbing(last)])
+        return points, torch.cat([weights, left.double()])
 
     def begin(self, rollout: Rollout) -> ImitationReward:
-        """Take up a new rollout; return what it is worth."""
-        observations, actions = rollout.observations.flatten(0, 1), rollout.actions.flatten(0, 1)
-        self._points = self._pairs(observations, actions, rollout.terminated)
-        self.discrepancy.begin(self._points)
+        """Take up a new rollout; return what it is worth. Call it once for each, in order."""
+        self._left = self._steps_left(self.ages(rollout.ended)[rollout.terminated])
+        self._points, self._weights = self._rows(
+            rollout.observations.flatten(0, 1),
+            rollout.actions.flatten(0, 1),
+            rollout.next_observations[rollout.terminated],
+            self._left,
+        )
+        self.discrepancy.begin(self._points, rollout.num_steps)
         return self.reward(rollout)
 
     def reward(self, rollout: Rollout, ratios: Tensor | None = None) -> ImitationReward:
@@ -172,32 +225,49 @@ class Matching:
             ratios: π(a|s) of another policy over that of the one that acted (T · N,), to look at
                 the rollout as if the other one had acted. None = 1.
         """
-        weights = torch.ones(len(self._points), dtype=torch.float64, device=self._points.device)
+        pairs, weights = rollout.num_steps, self._weights
         if ratios is not None:
-            weights[: len(ratios)] = ratios.double()
-            if self.absorbing == "indicator":
-                weights[len(ratios) :] = ratios[rollout.terminated.flatten()].double()
-        mismatch = self.discrepancy.measure(self._points, weights if ratios is not None else None)
+            after = ratios[rollout.terminated.flatten()][: len(weights) - pairs]
+            weights = weights * torch.cat([ratios, after]).double()
+        mismatch = self.discrepancy.measure(self._points, weights)
         mean = (weights * mismatch.witness).sum() / weights.sum()  # f̄
         scaled = ((mean - mismatch.witness) / mismatch.mmd).to(rollout.rewards)  # r
-        rewards = scaled[: rollout.num_steps].view(rollout.rewards.shape)
-        if self.absorbing == "off":
-            return ImitationReward(mismatch, rewards, None)
-        # Rows of the absorbing state come last, each a step like others. Where there are none,
-        # nothing terminated and nobody asks.
-        values = scaled[-1].expand(rewards.shape)
-        if self.absorbing == "value":  # far from all pairs f = 0
-            far = (mean / mismatch.mmd).to(rewards)
-            values = terminal_values(far, self.gamma, rewards.shape)
+        rewards = scaled[:pairs].view(rollout.rewards.shape)
+        values = None
+        if self.absorbing != "off":
+            far = (mean / mismatch.mmd).to(rewards)  # r far from all pairs, where f = 0
+            each = scaled[pairs:] if self.absorbing == "indicator" else far
+            values = torch.zeros_like(rewards)
+            values[rollout.terminated] = each * discounted(self._left, self.gamma).to(rewards)
         return ImitationReward(mismatch, rewards, values)
 
     def metrics(self, mismatch: Mismatch) -> Metrics:
         """Return the metrics of the last `begin`'s rollout."""
         discrepancy, first = self.discrepancy, mismatch.mmd
         if discrepancy.bandwidths != discrepancy.initial_bandwidths:
-            first = discrepancy.initial_mmd(self._points)
-        floor = torch.tensor(mismatch.floor)
-        return {"mmd/estimate": mismatch.mmd, "mmd/first_bandwidth": first, "mmd/floor": floor}
+            first = discrepancy.initial_mmd(self._points, self._weights)
+        return {
+            "mmd/estimate": mismatch.mmd,
+            "mmd/first_bandwidth": first,
+            "mmd/floor": torch.tensor(mismatch.floor),
+            "mmd/absorbing": 1.0 - mismatch.share,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next `begin` depends on."""
+        return {"discrepancy": self.discrepancy.state_dict(), "ages": self.ages.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.discrepancy.load_state_dict(state["discrepancy"])
+        self.ages.load_state_dict(state["ages"])
+
+
+def discounted(steps: Tensor, gamma: float) -> Tensor:
+    """Return Σ_{k<n} γ^k, what a reward of 1 per step comes to in n steps. Any shape -> float64."""
+    if gamma == 1.0:
+        return steps.double()
+    return (1.0 - gamma ** steps.double()) / (1.0 - gamma)
 
 
 @torch.no_grad()
@@ -248,7 +318,7 @@ class GMMIL(Algorithm):
         demonstrations=True,
         reward=False,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
@@ -292,9 +362,9 @@ class GMMIL(Algorithm):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return super().state_dict() | {"matching": self.matching.discrepancy.state_dict()}
+        return super().state_dict() | {"matching": self.matching.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self.matching.discrepancy.load_state_dict(state["matching"])
+        self.matching.load_state_dict(state["matching"])

@@ -19,6 +19,11 @@ Departures from the paper:
     that d keeps its unit.
   * recovery steps have a radius of their own, and the witness its own γ and λ.
   * d_0 is a fraction of the first rollout's MMD (`d0_rel`), unless given (`d0`).
+  * d grows only in iterations in which the smoothed return of episodes sets a record
+    (`core/return_record.py`), so that it does not let go before the reward has taught anything;
+    the paper's d grows in all of them (`growth=always`, `--preset paper`).
+  * episodes that fall go on until the horizon (`absorbing`, see `gmmil.py`): b is ∇MMD over the
+    whole of it, of which pairs have only a share.
   * a batch without any reward has advantage 0; standardised, it would be noise of full size.
 """
 
@@ -36,8 +41,9 @@ import torch
 from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
-from rlfd.algorithms.core.absorbing import check_discount
+from rlfd.algorithms.core.mmd import Mismatch
 from rlfd.algorithms.core.on_policy import Estimate, explained_variance, prepare
+from rlfd.algorithms.core.return_record import ReturnRecord
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
 from rlfd.algorithms.core.trpo_learner import TRPOLearner, ValueFunction
@@ -74,6 +80,9 @@ class MCPOConfig(MatchingFields):
         -1.0, "d_0 itself; negative = by d0_rel; 2 or more = no constraint, which is TRPO", low=-1
     )
     epsilon: float = hyper(0.005, "ε, growth of the tolerance per iteration; 0 = fixed", low=0)
+    growth: Literal["return", "always"] = hyper(
+        "return", "the tolerance grows where the return of episodes sets a record, or always"
+    )
     d_max: float = hyper(2.0, "the tolerance grows up to this; no MMD is larger than 2", low=0)
     slack: float = hyper(0.01, "how far an active constraint may be missed by a step", low=0)
     recovery: Literal["step", "gmmil"] = hyper(
@@ -83,10 +92,6 @@ class MCPOConfig(MatchingFields):
     recovery_steps: int = hyper(4, "steps of radius δ from one rollout (recovery=gmmil)", low=1)
     gamma_f: float = hyper(0.98, "γ of the witness's advantages", low=0, high=1)
     lambda_f: float = hyper(0.95, "λ of the witness's advantages", low=0, high=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_discount(self.absorbing, self.gamma_f)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,7 @@ class MCPO(Algorithm):
         demonstrations=True,
         reward=True,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
@@ -200,16 +205,17 @@ class MCPO(Algorithm):
         actor = self.learner.actor
         self.matching = Matching(problem, config, actor.distribution, config.gamma_f)
         self.witness_value = ValueFunction(problem, config, actor, "witness")
-        self.iterations = 0  # k
+        self.record = ReturnRecord(problem.num_envs, problem.device)
+        self.iterations = self.growths = 0  # k; in how many of them the tolerance grew
         self.first_tolerance = config.d0
         self.last_mmd = self.last_prediction = 0.0
         self._warned = False
 
     @property
     def tolerance(self) -> float:
-        """d_k = d_0 (1 + ε)^k, up to d_max."""
+        """d_k = d_0 (1 + ε)^growths, up to d_max."""
         try:
-            growth = (1.0 + self.config.epsilon) ** self.iterations
+            growth = (1.0 + self.config.epsilon) ** self.growths
         except OverflowError:
             growth = sys.float_info.max
         return min(self.first_tolerance * growth, max(self.config.d_max, self.first_tolerance))
@@ -231,7 +237,7 @@ class MCPO(Algorithm):
         rewards, _ = learner.scaler(rollout.rewards, rollout.ended, None)
         estimated = learner.value.estimate(rollout, rewards)
         witness = self._estimate_witness(rollout, imitation)
-        metrics = self._improve(rollout, estimated, witness, mmd)
+        metrics = self._improve(rollout, estimated, witness, imitation.mismatch)
         fit = self.witness_value.fit(rollout.observations, witness.targets)
         metrics |= learner.finish(rollout, estimated)
 
@@ -239,7 +245,9 @@ class MCPO(Algorithm):
         metrics |= {"value/witness_explained_variance": explained_variance(witness)}
         metrics |= {OF_WITNESS[name]: value for name, value in fit.items()}
         self.last_mmd = mmd
-        self.iterations += 1  # d_{k+1} = d_k (1 + ε)
+        self.iterations += 1
+        record = self.record(rollout.rewards, rollout.ended)
+        self.growths += record or self.config.growth == "always"  # d_{k+1} = d_k (1 + ε)
         self.updates = learner.engine.count
         return metrics | {name: torch.tensor(value) for name, value in changes.items()}
 
@@ -256,7 +264,7 @@ class MCPO(Algorithm):
         )
 
     def _estimate_witness(self, rollout: Rollout, imitation: ImitationReward) -> Estimate:
-        """Estimate advantages of -f / MMD: centred, never scaled, since c has the same unit."""
+        """Estimate advantages of -f / MMD: centred, never standardised: c has the same unit."""
         estimated = self.witness_value.estimate(
             rollout,
             imitation.rewards,
@@ -269,15 +277,16 @@ class MCPO(Algorithm):
 
     @timed("update")
     def _improve(
-        self, rollout: Rollout, estimated: Estimate, witness: Estimate, mmd: float
+        self, rollout: Rollout, estimated: Estimate, witness: Estimate, mismatch: Mismatch
     ) -> Metrics:
         """Make the step of one iteration."""
         config, learner, tolerance = self.config, self.learner, self.tolerance
+        mmd = float(mismatch.mmd)
         c = mmd - tolerance if tolerance < LARGEST_MMD else -math.inf  # c > 0: violated
         advantages = prepare(estimated.advantages, config).flatten()
         if not bool(rollout.rewards.any()):
             advantages = torch.zeros_like(advantages)
-        mimicry = witness.advantages.flatten()
+        mimicry = float(mismatch.share) * witness.advantages.flatten()
         local = learner.local_model(rollout)
         g = local.gradient(advantages, config.entropy_weight)
         b = -local.gradient(mimicry)
@@ -362,9 +371,11 @@ class MCPO(Algorithm):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
         return super().state_dict() | {
-            "matching": self.matching.discrepancy.state_dict(),
+            "matching": self.matching.state_dict(),
             "witness": self.witness_value.state_dict(),
+            "record": self.record.state_dict(),
             "iterations": self.iterations,
+            "growths": self.growths,
             "first_tolerance": self.first_tolerance,
             "last": torch.tensor([self.last_mmd, self.last_prediction], dtype=torch.float64),
         }
@@ -372,8 +383,9 @@ class MCPO(Algorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self.matching.discrepancy.load_state_dict(state["matching"])
+        self.matching.load_state_dict(state["matching"])
         self.witness_value.load_state_dict(state["witness"])
-        self.iterations = int(state["iterations"])
+        self.record.load_state_dict(state["record"])
+        self.iterations, self.growths = int(state["iterations"]), int(state["growths"])
         self.first_tolerance = float(state["first_tolerance"])
         self.last_mmd, self.last_prediction = state["last"].tolist()

@@ -45,7 +45,6 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.absorbing import check_discount
 from rlfd.algorithms.core.discriminator import ClassifierFields, DiscriminatorFields
-from rlfd.algorithms.core.mmd import Discrepancy
 from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_policy_learner
 from rlfd.algorithms.core.ppo_learner import ClipFields
 from rlfd.algorithms.core.rollout import Rollout
@@ -132,7 +131,7 @@ class POfD(Algorithm):
         demonstrations=True,
         reward=True,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
@@ -149,10 +148,9 @@ class POfD(Algorithm):
         self.learner = make_policy_learner(config.learner, problem, config)
         distribution = self.learner.actor.distribution
         self.source: AdversarialReward | Matching
-        self._source_state: AdversarialReward | Discrepancy
         if config.matching == "mmd":
             self.source = Matching(problem, config, distribution, config.gamma)
-            self._source_state, source_metrics = self.source.discrepancy, MMD_METRICS
+            source_metrics = MMD_METRICS
         else:
             self.source = AdversarialReward(
                 problem,
@@ -161,7 +159,7 @@ class POfD(Algorithm):
                 gamma=config.gamma,
                 steps_per_round=config.batch_steps,
             )
-            self._source_state, source_metrics = self.source, self.source.metric_definitions
+            source_metrics = self.source.metric_definitions
         self.iterations = 0
         self.metric_definitions = self.learner.metric_definitions | source_metrics | WEIGHT_METRIC
 
@@ -197,12 +195,12 @@ class POfD(Algorithm):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
         return super().state_dict() | {
-            "source": self._source_state.state_dict(),
+            "source": self.source.state_dict(),
             "iterations": self.iterations,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
-        self._source_state.load_state_dict(state["source"])
+        self.source.load_state_dict(state["source"])
         self.iterations = int(state["iterations"])

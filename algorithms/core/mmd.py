@@ -9,6 +9,9 @@ w, v that add up to 1, and a kernel k (always the biased V-statistic, which is n
 
 One kernel serves all three blocks. Equation 8 of Jing and Ma (MCPO) gives each its own bandwidth,
 which need not be positive semi-definite.
+
+Where an episode terminated before its time, absorbing states (`core/absorbing.py`) stand for the
+rest of it: one point each, of as many times the weight of a pair.
 """
 
 from __future__ import annotations
@@ -125,7 +128,9 @@ class PairFeatures:
         demos: The demonstrations.
         distribution: Of the learner's policy.
         action_scale: See above.
-        indicator: Whether to add a feature that is 1 in the absorbing state alone.
+        indicator: Whether to add a mark, a feature that is 0 of all pairs and not of absorbing
+            states: two points that differ in it alone are as far apart as two demonstrated pairs
+            (root mean square). As far as a single standardised feature goes no kernel would see it.
     """
 
     def __init__(
@@ -137,6 +142,7 @@ class PairFeatures:
         indicator: bool = False,
         device: torch.device,
     ) -> None:
+        self.device = device
         self._distribution, self._action_scale = distribution, action_scale
         self._indicator = indicator
         observations = demos.observations.to(device).flatten(1)
@@ -147,25 +153,32 @@ class PairFeatures:
         self._action_std = torch.ones(actions.shape[1], device=device)
         if demos.actions.is_floating_point():  # everything else is one-hot
             self._action_mean, self._action_std = _statistics(actions)
-        self._width = observations.shape[1] + actions.shape[1]
+        self._num_actions = actions.shape[1]
+        if indicator:
+            encoded = distribution.encode(demos.actions.to(device))
+            spread = 2.0 * self(observations, encoded).var(0, correction=0).sum()
+            self._mark = spread.sqrt().clamp(min=1.0)
 
     def __call__(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return z of observations (B, *S) and actions (B, ...) in policy units. (B, F)."""
         features = self._distribution.features(actions)
         features = (features - self._action_mean) / self._action_std
         parts = [
-            ((observations.flatten(1) - self._mean) / self._std).clamp(-CLIP, CLIP),
+            self._observed(observations),
             features.clamp(-CLIP, CLIP) * self._action_scale,
         ]
         if self._indicator:
             parts.append(features.new_zeros(len(features), 1))
         return torch.cat(parts, dim=1)
 
-    def absorbing(self, count: int) -> Tensor:
-        """Return `count` rows for the absorbing state: zeros and the indicator. (count, F)."""
-        rows = torch.zeros(count, self._width + 1, device=self._mean.device)
-        rows[:, -1] = 1.0
-        return rows
+    def absorbing(self, observations: Tensor) -> Tensor:
+        """Return z of absorbing states: last observations (B, *S), no action, marked. (B, F)."""
+        seen = self._observed(observations)
+        done = seen.new_zeros(len(seen), self._num_actions)
+        return torch.cat([seen, done, self._mark.to(seen).expand(len(seen), 1)], dim=1)
+
+    def _observed(self, observations: Tensor) -> Tensor:
+        return ((observations.flatten(1) - self._mean) / self._std).clamp(-CLIP, CLIP)
 
 
 def _statistics(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,22 +192,31 @@ class Mismatch:
     Attributes:
         mmd: Root of MMD² + 1e-12, so that its gradient exists. Scalar, float64.
         witness: f at every point of the rollout. Shape (n,), float64.
-        floor: √(1/n_eff + 1/m_eff), the order of the MMD between finite samples of equals.
+        floor: √(1/n_eff + 1/m_eff), the order of the MMD between finite samples of equals, with
+            n_eff = 1 / Σ w².
+        share: Of the pairs in the rollout's weight; absorbing states have the rest. ∇MMD is this
+            times the mean over pairs of ∇log π times their advantage of f / MMD. Scalar, float64.
     """
 
     mmd: Tensor
     witness: Tensor
     floor: float
+    share: Tensor
 
 
 class Discrepancy:
     """MMD between rollouts and one set of demonstrations, with one kernel for a whole iteration.
 
-    At most `subsample` points of each set enter the sums; the witness is evaluated everywhere. The
-    demonstrations' sub-sample is drawn once, the rollout's at each `begin`.
+    Sets consist of pairs, then of absorbing states. Of either at most `subsample` points enter the
+    sums, and keep the weight of all together; the witness is evaluated everywhere. The
+    demonstrations' sub-sample is drawn once, the rollout's at each `begin`. Bandwidths are chosen
+    by the pairs: absorbing states are few points with most of the weight at first and none later,
+    and the width is to resolve what is done.
 
     Args:
-        demo: Features of demonstrated pairs. Shape (M, F).
+        demo: Features of demonstrated pairs, then of absorbing states. Shape (M, F).
+        weights: Shape (M,), positive. None = uniform.
+        pairs: How many of them are pairs. None = all.
         kind: Kernel, see `choose_bandwidths`.
         scale: Factor of its width.
         freeze_after: Rollouts that may set the bandwidths; later ones are measured in the same
@@ -206,7 +228,9 @@ class Discrepancy:
     def __init__(
         self,
         demo: Tensor,
+        weights: Tensor | None = None,
         *,
+        pairs: int | None = None,
         kind: KernelName,
         scale: float = 1.0,
         freeze_after: int,
@@ -216,22 +240,37 @@ class Discrepancy:
         self._kind: KernelName = kind
         self._scale, self._freeze_after, self._subsample = scale, freeze_after, subsample
         self._generator = torch.Generator().manual_seed(seed)
-        self.demo = demo[self._draw(len(demo)).to(demo.device)]
+        drawn = self._draw(demo, pairs)
+        self.demo, self.demo_weights = drawn.points(demo), drawn.weights(weights)
+        self._demo_pairs = len(drawn.pairs)
         self.bandwidths: tuple[float, ...] = ()
         self.initial_bandwidths: tuple[float, ...] = ()
         self.rollouts = 0
-        self._rows = torch.zeros(0, dtype=torch.int64)
+        self._drawn = drawn
         self._demo_terms: dict[tuple[float, ...], Tensor] = {}
 
-    def _draw(self, count: int) -> Tensor:
-        return torch.randperm(count, generator=self._generator)[: self._subsample]
+    def _draw(self, points: Tensor, pairs: int | None) -> _Drawn:
+        total = len(points)
+        pairs = total if pairs is None else pairs
 
-    def begin(self, own: Tensor) -> None:
-        """Draw the sub-sample of a new rollout (n, F) and choose the bandwidths, unless frozen."""
-        self._rows = self._draw(len(own)).to(own.device)
+        def draw(count: int) -> Tensor:
+            rows = torch.randperm(count, generator=self._generator)[: self._subsample]
+            return rows.to(points.device)
+
+        of_pairs = draw(pairs)
+        return _Drawn(of_pairs, pairs + draw(total - pairs), pairs)
+
+    def begin(self, own: Tensor, pairs: int | None = None) -> None:
+        """Draw the sub-sample of a new rollout and choose the bandwidths, unless frozen.
+
+        Args:
+            own: Features of pairs, then of absorbing states. Shape (n, F).
+            pairs: How many of them are pairs. None = all.
+        """
+        self._drawn = self._draw(own, pairs)
         if self.rollouts < self._freeze_after:
-            points = own[self._rows]
-            self.bandwidths = choose_bandwidths(self._kind, points, self.demo, self._scale)
+            points, demo = own[self._drawn.pairs], self.demo[: self._demo_pairs]
+            self.bandwidths = choose_bandwidths(self._kind, points, demo, self._scale)
             self.initial_bandwidths = self.initial_bandwidths or self.bandwidths
         self.rollouts += 1
 
@@ -242,35 +281,37 @@ class Discrepancy:
             own: Shape (n, F).
             weights: Shape (n,), positive; scaled to add up to 1. None = uniform.
         """
-        rows, demo, bandwidths = self._rows, self.demo, self.bandwidths
-        points = own[rows]
-        if weights is not None:
-            weights = weights[rows].double()
-            weights = weights / weights.sum()
-        to_own = kernel_mean(own, points, weights, bandwidths)
-        to_demo = kernel_mean(own, demo, None, bandwidths)
-        mmd = self._mmd(to_own[rows], to_demo[rows], weights, bandwidths)
-        effective = len(rows) if weights is None else 1.0 / float(weights.square().sum())
-        return Mismatch(mmd, to_own - to_demo, math.sqrt(1.0 / effective + 1.0 / len(demo)))
+        demo, bandwidths = self.demo, self.bandwidths
+        points, w = self._drawn.points(own), self._drawn.weights(weights)
+        to_own = kernel_mean(own, points, w, bandwidths)
+        to_demo = kernel_mean(own, demo, self.demo_weights, bandwidths)
+        rows = self._drawn.rows
+        mmd = self._mmd(to_own[rows], to_demo[rows], w, bandwidths)
+        floor = math.sqrt(_inverse_size(points, w) + _inverse_size(demo, self.demo_weights))
+        every = torch.ones(len(own)) if weights is None else weights
+        share = (every[: self._drawn.num_pairs].sum() / every.sum()).double()
+        return Mismatch(mmd, to_own - to_demo, floor, share)
 
-    def initial_mmd(self, own: Tensor) -> Tensor:
+    def initial_mmd(self, own: Tensor, weights: Tensor | None = None) -> Tensor:
         """Return the MMD of the last `begin`'s rollout under the first rollout's bandwidths."""
-        points, bandwidths = own[self._rows], self.initial_bandwidths
-        to_own = kernel_mean(points, points, None, bandwidths)
-        return self._mmd(to_own, kernel_mean(points, self.demo, None, bandwidths), None, bandwidths)
+        points, w = self._drawn.points(own), self._drawn.weights(weights)
+        bandwidths = self.initial_bandwidths
+        to_own = kernel_mean(points, points, w, bandwidths)
+        to_demo = kernel_mean(points, self.demo, self.demo_weights, bandwidths)
+        return self._mmd(to_own, to_demo, w, bandwidths)
 
     def _mmd(
-        self, to_own: Tensor, to_demo: Tensor, weights: Tensor | None, bandwidths: tuple[float, ...]
+        self, to_own: Tensor, to_demo: Tensor, w: Tensor | None, bandwidths: tuple[float, ...]
     ) -> Tensor:
         if bandwidths not in self._demo_terms:
-            term = kernel_mean(self.demo, self.demo, None, bandwidths).mean()
+            v = self.demo_weights
+            term = _weighted_mean(kernel_mean(self.demo, self.demo, v, bandwidths), v)
             kept = {
                 key: self._demo_terms[key] for key in self._demo_terms if key == self.bandwidths
             }
             self._demo_terms = {**kept, bandwidths: term}
-        differences = to_own - 2.0 * to_demo
-        inner = differences.mean() if weights is None else weights @ differences
-        return (inner + self._demo_terms[bandwidths]).clamp(min=0.0).add(1e-12).sqrt()
+        squared = _weighted_mean(to_own - 2.0 * to_demo, w) + self._demo_terms[bandwidths]
+        return squared.clamp(min=0.0).add(1e-12).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next `begin` depends on."""
@@ -287,3 +328,41 @@ class Discrepancy:
         self.initial_bandwidths = tuple(state["initial_bandwidths"].tolist())
         self.rollouts = int(state["rollouts"])
         self._generator.set_state(state["generator"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A sub-sample: rows of pairs, rows of absorbing states, and how many pairs there are."""
+
+    pairs: Tensor
+    absorbing: Tensor
+    num_pairs: int
+
+    @property
+    def rows(self) -> Tensor:
+        return torch.cat([self.pairs, self.absorbing])
+
+    def points(self, points: Tensor) -> Tensor:
+        return points[self.rows]
+
+    def weights(self, weights: Tensor | None) -> Tensor | None:
+        """Return the drawn ones, scaled: together to 1, of either kind to what all of it has."""
+        if weights is None:
+            return None
+        parts = []
+        every = weights.double()
+        for rows, whole in (
+            (self.pairs, every[: self.num_pairs]),
+            (self.absorbing, every[self.num_pairs :]),
+        ):
+            drawn = every[rows]
+            parts.append(drawn * (whole.sum() / drawn.sum()) if len(rows) else drawn)
+        return torch.cat(parts) / every.sum()
+
+
+def _weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    return values.mean() if weights is None else weights @ values
+
+
+def _inverse_size(points: Tensor, weights: Tensor | None) -> float:
+    return 1.0 / len(points) if weights is None else float(weights.square().sum())

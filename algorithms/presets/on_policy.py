@@ -207,6 +207,7 @@ ON_POLICY: dict[Key, Preset] = {
             "max_length": 400,
         },
     ),
+    ("mcpo", "paper", None): Preset(algorithm={"growth": "always"}),
     ("pofd", "default", "MountainCar"): Preset(
         run={"steps": 200_000},
         algorithm={"d_steps": 50, "d_batch_size": 256, "d_learning_rate": 1e-3},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from itertools import pairwise
@@ -14,6 +15,7 @@ from scipy.optimize import minimize
 from rlfd.algorithms.base import ActionSpec, DemoTensors
 from rlfd.algorithms.core.trust_region import LocalModel
 from rlfd.algorithms.mcpo import Step, constrained_step
+from rlfd.algorithms.presets import PRESETS
 
 # -- the step (eq 4) ------------------------------------------------------------------------------
 
@@ -273,17 +275,82 @@ def test_how_well_v_explains_a_batch_without_reward_is_still_told(make_algorithm
 @pytest.mark.parametrize(("d0", "at_last"), [(0.3, 2.0), (0.0, 0.0)])
 def test_a_tolerance_may_grow_without_end(make_algorithm, d0, at_last):
     mcpo = make_algorithm("mcpo", d0=d0, epsilon=1.0, **SMALL)
-    mcpo.iterations = 5_000  # 2^5000 is no float
+    mcpo.growths = 5_000  # 2^5000 is no float
     assert mcpo.tolerance == at_last
 
 
-def test_the_tolerance_grows_by_the_schedule(make_algorithm, noise_world):
-    mcpo = make_algorithm("mcpo", d0=0.3, epsilon=0.25, d_max=0.5, **SMALL)
-    _, metrics = parameters_after(mcpo, noise_world(), 5)
+def test_the_papers_tolerance_grows_by_a_schedule(make_algorithm, noise_world):
+    paper = PRESETS["mcpo", "paper", None].algorithm
+    mcpo = make_algorithm("mcpo", d0=0.3, epsilon=0.25, d_max=0.5, **SMALL | paper)
+    _, metrics = parameters_after(mcpo, noise_world(reward=0.0), 5)
     expected = [0.3, 0.3 * 1.25, 0.3 * 1.25**2, 0.5, 0.5]
     assert [row["mmd/tolerance"] for row in metrics] == pytest.approx(expected)
     violations = [row["mmd/estimate"] - row["mmd/tolerance"] for row in metrics]
     assert [row["mmd/violation"] for row in metrics] == pytest.approx(violations)
+
+
+class PayingWorld:
+    """A world that pays what it is told for each episode, at its end."""
+
+    def __init__(self, world):
+        self.world, self.paid = world, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.world, name)
+
+    def step(self, actions):
+        step = self.world.step(actions)
+        ended = step.terminated | step.truncated
+        return dataclasses.replace(step, learner_rewards=np.where(ended, self.paid, 0.0))
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_tolerance_grows_only_while_the_return_does(make_algorithm, noise_world, resumed):
+    options = {"d0": 0.3, "epsilon": 0.25, "d_max": 9.0, **SMALL}
+    mcpo, world = make_algorithm("mcpo", **options), PayingWorld(noise_world())
+    grown = []
+    for paid in (0, 0, 0, 1, 2, 2, 0, 0, 1, 9):
+        world.paid = paid
+        before = mcpo.tolerance
+        mcpo.iteration(world)
+        grown.append(round(mcpo.tolerance / before, 6))
+        if resumed:
+            state, mcpo = mcpo.state_dict(), make_algorithm("mcpo", **options)
+            mcpo.load_state_dict(state)
+    # the smoothed return: 0, 0, 0, 0.1, 0.29, 0.461, 0.415, 0.373, 0.436, 1.29
+    rises = [0, 0, 0, 1, 1, 1, 0, 0, 0, 1]
+    assert grown == [1.25 if rise else 1.0 for rise in rises]
+
+
+def test_where_nothing_is_paid_the_tolerance_stays(make_algorithm, noise_world):
+    mcpo = make_algorithm("mcpo", d0_rel=0.4, epsilon=0.25, **SMALL)
+    _, metrics = parameters_after(mcpo, noise_world(reward=0.0), 7)
+    assert {row["mmd/tolerance"] for row in metrics} == {metrics[0]["mmd/tolerance"]}
+
+
+def test_pairs_have_a_share_of_the_gradient(make_algorithm, noise_world, monkeypatch):
+    """c is the MMD of the whole horizon; what is done before a fall is only a part of it."""
+    mcpo, seen = make_algorithm("mcpo", d0=0.5, **SMALL), []
+    estimate, search = mcpo._estimate_witness, mcpo._search
+
+    def estimating(rollout, imitation):
+        seen.append((imitation, estimate(rollout, imitation)))
+        return seen[-1][1]
+
+    def searching(local, step, x, advantages, mimicry, mmd):
+        seen.append(mimicry)
+        return search(local, step, x, advantages, mimicry, mmd)
+
+    monkeypatch.setattr(mcpo, "_estimate_witness", estimating)
+    monkeypatch.setattr(mcpo, "_search", searching)
+    metrics = mcpo.iteration(noise_world())
+    (imitation, witness), mimicry = seen
+    matching = mcpo.matching
+    share = 45 / matching._weights.sum().item()
+    assert share < 0.7
+    assert imitation.mismatch.share.item() == pytest.approx(share)
+    assert metrics["mmd/absorbing"].item() == pytest.approx(1.0 - share)
+    torch.testing.assert_close(mimicry, share * witness.advantages.flatten())
 
 
 def test_the_first_tolerance_is_relative_to_the_first_rollout(make_algorithm, noise_world):
@@ -327,7 +394,7 @@ def test_a_failed_line_search_leaves_the_policy(make_algorithm, noise_world, mon
 def test_a_tolerance_that_finite_samples_cannot_meet_is_warned_of_once(
     make_algorithm, noise_world, caplog
 ):
-    mcpo, world = make_algorithm("mcpo", d0=0.1, **SMALL), noise_world()
+    mcpo, world = make_algorithm("mcpo", d0=0.1, absorbing="off", **SMALL), noise_world()
     with caplog.at_level("WARNING", logger="rlfd.mcpo"):
         for _ in range(3):
             mcpo.iteration(world)
@@ -336,7 +403,7 @@ def test_a_tolerance_that_finite_samples_cannot_meet_is_warned_of_once(
     assert f"d = 0.1 is less than {1.5 * floor:.3g}" in record.getMessage()
     caplog.clear()
     with caplog.at_level("WARNING", logger="rlfd.mcpo"):
-        make_algorithm("mcpo", d0=0.6, **SMALL).iteration(noise_world())
+        make_algorithm("mcpo", d0=0.6, absorbing="off", **SMALL).iteration(noise_world())
     assert not caplog.records
 
 
@@ -368,6 +435,7 @@ def ring(make_algorithm, tabular_world, **options):
         observations=torch.eye(5).repeat(40, 1),
         actions=torch.zeros(200, dtype=torch.int64),
         episode_ids=torch.zeros(200, dtype=torch.int64),
+        next_observations=torch.eye(5).roll(-1, 0).repeat(40, 1),
         terminated=torch.zeros(200, dtype=torch.bool),
     )
     states = np.arange(5)
@@ -397,7 +465,7 @@ def test_the_constraint_keeps_the_reward_from_leading_away(make_algorithm, tabul
 
 
 def test_a_growing_tolerance_lets_the_reward_have_its_way(make_algorithm, tabular_world):
-    mcpo, world = ring(make_algorithm, tabular_world, d0=0.3, epsilon=0.1)
+    mcpo, world = ring(make_algorithm, tabular_world, d0=0.3, epsilon=0.1, growth="always")
     _, metrics = parameters_after(mcpo, world, 60)
     assert metrics[-1]["mmd/estimate"] > 0.7  # 0.3 without growth
     assert mcpo.act(np.eye(5, dtype=np.float32), greedy=True).tolist() == [2] * 5
@@ -433,7 +501,10 @@ def test_the_witness_has_its_own_discount_scale_and_targets(
 
     def noting(rollout, imitation):
         result = original(rollout, imitation)
-        plain = value.estimate(rollout, imitation.rewards, gamma=0.6, gae_lambda=0.3)
+        after = imitation.terminal_values
+        plain = value.estimate(
+            rollout, imitation.rewards, gamma=0.6, gae_lambda=0.3, terminal_values=after
+        )
         torch.testing.assert_close(result.advantages, plain.advantages - plain.advantages.mean())
         targets.append(plain.targets)
         return result

@@ -42,7 +42,7 @@ def squared_mmd(own, demo, w, v, bandwidths):
 
 def discrepancy(demo, *, kind="std", seed=3, **options):
     options = {"freeze_after": 5, "subsample": 999} | options
-    return Discrepancy(demo, kind=kind, seed=seed, **options)
+    return Discrepancy(demo, options.pop("weights", None), kind=kind, seed=seed, **options)
 
 
 def measured(own, demo, weights=None, **options):
@@ -137,6 +137,58 @@ def test_it_is_a_bounded_metric(float64, kind):
     single = math.sqrt(squared_mmd(far[0][:1], far[1][:1], uniform(1), uniform(1), bandwidths))
     assert single == pytest.approx(math.sqrt(2 * len(bandwidths)))  # the largest it can be
     assert single <= (2.0 if kind == "gmmil" else math.sqrt(2.0)) + 1e-12
+
+
+def with_absorbing(own, last, counts):
+    """Points and weights: pairs, then absorbing states that stand for so many rows each."""
+    weights = torch.cat([torch.ones(len(own)), torch.tensor(counts)]).double()
+    return torch.cat([own, last]), weights
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weighted_absorbing_state_is_as_many_rows(float64, kind):
+    own, demo = points(31), points(17, seed=1, shift=0.3)
+    last, landed = points(3, seed=2, shift=1.0), points(2, seed=3, shift=-1.0)
+    counts, demo_counts = [7.0, 1.0, 12.0], [4.0, 9.0]
+    both, weights = with_absorbing(own, last, counts)
+    demos, demo_weights = with_absorbing(demo, landed, demo_counts)
+    measure = discrepancy(demos, weights=demo_weights, pairs=17, kind=kind)
+    measure.begin(both, 31)
+    # by the pairs alone: how often absorbing states count is no matter of the kernel's width
+    assert measure.bandwidths == pytest.approx(choose_bandwidths(kind, own, demo))
+
+    result = measure.measure(both, weights)
+    rows = torch.cat([own, last.repeat_interleave(torch.tensor([7, 1, 12]), dim=0)])
+    demo_rows = torch.cat([demo, landed.repeat_interleave(torch.tensor([4, 9]), dim=0)])
+    expected = squared_mmd(rows, demo_rows, uniform(51), uniform(30), measure.bandwidths)
+    assert result.mmd.item() ** 2 == pytest.approx(expected, abs=2e-12)
+    assert measure.initial_mmd(both, weights).item() == pytest.approx(result.mmd.item())
+    witness = kernel_mean(both, rows, None, measure.bandwidths)
+    witness -= kernel_mean(both, demo_rows, None, measure.bandwidths)
+    torch.testing.assert_close(result.witness, witness)
+    assert result.share.item() == pytest.approx(31 / 51)
+    sizes = [(31 + 49 + 1 + 144) / 51**2, (17 + 16 + 81) / 30**2]
+    assert result.floor == pytest.approx(math.sqrt(sum(sizes)))
+
+
+def test_subsamples_keep_the_weight_of_absorbing_states(float64):
+    """All weight on two points, so that the estimate says how much each has."""
+    own = torch.zeros(503, 1)
+    last = torch.full((41, 1), 9.0)
+    counts = torch.arange(41) % 7 + 1.0
+    both, weights = with_absorbing(own, last, counts.tolist())
+    share = 503 / (503 + counts.sum().item())
+    for subsample in (7, 60, 999):
+        measure = discrepancy(torch.zeros(5, 1), subsample=subsample)
+        measure.begin(both, 503)
+        assert measure.measure(both, weights).mmd.item() == pytest.approx(
+            math.sqrt(2.0) * (1.0 - share)
+        )
+        # the same as demonstrations
+        measure = discrepancy(both, weights=weights, pairs=503, subsample=subsample)
+        measure.begin(torch.zeros(5, 1))
+        expected = math.sqrt(2.0) * (1.0 - share)
+        assert measure.measure(torch.zeros(5, 1)).mmd.item() == pytest.approx(expected)
 
 
 def test_float32_is_close_to_float64():
@@ -239,7 +291,20 @@ def test_discrete_actions_are_one_hot_times_their_scale(float64):
     z = features(demos.observations, actions)
     torch.testing.assert_close(z[:, 5:8], 0.5 * torch.eye(3)[actions])
     assert z[:, 8].tolist() == [0.0] * 4
-    assert features.absorbing(2).tolist() == [[0.0] * 8 + [1.0]] * 2
+
+
+def test_an_absorbing_state_is_where_the_episode_ended_and_marked(float64):
+    actions = torch.tensor([0, 2, 1, 1])
+    distribution = make_distribution(ActionSpec("discrete", (3,)))
+    demos = demo_tensors(points(4), actions)
+    features = PairFeatures(demos, distribution, indicator=True, device=CPU)
+    z = features(demos.observations, actions)
+    after = features.absorbing(demos.observations)
+    assert torch.equal(after[:, :5], z[:, :5])  # a crash is not a landing
+    assert (after[:, 5:8] == 0.0).all()  # nothing is done
+    # the mark alone is as far as two demonstrated pairs are from each other
+    typical = torch.cdist(z, z).square().mean().sqrt()
+    torch.testing.assert_close(after[:, 8], typical.expand(4))
 
 
 # -- the gradient, on decision processes whose occupancy is known exactly -------------------------

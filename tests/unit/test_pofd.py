@@ -100,8 +100,9 @@ def test_where_nothing_is_paid_it_is_gail_bit_for_bit(build, tabular_world, abso
     )
 
 
-def test_where_nothing_is_paid_the_mmd_is_gmmil_bit_for_bit(build, tabular_world):
-    options = POLICY | {"kernel": "std", "bandwidth_rollouts": 3}
+@pytest.mark.parametrize("absorbing", ["off", "value", "indicator"])
+def test_where_nothing_is_paid_the_mmd_is_gmmil_bit_for_bit(build, tabular_world, absorbing):
+    options = POLICY | {"kernel": "std", "bandwidth_rollouts": 3, "absorbing": absorbing}
     gmmil = build("gmmil", **options)
     pofd = build("pofd", lambda_1=1.0, matching="mmd", **options)
     assert_same(
