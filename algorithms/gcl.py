@@ -20,17 +20,31 @@ with Z estimated like the partition function, and a constant.
 What q is: each minibatch has as many demonstrations as own trajectories among its samples, so
 q = ½ Σ_k α_k π_k + ½ π̂_E, with the last K samplers π_k and π̂_E a policy cloned from the
 demonstrations once, whose noise has a floor: all of these densities are worked out for all
-trajectories (sec. 4.3's fusion distribution).
+trajectories (sec. 4.3's fusion distribution). They are densities of *executed* actions, which r
+sees: draws are clipped at the bounds, so that q has a probability there. Of the draws themselves
+there would be no ∫ exp r: beyond the bounds r is a constant and exp(r) / q grows without end.
+
+Weights of whole trajectories are unbiased and rest on few of them. Two settings trade this off:
+
+  * `weight_steps`: trajectories are cut into segments of so many steps, and each place in time has
+    its own L, with segments for ζ and Z given the states where they begin. What follows a segment
+    does not count for its weight, and q is taken for the same whoever got to where it begins. With
+    one step r tends to log π_E(a|s) + log d_E(s) / d_q(s), d the share of visits at that time.
+  * `ess_floor`: where the effective sample size is a smaller share of the samples, all weights are
+    raised to the largest power β that gives as much, and log Z becomes 1/β log 1/M Σ_j w_j^β, the
+    variational Rényi bound (Li and Turner, 2016, arXiv 1602.02311, with α = 1 - β). It is
+    never above log Z's estimate and exact where q = exp(r) / Z; β = 0 has equal weights.
 
 Departures from the paper:
   * the policy is improved by PPO or TRPO, not by linear-Gaussian controllers of fitted dynamics.
   * r is any network with an L2 penalty on its outputs; the paper's regularisers of the cost along a
     demonstration are left out.
-  * where the effective sample size falls below a share of the samples, all weights are equal for
-    that step, which is biased but goes on learning.
+  * both of the above: by default each step has a weight of its own.
   * trajectories are cut after `max_length` steps. One that is collected in two iterations counts
     as the later sampler's.
-  * an episode that terminates early stays in an absorbing state until then (absorbing=indicator).
+  * an episode that terminates early stays where it ended until then (absorbing=indicator): its
+    terminal observation, marked, without an action. V there is r / (1 - γ), since the policy's
+    task, unlike trajectories, is discounted and has no end.
 """
 
 from __future__ import annotations
@@ -249,7 +263,7 @@ def gan_loss(logits: Tensor, there: Tensor) -> Tensor:
 class TrajectoryReward:
     """r(s, a), learned from whole trajectories of the demonstrator and of the last samplers.
 
-    Padding of trajectories is worth nothing, but for that with the absorbing state.
+    Padding of trajectories is worth nothing, but for stays where an episode terminated.
 
     Args:
         problem: With demonstrations, and whether they terminated.
