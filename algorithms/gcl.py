@@ -106,7 +106,7 @@ __all__ = [
 
 logger = logging.getLogger("rlfd.gcl")
 
-BISECTIONS = 16
+BISECTIONS = 14
 COLLAPSED = 0.5  # a mean β that is worth a warning
 SMALLEST_ORDER = 1e-6  # of β: equal weights, for all that float32 knows
 
@@ -166,6 +166,16 @@ def tempered_weights(log_weights: Tensor, order: Tensor) -> Tensor:
     return torch.softmax(scaled, dim=0).nan_to_num(0.0)
 
 
+def _below_largest(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log w less the largest of its column, that one, and which samples are there.
+
+    Where there is none, both are 0. Shapes (M, S), (S,), (M, S).
+    """
+    there = log_weights.isfinite()
+    largest = torch.where(there.any(0), log_weights.amax(0), 0.0).detach()
+    return torch.where(there, log_weights, largest) - largest, largest, there
+
+
 @torch.no_grad()
 def sound_order(log_weights: Tensor, floor: float) -> Tensor:
     """Return the largest β <= 1 with which the effective sample size is a share of the samples.
@@ -178,10 +188,12 @@ def sound_order(log_weights: Tensor, floor: float) -> Tensor:
         β, found by bisection: 1 where the size suffices as it is, near 0 where nothing else would
         do. Shape (S,).
     """
-    wanted = floor * log_weights.isfinite().sum(0)
+    below, _, there = _below_largest(log_weights)
+    wanted = floor * there.sum(0)
 
     def sound(order: Tensor) -> Tensor:
-        return effective_size(tempered_weights(log_weights, order)) >= wanted
+        powers = (order * below).exp() * there
+        return powers.sum(0).square() >= wanted * powers.square().sum(0)
 
     low, high = torch.zeros_like(log_weights[0]), torch.ones_like(log_weights[0])
     low = torch.where(sound(high), high, low)
@@ -205,10 +217,7 @@ def log_partition(log_weights: Tensor, order: Tensor) -> Tensor:
     Returns:
         Shape (S,).
     """
-    there = log_weights.isfinite()
-    largest = torch.where(there, log_weights, -torch.inf).amax(0).detach()
-    largest = torch.where(there.any(0), largest, 0.0)
-    below = torch.where(there, log_weights, largest) - largest
+    below, largest, there = _below_largest(log_weights)
     # not as a difference of logarithms, in which a small β would drown
     mean = (order * below).expm1().sum(0) / there.sum(0).clamp(min=1)
     return largest + mean.log1p() / order
