@@ -73,7 +73,7 @@ def log_mixture(log_densities: Tensor, shares: Tensor) -> Tensor:
 def segments(steps: Tensor, length: int) -> Tensor:
     """Sum over each `length` steps, the last segment perhaps being shorter. (P, L) -> (P, S)."""
     padded = F.pad(steps, (0, -steps.shape[1] % length))
-    return padded.unflatten(1, (-1, length)).sum(2)
+    return padded.view(len(steps), -1, length).sum(2)
 
 
 class TrajectorySamples:
