@@ -20,29 +20,43 @@ with Z estimated like the partition function, and a constant.
 What q is: each minibatch has as many demonstrations as own trajectories among its samples, so
 q = ½ Σ_k α_k π_k + ½ π̂_E, with the last K samplers π_k and π̂_E a policy cloned from the
 demonstrations once, whose noise has a floor: all of these densities are worked out for all
-trajectories (sec. 4.3's fusion distribution).
+trajectories (sec. 4.3's fusion distribution). They are densities of *executed* actions, which r
+sees: draws are clipped at the bounds, so that q has a probability there. Of the draws themselves
+there would be no ∫ exp r: beyond the bounds r is a constant and exp(r) / q grows without end.
+
+Weights of whole trajectories are unbiased and rest on few of them. Two settings trade this off:
+
+  * `weight_steps`: trajectories are cut into segments of so many steps, and each place in time has
+    its own L, with segments for ζ and Z given the states where they begin. What follows a segment
+    does not count for its weight, and q is taken for the same whoever got to where it begins. With
+    one step r tends to log π_E(a|s) + log d_E(s) / d_q(s), d the share of visits at that time.
+  * `ess_floor`: where the effective sample size is a smaller share of the samples, all weights are
+    raised to the largest power β that gives as much, and log Z becomes 1/β log 1/M Σ_j w_j^β, the
+    variational Rényi bound (Li and Turner, 2016, arXiv 1602.02311, with α = 1 - β). It is
+    never above log Z's estimate and exact where q = exp(r) / Z; β = 0 has equal weights.
 
 Departures from the paper:
   * the policy is improved by PPO or TRPO, not by linear-Gaussian controllers of fitted dynamics.
   * r is any network with an L2 penalty on its outputs; the paper's regularisers of the cost along a
     demonstration are left out.
-  * where the effective sample size falls below a share of the samples, all weights are equal for
-    that step, which is biased but goes on learning.
+  * both of the above: by default each step has a weight of its own.
   * trajectories are cut after `max_length` steps. One that is collected in two iterations counts
     as the later sampler's.
-  * an episode that terminates early stays in an absorbing state until then (absorbing=indicator).
+  * an episode that terminates early stays where it ended until then (absorbing=indicator): its
+    terminal observation, marked, without an action. V there is r / (1 - γ), since the policy's
+    task, unlike trajectories, is discounted and has no end.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
@@ -56,8 +70,13 @@ from rlfd.algorithms.base import (
     World,
     hyper,
 )
-from rlfd.algorithms.core.absorbing import HorizonAudit, check_discount, relative_to_absorbing
-from rlfd.algorithms.core.discriminator import INPUT_CLIP, discrimination_loss
+from rlfd.algorithms.core.absorbing import (
+    HorizonAudit,
+    check_discount,
+    relative_to_absorbing,
+    terminal_values,
+)
+from rlfd.algorithms.core.discriminator import INPUT_CLIP
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import cycled
 from rlfd.algorithms.core.networks import Activation, mlp
@@ -68,7 +87,7 @@ from rlfd.algorithms.core.policy_learner import LEARNERS, PolicyLearner, make_po
 from rlfd.algorithms.core.ppo_learner import ClipFields, PPOLearner
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.timing import timed
-from rlfd.algorithms.core.trajectory_samples import SampleFields, TrajectorySamples
+from rlfd.algorithms.core.trajectory_samples import SampleFields, TrajectorySamples, segments
 from rlfd.algorithms.core.trpo_learner import TrustRegionFields
 from rlfd.algorithms.registry import register
 from rlfd.seeding import derive
@@ -80,11 +99,16 @@ __all__ = [
     "effective_size",
     "gan_logits",
     "gcl_objective",
-    "importance_weights",
     "log_partition",
+    "sound_order",
+    "tempered_weights",
 ]
 
 logger = logging.getLogger("rlfd.gcl")
+
+BISECTIONS = 14
+COLLAPSED = 0.5  # a mean β that is worth a warning
+SMALLEST_ORDER = 1e-6  # of β: equal weights, for all that float32 knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +129,7 @@ class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
     reward_activation: Activation = hyper("relu", "what follows each of its hidden layers")
     output_l2: float = hyper(0.1, "weight of the squared rewards, summed over a trajectory", low=0)
     ess_floor: float = hyper(
-        0.1, "equal weights where the effective sample size is a smaller share", low=0, high=1
+        0.1, "weights are tempered until the effective sample size is this share", low=0, high=1
     )
     gamma: float = hyper(0.99, "γ, discount per env step", low=0, high=1)
     gae_lambda: float = hyper(0.95, "λ of the advantage estimates", low=0, high=1)
@@ -123,38 +147,123 @@ class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
 # -- the estimator ------------------------------------------------------------------------------
 
 
-def importance_weights(rewards: Tensor, log_q: Tensor) -> Tensor:
-    """Return w_j / Σ w, w = exp(r - log q), shifted by the largest. All shapes (M,)."""
-    return torch.softmax(rewards - log_q, dim=0)
-
-
 def effective_size(weights: Tensor) -> Tensor:
-    """Return 1 / Σ w², between 1 and M, of weights (M,) that sum to 1; a scalar."""
-    return 1.0 / weights.square().sum()
+    """Return 1 / Σ w², between 1 and M, of weights (M, S) that sum to 1. Shape (S,)."""
+    return 1.0 / weights.square().sum(0)
 
 
-def log_partition(rewards: Tensor, log_q: Tensor) -> Tensor:
-    """Return log Z = log 1/M Σ_j exp r(ζ_j) / q(ζ_j). Shapes (M,); a scalar."""
-    return torch.logsumexp(rewards - log_q, dim=0) - math.log(len(rewards))
-
-
-def gcl_objective(demo_rewards: Tensor, sample_rewards: Tensor, log_q: Tensor) -> Tensor:
-    """Return L, to be maximised.
+def tempered_weights(log_weights: Tensor, order: Tensor) -> Tensor:
+    """Return w^β / Σ w^β; for β = 1 the importance weights.
 
     Args:
-        demo_rewards: r of demonstrated trajectories. Shape (N,).
-        sample_rewards: r of samples. Shape (M,).
-        log_q: Log-density that they were drawn with, but for the dynamics' part. Shape (M,).
+        log_weights: log w_j = r(ζ_j) - log q(ζ_j), -inf where there is no sample. Shape (M, S).
+        order: β. Shape (S,).
+
+    Returns:
+        Shape (M, S); 0 where there is no sample.
+    """
+    scaled = torch.where(log_weights.isfinite(), log_weights * order, log_weights)
+    return torch.softmax(scaled, dim=0).nan_to_num(0.0)
+
+
+def _below_largest(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log w less the largest of its column, that one, and which samples are there.
+
+    Where there is none, both are 0. Shapes (M, S), (S,), (M, S).
+    """
+    there = log_weights.isfinite()
+    largest = torch.where(there.any(0), log_weights.amax(0), 0.0).detach()
+    return torch.where(there, log_weights, largest) - largest, largest, there
+
+
+@torch.no_grad()
+def sound_order(log_weights: Tensor, floor: float) -> Tensor:
+    """Return the largest β <= 1 with which the effective sample size is a share of the samples.
+
+    Args:
+        log_weights: As for `tempered_weights`. Shape (M, S).
+        floor: The share.
+
+    Returns:
+        β, found by bisection: 1 where the size suffices as it is, near 0 where nothing else would
+        do. Shape (S,).
+    """
+    below, _, there = _below_largest(log_weights)
+    wanted = floor * there.sum(0)
+
+    def sound(order: Tensor) -> Tensor:
+        powers = (order * below).exp() * there
+        return powers.sum(0).square() >= wanted * powers.square().sum(0)
+
+    low, high = torch.zeros_like(log_weights[0]), torch.ones_like(log_weights[0])
+    low = torch.where(sound(high), high, low)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2.0
+        enough = sound(middle)
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
+    return low.clamp(min=SMALLEST_ORDER)
+
+
+def log_partition(log_weights: Tensor, order: Tensor) -> Tensor:
+    """Return log Z = 1/β log 1/M Σ_j w_j^β of each column, 0 where there is no sample.
+
+    With β = 1 the estimate of log ∫ exp r; with less a lower bound, which is tight where q is the
+    target; towards 0 it tends to 1/M Σ_j log w_j.
+
+    Args:
+        log_weights: As for `tempered_weights`. Shape (M, S).
+        order: β. Shape (S,).
+
+    Returns:
+        Shape (S,).
+    """
+    below, largest, there = _below_largest(log_weights)
+    # not as a difference of logarithms, in which a small β would drown
+    mean = (order * below).expm1().sum(0) / there.sum(0).clamp(min=1)
+    return largest + mean.log1p() / order
+
+
+def gcl_objective(
+    demo_rewards: Tensor, demo_there: Tensor, log_weights: Tensor, order: Tensor
+) -> Tensor:
+    """Return L, to be maximised: the sum over segments of the log-likelihood of each.
+
+    A segment counts by the share of demonstrations that are that long, so that a constant added to
+    all rewards changes nothing.
+
+    Args:
+        demo_rewards: r of demonstrated segments. Shape (N, S).
+        demo_there: 1 where there is one, 0 for padding. Shape (N, S).
+        log_weights: r - log q of samples, -inf where there is none. Shape (M, S).
+        order: β. Shape (S,).
 
     Returns:
         A scalar.
     """
-    return demo_rewards.mean() - log_partition(sample_rewards, log_q)
+    share = demo_there.mean(0)
+    return (demo_rewards * demo_there).mean(0).sum() - (
+        share * log_partition(log_weights, order)
+    ).sum()
 
 
 def gan_logits(rewards: Tensor, log_q: Tensor, log_z: Tensor) -> Tensor:
-    """Return the log odds of D, r(ζ) - log Z - log q(ζ). Shapes (M,), and a scalar."""
+    """Return the log odds of D, r(ζ) - log Z - log q(ζ). Shapes (M, S), and (S,)."""
     return rewards - log_z - log_q
+
+
+def gan_loss(logits: Tensor, there: Tensor) -> Tensor:
+    """Return -E_demo log D - E_own log(1 - D) over segments that are there.
+
+    Args:
+        logits: Of demonstrated segments, then of as many trajectories' own. Shape (2N, S).
+        there: 1, or 0 for padding. Shape (2N, S).
+
+    Returns:
+        A scalar, 2 log 2 for a D that knows nothing.
+    """
+    (demo, own), (demo_there, own_there) = logits.chunk(2), there.chunk(2)
+    demo_loss = -(demo_there * F.logsigmoid(demo)).sum() / demo_there.sum()
+    return demo_loss - (own_there * F.logsigmoid(-own)).sum() / own_there.sum()
 
 
 # -- samples ------------------------------------------------------------------------------------
@@ -163,7 +272,7 @@ def gan_logits(rewards: Tensor, log_q: Tensor, log_z: Tensor) -> Tensor:
 class TrajectoryReward:
     """r(s, a), learned from whole trajectories of the demonstrator and of the last samplers.
 
-    Padding of trajectories is worth nothing, but for that with the absorbing state.
+    Padding of trajectories is worth nothing, but for stays where an episode terminated.
 
     Args:
         problem: With demonstrations, and whether they terminated.
@@ -175,14 +284,14 @@ class TrajectoryReward:
         "gcl/loss": "-L, or the cross entropy of D, with the penalty",
         "gcl/demo_return": "mean learned return of demonstrated trajectories",
         "gcl/own_return": "mean learned return of own trajectories",
-        "gcl/ess": "effective sample size as a share of the samples, over the steps",
-        "gcl/flat": "share of steps with equal weights, the effective sample size being too small",
+        "gcl/ess": "effective sample size of untempered weights, as a share of the samples",
+        "gcl/order": "mean β of the tempered weights w^β; 1 = as they are, 0 = all equal",
         "gcl/trajectories": "own trajectories among the samples",
         "gcl/log_q_own": "mean over own trajectories of log q, of samplers and clone, nats",
         "gcl/log_q_demo": "mean over demonstrated ones of log q, of samplers and clone, nats",
         "gcl/grad_norm": "norm of the gradient of the loss",
         "reward/learned": "mean learned reward per step",
-        "reward/absorbing": "learned reward per step of the absorbing state; 0 with absorbing=off",
+        "reward/absorbing": "mean learned reward per step of own absorbing states; 0 without any",
     }
 
     def __init__(self, problem: Problem, config: GCLConfig, actor: Actor) -> None:
@@ -208,6 +317,8 @@ class TrajectoryReward:
         )
         self.audit = HorizonAudit(config.absorbing)
         self._warned = self._saw_absorbing = False
+        demos = self.samples.demos
+        self._ends = demos["final"][demos["stays"].any(1)]
         self._moments = RunningMoments(self._plain, self.device)
         self._set_statistics()
 
@@ -225,28 +336,32 @@ class TrajectoryReward:
         self, parameters: Parameters, _: Parameters, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Of samples that are demonstrations in their first half, own trajectories in the other."""
-        config, counts = self.config, batch["counts"]
+        config, counts, length = self.config, batch["counts"], self.samples.segment
         inputs = batch["inputs"]
         per_step = functional_call(self.network, parameters, (inputs.flatten(0, 1),))
         per_step = per_step.view(counts.shape) * counts
-        returns = per_step.sum(1)
-        demo, own = returns.chunk(2)
-        ess = effective_size(importance_weights(returns.detach(), batch["log_q"])) / len(returns)
-        flat = (ess < config.ess_floor).to(returns.dtype)
+        rewards = segments(per_step, length)
+        there = (segments(counts, length) > 0).to(rewards.dtype)
+        log_weights = torch.where(there > 0, rewards - batch["log_q"], -torch.inf)
+        sizes = there.sum(0)
+        ess = effective_size(tempered_weights(log_weights.detach(), torch.ones_like(sizes)))
+        ess = torch.where(sizes > 0, ess / sizes, 0.0).sum() / (sizes > 0).sum()
         if config.objective == "gan":
-            log_z = log_partition(returns, batch["log_q"]).detach()
-            logits = gan_logits(returns, batch["log_own"], log_z)
-            loss, flat = discrimination_loss(*logits.chunk(2)), torch.zeros_like(flat)
+            order = torch.ones_like(rewards[0])
+            log_z = log_partition(log_weights, order).detach()
+            logits = gan_logits(rewards, batch["log_own"], log_z)
+            loss = gan_loss(logits, there)
         else:
-            weighted = gcl_objective(demo, returns, batch["log_q"])
-            loss = -torch.where(flat > 0, demo.mean() - returns.mean(), weighted)
+            order = sound_order(log_weights.detach(), config.ess_floor)
+            loss = -gcl_objective(rewards.chunk(2)[0], there.chunk(2)[0], log_weights, order)
         loss = loss + config.output_l2 * per_step.square().sum(1).mean()
+        demo, own = per_step.sum(1).chunk(2)
         return loss, {
             "gcl/loss": loss,
             "gcl/demo_return": demo.mean(),
             "gcl/own_return": own.mean(),
             "gcl/ess": ess,
-            "gcl/flat": flat,
+            "gcl/order": order.mean(),
         }
 
     def learn(self, rollout: Rollout) -> Metrics | None:
@@ -282,24 +397,21 @@ class TrajectoryReward:
             seen = seen[~absorbing]
         self._moments.update(seen[:, : self._plain])
         self._set_statistics()
-        inputs = self._standardise(rows)
-        if self._indicator:  # s_abs is 0 but for its mark
-            inputs = inputs * torch.where(rows[..., -1:] > 0, rows, torch.ones_like(rows))
-        self.engine.step(batch | {"inputs": inputs})
+        self.engine.step(batch | {"inputs": self._standardise(rows)})
 
     def _warn(self, metrics: Metrics, samples: int) -> None:
         """Say, once, that the weights collapsed."""
-        if self._warned or float(metrics["gcl/flat"]) == 0.0:
+        if self._warned or float(metrics["gcl/order"]) > COLLAPSED:
             return
         self._warned = True
         logger.warning(
-            "the importance weights collapse onto few trajectories: the effective sample size is "
-            "%.2f of %d, so all weights were taken as equal in %.0f%% of the reward's steps, which "
-            "is biased; shorter trajectories (--set max_length), more of them per iteration "
-            "(batch_steps) or a smaller reward (output_l2) help, and 'airl' has no such weights",
+            "the importance weights rest on few samples: the effective sample size is %.2f of %d, "
+            "so that they were raised to the power of %.2f on average, which is biased; weights "
+            "of fewer steps (--set weight_steps), more trajectories per iteration (batch_steps) or "
+            "a smaller reward (output_l2) help",
             float(metrics["gcl/ess"]) * samples,
             samples,
-            100.0 * float(metrics["gcl/flat"]),
+            float(metrics["gcl/order"]),
         )
 
     # -- paying -----------------------------------------------------------------------------------
@@ -312,33 +424,78 @@ class TrajectoryReward:
         return rewards
 
     @torch.no_grad()
-    def absorbing_reward(self) -> Tensor:
-        """Return r(s_abs), a scalar; 0 as long as there was no such state."""
-        if not self._saw_absorbing:
-            return torch.zeros((), device=self.device)
-        row = torch.zeros(1, self.samples.width, device=self.device)
-        row[:, -1] = 1.0
-        reward: Tensor = self.network(row)[0, 0]
-        return reward
+    def absorbing_rewards(self, observations: Tensor) -> Tensor:
+        """Return r of staying where an episode ended; 0 as long as there was no such state.
 
-    def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
-        """Return what a rollout is paid: rewards (T, N), and metrics."""
+        Args:
+            observations: Terminal ones. Shape (B, *observation_shape).
+
+        Returns:
+            Shape (B,).
+        """
+        if not self._saw_absorbing:
+            return observations.new_zeros(len(observations))
+        rows = self.samples.absorbing(observations)
+        rewards: Tensor = self.network(self._standardise(rows))[:, 0]
+        return rewards
+
+    def pay(self, rollout: Rollout) -> tuple[Tensor, Tensor | None, Metrics]:
+        """Return what a rollout is paid.
+
+        Returns:
+            Rewards (T, N), what follows a terminal state (see `gae`), and metrics. With an
+            indicator both are counted from the mean reward, which spares V an offset.
+        """
         learned = self.rewards(rollout.flat(rollout.observations), rollout.flat(rollout.actions))
-        rewards = learned.view(rollout.rewards.shape)
-        self.audit.check(rewards, rollout.terminated)
-        absorbing = self.absorbing_reward()
-        metrics = {"reward/learned": rewards.mean(), "reward/absorbing": absorbing}
-        return relative_to_absorbing(rewards, absorbing), metrics
+        rewards, ended = learned.view(rollout.rewards.shape), rollout.terminated
+        self.audit.check(rewards, ended)
+        metrics = {"reward/learned": rewards.mean(), "reward/absorbing": torch.zeros(())}
+        if not self._indicator:
+            return rewards, None, metrics
+        origin = rewards.mean()
+        stays = torch.zeros_like(rewards)
+        stays[ended] = self.absorbing_rewards(rollout.next_observations[ended])
+        if bool(ended.any()):
+            metrics["reward/absorbing"] = stays[ended].mean()
+        after_end = terminal_values(
+            relative_to_absorbing(stays, origin), self.config.gamma, rewards.shape
+        )
+        return relative_to_absorbing(rewards, origin), after_end, metrics
+
+    def transition_rewards(
+        self, observations: Tensor, actions: Tensor, following: Tensor, terminated: Tensor
+    ) -> Tensor:
+        """Return r(s, a), and for a terminal step also what staying after it is worth. (B,).
+
+        Both are counted from the mean reward of demonstrated ends: to end like them is worth
+        nothing more.
+        """
+        rewards = self.rewards(observations, actions)
+        if not self._indicator:
+            return rewards
+        gamma, stays = self.config.gamma, self.absorbing_rewards(following)
+        stays = relative_to_absorbing(stays, self._origin)
+        after_end = terminal_values(stays, gamma, rewards.shape)
+        rewards = relative_to_absorbing(rewards, self._origin)
+        return rewards + gamma * torch.where(terminated, after_end, 0.0)
+
+    @property
+    def _origin(self) -> Tensor:
+        """Mean reward of staying at demonstrated ends; 0 without any. A scalar."""
+        if not len(self._ends):
+            return torch.zeros((), device=self.device)
+        return self.absorbing_rewards(self._ends).mean()
 
     # -- state ------------------------------------------------------------------------------------
 
     def reward_state(self) -> dict[str, Tensor]:
-        """Return what `rewards` and `absorbing_reward` depend on."""
+        """Return what `transition_rewards` depends on."""
         weights = {f"r.{name}": value.clone() for name, value in self.network.state_dict().items()}
         return weights | {
             "mean": self._mean.clone(),
             "std": self._std.clone(),
             "absorbing": torch.tensor(self._saw_absorbing),
+            "ends": self._ends.clone(),
         }
 
     def load_reward_state(self, state: dict[str, Tensor]) -> None:
@@ -347,6 +504,7 @@ class TrajectoryReward:
         self.network.load_state_dict(weights)
         self._mean, self._std = state["mean"].to(self._mean), state["std"].to(self._std)
         self._saw_absorbing = bool(state["absorbing"])
+        self._ends = state["ends"].to(self._ends)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next rollout's reward depends on."""
@@ -380,7 +538,7 @@ class GCL(Algorithm):
         demonstrations=True,
         reward=False,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("greedy", "sampled")
@@ -406,8 +564,8 @@ class GCL(Algorithm):
         metrics = self.trajectories.learn(rollout)
         if metrics is None:  # no trajectory is whole yet: r knows nothing
             return {}
-        rewards, paid = self.trajectories.pay(rollout)
-        metrics |= paid | self.learner.improve(rollout, rewards)
+        rewards, after_end, paid = self.trajectories.pay(rollout)
+        metrics |= paid | self.learner.improve(rollout, rewards, terminal_values=after_end)
         self.updates = self.learner.engine.count
         return metrics
 
@@ -424,15 +582,16 @@ class GCL(Algorithm):
         next_observations: np.ndarray,
         terminated: np.ndarray,
     ) -> np.ndarray:
-        """Return r(s, a), counted from that of the absorbing state; see the base class."""
-        learned = self.trajectories
-        rewards = learned.rewards(*self.learner.actor.tensors(observations, actions))
-        rewards = relative_to_absorbing(rewards, learned.absorbing_reward())
+        """Return r(s, a) and, for terminal steps, what follows; see the base class."""
+        seen, done = self.learner.actor.tensors(observations, actions)
+        following, _ = self.learner.actor.tensors(next_observations, actions)
+        ends = torch.as_tensor(terminated, device=seen.device)
+        rewards = self.trajectories.transition_rewards(seen, done, following, ends)
         paid: np.ndarray = rewards.double().cpu().numpy()
         return paid
 
     def reward_state(self) -> dict[str, Tensor]:
-        """Return r, the statistics of its inputs, and whether it knows the absorbing state."""
+        """Return r, the statistics of its inputs, and what it knows of absorbing states."""
         return self.trajectories.reward_state()
 
     def load_reward_state(self, state: dict[str, Tensor]) -> None:

@@ -3,6 +3,10 @@
 Each maps a network's outputs (B, K) to log-probabilities and actions. Actions are in the *policy's
 units*: continuous ones in the range that maps the space's bounds to [-1, 1], not clipped, since a
 density belongs to what was drawn; others as they are. `encode` and `decode` change units.
+
+A ratio of two policies may be one of draws (`log_prob`), whatever the environment makes of them.
+What is compared with something that sees *executed* actions, which are clipped, must be a density
+of those (`executed_log_prob`): a reward, a discriminator, an action that somebody demonstrated.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ __all__ = [
 ]
 
 LOG_STD_RANGE = (-5.0, 2.0)  # an expert without noise would drive the std to 0 and the loss to -inf
+AT_BOUND = 1.0 - 1e-3  # of bounds at ±1: a squashed action comes near, but never there
 
 
 class Distribution(Protocol):
@@ -52,6 +57,9 @@ class Distribution(Protocol):
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Log-probability (density) of actions. Shape (B,)."""
+
+    def executed_log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+        """Log-probability (density) of what the environment makes of actions. Shape (B,)."""
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy in nats. Shape (B,)."""
@@ -78,6 +86,12 @@ class _AsTheyAre:
     def decode(self, actions: Tensor) -> Tensor:
         """Change nothing."""
         return actions
+
+    def executed_log_prob(
+        self: Distribution, outputs: Tensor, log_std: Tensor, actions: Tensor
+    ) -> Tensor:
+        """Log-probability: they are executed as they are. Shape (B,)."""
+        return self.log_prob(outputs, log_std, actions)
 
 
 class Categorical(_AsTheyAre):
@@ -242,6 +256,18 @@ class Gaussian:
         log_std = log_std.clamp(*LOG_STD_RANGE)
         errors = (actions - outputs) / log_std.exp()
         return -0.5 * (errors.square() + 2.0 * log_std + math.log(2.0 * math.pi)).sum(-1)
+
+    def executed_log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
+        """Log-density of clipped actions: of a Gaussian that is censored at its bounds. Shape (B,).
+
+        Between the bounds the density of `log_prob`; at a bound, or beyond it, the probability that
+        a draw falls there: log Φ((±μ_j - 1) / σ_j).
+        """
+        std = self.std(log_std)
+        errors = (actions - outputs) / std
+        inside = -0.5 * (errors.square() + math.log(2.0 * math.pi)) - std.log()
+        beyond = torch.special.log_ndtr((actions.sign() * outputs - AT_BOUND) / std)
+        return torch.where(actions.abs() < AT_BOUND, inside, beyond).sum(-1)
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy in nats, in the policy's units. Shape (B,)."""

@@ -1,9 +1,11 @@
 """Samples of whole trajectories, the densities they were drawn with, and the demonstrations' own.
 
 Trajectories of the last K samplers are kept and laid side by side, padded to `max_length` steps, as
-the demonstrations are. Each has a log-density under the mixture of those samplers, by their shares,
-and under a policy cloned from the demonstrations (Finn et al., 2016, section 4.3: the fusion
-distribution). The dynamics' part of a density is the same under all policies and left out.
+the demonstrations are. Each, or each segment of it that has a weight of its own, has a log-density
+under the mixture of those samplers, by their shares, and under a policy cloned from the
+demonstrations (Finn et al., 2016, section 4.3: the fusion distribution). The dynamics' part of a
+density is the same under all policies and left out. Densities are those of *executed* actions,
+which is what the reward sees: continuous draws are clipped by the environment.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
@@ -31,7 +34,7 @@ from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trajectories import EpisodeAssembler, moved, side_by_side
 from rlfd.seeding import derive
 
-__all__ = ["SampleFields", "TrajectorySamples", "log_mixture"]
+__all__ = ["SampleFields", "TrajectorySamples", "log_mixture", "segments"]
 
 LOG_PROB_CLIP = 20.0  # of one action, nats
 
@@ -41,6 +44,9 @@ class SampleFields(OnPolicyConfig):
     """Hyperparameters of `TrajectorySamples`."""
 
     max_length: int = hyper(200, "steps after which trajectories are cut", low=1)
+    weight_steps: int = hyper(
+        1, "steps that have an importance weight together; 0 = the whole trajectory", low=0
+    )
     absorbing: Literal["off", "indicator"] = hyper(
         "indicator", "after a terminal transition: nothing, or a learned reward for ever"
     )
@@ -55,20 +61,27 @@ def log_mixture(log_densities: Tensor, shares: Tensor) -> Tensor:
     """Return log Σ_k α_k q_k(ζ).
 
     Args:
-        log_densities: log q_k of each trajectory. Shape (M, K).
+        log_densities: log q_k of each segment. Shape (..., K).
         shares: α, summing to 1. Shape (K,).
 
     Returns:
-        Shape (M,).
+        Shape (...).
     """
-    return torch.logsumexp(log_densities + shares.log(), dim=1)
+    return torch.logsumexp(log_densities + shares.log(), dim=-1)
+
+
+def segments(steps: Tensor, length: int) -> Tensor:
+    """Sum over each `length` steps, the last segment perhaps being shorter. (P, L) -> (P, S)."""
+    padded = F.pad(steps, (0, -steps.shape[1] % length))
+    return padded.view(len(steps), -1, length).sum(2)
 
 
 class TrajectorySamples:
     """Own trajectories of the last iterations and demonstrated ones, with their log-densities.
 
-    With absorbing=indicator a row has a last entry that is 1 in the absorbing state alone, which
-    fills up what terminated; other padding does not count.
+    With absorbing=indicator a trajectory that terminated stays where it ended until `max_length`:
+    rows of its terminal observation, without an action, whose last entry is 1. Other padding does
+    not count.
 
     Args:
         problem: With demonstrations, and whether they terminated.
@@ -82,6 +95,7 @@ class TrajectorySamples:
         self.indicator = config.absorbing == "indicator"
         self.plain = math.prod(problem.observation_shape) + actor.distribution.num_features
         self.width = self.plain + self.indicator
+        self.segment = config.weight_steps or config.max_length
         self.assembler = EpisodeAssembler(whole=True, limit=config.max_length)
         self.pool: deque[Batch] = deque(maxlen=config.samplers)
         self.samplers: deque[PolicyNetwork] = deque(maxlen=config.samplers)
@@ -108,10 +122,12 @@ class TrajectorySamples:
         """Return demonstrations as flat pieces."""
         demos = problem.demonstrations
         assert demos is not None
+        assert demos.next_observations is not None
         assert demos.terminated is not None
-        ids = demos.episode_ids
+        ids, float_type = demos.episode_ids, torch.get_default_dtype()
         pieces = {
-            "observations": demos.observations.to(torch.get_default_dtype()),
+            "observations": demos.observations.to(float_type),
+            "next_observations": demos.next_observations.to(float_type),
             "actions": self.actor.distribution.encode(demos.actions),
             "terminated": demos.terminated,
             "ended": torch.cat([ids[1:] != ids[:-1], torch.ones(1, dtype=torch.bool)]),
@@ -119,7 +135,10 @@ class TrajectorySamples:
         return {name: value.to(self.device) for name, value in pieces.items()}
 
     def _padded(self, pieces: Batch) -> Batch:
-        """Lay flat pieces side by side: (P, L, ...), with `taken` steps and `stays` in s_abs."""
+        """Lay flat pieces side by side: (P, L, ...), with `taken` steps and `stays` at the end.
+
+        `final` (P, ...) is what was observed after the last step, of which `stays` are.
+        """
         ended, length = pieces["ended"], self.config.max_length
         names = ("observations", "actions", "terminated")
         trajectories = {n: side_by_side(pieces[n], ended, length) for n in names}
@@ -127,6 +146,7 @@ class TrajectorySamples:
         trajectories["taken"] = side_by_side(ones, ended, length)
         over = trajectories.pop("terminated").any(1, keepdim=True)
         trajectories["stays"] = over & ~trajectories["taken"] & self.indicator
+        trajectories["final"] = pieces["next_observations"][ended]
         return trajectories
 
     def rows(self, observations: Tensor, actions: Tensor) -> Tensor:
@@ -134,6 +154,13 @@ class TrajectorySamples:
         features = self.actor.distribution.features(actions)
         parts = [observations.flatten(1), features]
         return torch.cat(parts + [features.new_zeros(len(features), 1)] * self.indicator, dim=1)
+
+    def absorbing(self, observations: Tensor) -> Tensor:
+        """Return the rows of staying at terminal observations (B, ...). Shape (B, W)."""
+        rows = observations.new_zeros(len(observations), self.width)
+        seen = observations.flatten(1)
+        rows[:, : seen.shape[1]], rows[:, -1] = seen, 1.0
+        return rows
 
     def _cloner(self, problem: Problem) -> tuple[PolicyNetwork, UpdateEngine]:
         """Return the policy that π̂_E is to be, and the engine that fits it."""
@@ -159,7 +186,10 @@ class TrajectorySamples:
         ) -> tuple[Tensor, dict[str, Tensor]]:
             outputs = functional_call(network, parameters, (batch["observations"],))
             log_std = parameters["log_std"].clamp(config.clone_log_std, LOG_STD_RANGE[1])
-            value = -self.actor.distribution.log_prob(outputs, log_std, batch["actions"]).mean()
+            log_probs = self.actor.distribution.executed_log_prob(
+                outputs, log_std, batch["actions"]
+            )
+            value = -log_probs.mean()
             return value, {"loss": value}
 
         planned = Adam(1e-3, planned_updates=config.clone_steps)
@@ -179,13 +209,13 @@ class TrajectorySamples:
 
     @torch.no_grad()
     def _log_density(self, network: PolicyNetwork, trajectories: Batch) -> Tensor:
-        """Return Σ_t log π(a_t|s_t). Shape (P,)."""
+        """Return Σ_t log π(a_t|s_t) of executed actions, over each segment. Shape (P, S)."""
         outputs = network(trajectories["observations"].flatten(0, 1))
         actions = trajectories["actions"].flatten(0, 1)
-        log_probs = self.actor.distribution.log_prob(outputs, network.log_std, actions)
+        log_probs = self.actor.distribution.executed_log_prob(outputs, network.log_std, actions)
         log_probs = log_probs.clamp(-LOG_PROB_CLIP, LOG_PROB_CLIP)
         taken = trajectories["taken"]
-        return (log_probs.view(taken.shape) * taken).sum(1)
+        return segments(log_probs.view(taken.shape) * taken, self.segment)
 
     def table(self, trajectories: Batch, shares: Tensor) -> Batch:
         """Return rows, which of them count, and log-densities of trajectories (P, L, ...).
@@ -196,7 +226,7 @@ class TrajectorySamples:
 
         Returns:
             `rows` (P, L, W), `counts` (P, L), `log_own` under the samplers, `log_q` under the
-            equal mixture of these and the clone, both (P,).
+            equal mixture of these and the clone, both (P, S), S = 1 for whole trajectories.
         """
         taken = trajectories["taken"]
         rows = self.rows(
@@ -204,18 +234,17 @@ class TrajectorySamples:
         ).view(*taken.shape, -1)
         stays = trajectories["stays"]
         if self.indicator:
-            absorbing = torch.zeros_like(rows[0, 0])
-            absorbing[-1] = 1.0
-            rows = torch.where(stays[..., None], absorbing, rows)
+            ends = self.absorbing(trajectories["final"])[:, None]
+            rows = torch.where(stays[..., None], ends, rows)
         each = [self._log_density(network, trajectories) for network in self.samplers]
-        own = log_mixture(torch.stack(each, dim=1), shares)
+        own = log_mixture(torch.stack(each, dim=-1), shares)
         clone = self._log_density(self.clone, trajectories)
         half = torch.full_like(shares[:1], 0.5).expand(2)
         return {
             "rows": rows,
             "counts": (taken | stays).to(rows.dtype),
             "log_own": own,
-            "log_q": log_mixture(torch.stack([own, clone], dim=1), half),
+            "log_q": log_mixture(torch.stack([own, clone], dim=-1), half),
         }
 
     def state_dict(self) -> dict[str, Any]:

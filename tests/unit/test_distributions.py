@@ -10,7 +10,7 @@ from scipy import stats
 from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
 
 from rlfd.algorithms.base import ActionSpec
-from rlfd.algorithms.core.distributions import make_distribution
+from rlfd.algorithms.core.distributions import AT_BOUND, make_distribution
 
 DISCRETE = ActionSpec("discrete", (5,))
 MULTI = ActionSpec("multi_discrete", (2, 5, 3))
@@ -180,4 +180,78 @@ def test_gaussian_std_is_clamped_so_that_exact_data_has_finite_density(float64):
     torch.testing.assert_close(
         distribution.entropy(means, torch.full((3,), 50.0)),
         distribution.entropy(means, torch.full((3,), 2.0)),
+    )
+
+
+# -- what the environment makes of actions ---------------------------------------------------------
+
+ONE = ActionSpec("continuous", (1,), (-3.0,), (5.0,))
+
+
+def executed(spec, mean, log_std, actions):
+    """Return the executed log-density of actions (M, k) under one mean and one log-std (k,)."""
+    distribution = make_distribution(spec)
+    return distribution.executed_log_prob(mean.expand(len(actions), -1), log_std, actions)
+
+
+@pytest.mark.parametrize("mean", [-2.3, -0.97, 0.0, 0.4, 1.6])
+@pytest.mark.parametrize("log_std", [-3.0, -0.7, 0.0, 1.5])
+def test_what_is_executed_has_a_density_that_sums_to_one(float64, mean, log_std):
+    """The integral between the bounds, and the probabilities of being clipped to either."""
+    mean, log_std = torch.tensor([mean]), torch.tensor([log_std])
+    grid = torch.linspace(-AT_BOUND, AT_BOUND, 200_001)[:, None]
+    inside = executed(ONE, mean, log_std, grid[1:-1]).exp()
+    edges = Normal(mean, log_std.exp()).log_prob(grid[[0, -1]])[:, 0].exp()
+    spacing = float(grid[1] - grid[0])
+    total = spacing * (inside.sum() + edges.mean() * 1.0)  # trapezoids
+    clipped = executed(ONE, mean, log_std, torch.tensor([[-1.0], [1.0]])).exp()
+    torch.testing.assert_close(total + clipped.sum(), torch.tensor(1.0), rtol=0, atol=1e-6)
+    reference = Normal(mean, log_std.exp())
+    below = reference.cdf(torch.tensor(-AT_BOUND))
+    above = 1.0 - reference.cdf(torch.tensor(AT_BOUND))
+    torch.testing.assert_close(clipped, torch.cat([below, above]), rtol=1e-6, atol=1e-12)
+
+
+def test_between_the_bounds_it_is_the_density_of_the_draw(float64):
+    means, log_std = draw(9, 3), torch.tensor([-1.0, 0.3, 0.0])
+    actions = 1.9 * torch.rand(9, 3, generator=torch.Generator().manual_seed(1)) - 0.95
+    distribution = make_distribution(CONTINUOUS)
+    torch.testing.assert_close(
+        distribution.executed_log_prob(means, log_std, actions),
+        distribution.log_prob(means, log_std, actions),
+    )
+
+
+def test_how_far_beyond_a_bound_a_draw_fell_does_not_matter(float64):
+    """It has the density of what is executed, of as many actions as there are."""
+    distribution = make_distribution(CONTINUOUS)
+    means, log_std = draw(9, 3), torch.tensor([-1.0, 0.3, 0.0])
+    draws = 3.0 * draw(9, 3, seed=1)
+    assert (draws.abs() > 1).any(1).sum() > 5
+    torch.testing.assert_close(
+        distribution.executed_log_prob(means, log_std, draws),
+        distribution.executed_log_prob(
+            means, log_std, distribution.encode(distribution.decode(draws))
+        ),
+    )
+
+
+def test_the_executed_density_and_its_gradient_stay_finite():
+    distribution = make_distribution(CONTINUOUS)
+    means = torch.tensor([[-40.0, 40.0, 0.0]]).requires_grad_()
+    log_std = torch.tensor([-5.0, 2.0, -5.0]).requires_grad_()
+    for actions in (torch.full((1, 3), 900.0), torch.zeros(1, 3), torch.full((1, 3), -1.0)):
+        density = distribution.executed_log_prob(means, log_std, actions)
+        assert density.isfinite().all()
+        for gradient in torch.autograd.grad(density.sum(), (means, log_std)):
+            assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("spec", ALL_ACTIONS, ids=lambda spec: spec.kind)
+def test_other_actions_are_executed_as_they_are(float64, spec):
+    distribution, actions = make_distribution(spec), ALL_ACTIONS[spec]
+    outputs = draw(len(actions), distribution.num_outputs)
+    assert torch.equal(
+        distribution.executed_log_prob(outputs, NO_STD, actions),
+        distribution.log_prob(outputs, NO_STD, actions),
     )

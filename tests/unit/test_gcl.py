@@ -10,18 +10,22 @@ import numpy as np
 import pytest
 import torch
 
-from rlfd.algorithms.base import DemoTensors
-from rlfd.algorithms.core.discriminator import discrimination_loss
+from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.algorithms.core.absorbing import absorbing_steps
+from rlfd.algorithms.core.distributions import make_distribution
 from rlfd.algorithms.core.rollout import Rollout
 from rlfd.algorithms.core.trajectories import EpisodeAssembler, side_by_side
-from rlfd.algorithms.core.trajectory_samples import log_mixture
+from rlfd.algorithms.core.trajectory_samples import log_mixture, segments
 from rlfd.algorithms.gcl import (
     effective_size,
     gan_logits,
+    gan_loss,
     gcl_objective,
-    importance_weights,
     log_partition,
+    sound_order,
+    tempered_weights,
 )
+from rlfd.envs import Transitions
 
 SMALL = {"batch_steps": 33, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
 SMALL |= {"epochs": 2, "reward_steps": 4, "reward_batch_size": 5, "reward_hidden": (7,)}
@@ -43,38 +47,106 @@ def numbers(*shape, seed=0):
 # -- the estimator ------------------------------------------------------------------------------
 
 
+def ones(*shape):
+    return torch.ones(*shape)
+
+
+def exact(log_weights):
+    return tempered_weights(log_weights, torch.ones_like(log_weights[0]))
+
+
 def test_samples_of_the_target_have_equal_weights(float64):
-    log_q = numbers(17)
-    weights = importance_weights(log_q + 3.0, log_q)
-    torch.testing.assert_close(weights, torch.full((17,), 1 / 17))
-    torch.testing.assert_close(effective_size(weights), torch.tensor(17.0))
+    log_q = numbers(17, 3)
+    weights = exact(log_q + 3.0 - log_q)
+    torch.testing.assert_close(weights, torch.full((17, 3), 1 / 17))
+    torch.testing.assert_close(effective_size(weights), torch.full((3,), 17.0))
 
 
 def test_weights_sum_to_one_whatever_is_added_to_all_returns(float64):
-    returns, log_q = 900.0 * numbers(13), 300.0 * numbers(13, seed=1)
-    weights = importance_weights(returns, log_q)
+    log_weights = 900.0 * numbers(13, 2) - 300.0 * numbers(13, 2, seed=1)
+    weights = exact(log_weights)
     assert weights.isfinite().all()
-    torch.testing.assert_close(weights.sum(), torch.tensor(1.0))
-    torch.testing.assert_close(importance_weights(returns - 512.0, log_q), weights)
-    assert 1.0 <= effective_size(weights) < 1.1  # one of them outweighs the rest
-    by_hand = importance_weights(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0]))
-    torch.testing.assert_close(by_hand[1] / by_hand[0], torch.tensor(math.exp(0.5)))
+    torch.testing.assert_close(weights.sum(0), torch.ones(2))
+    torch.testing.assert_close(exact(log_weights - 512.0), weights)
+    assert (effective_size(weights) >= 1.0).all()
+    assert (effective_size(weights) < 1.1).all()  # one of them outweighs the rest
+    by_hand = exact(torch.tensor([[1.0], [2.0]]) - torch.tensor([[0.5], [1.0]]))
+    torch.testing.assert_close(by_hand[1, 0] / by_hand[0, 0], torch.tensor(math.exp(0.5)))
 
 
-def test_the_gradient_is_the_weighted_formula(float64):
+@pytest.mark.parametrize("floor", [0.02, 0.3, 0.8])
+def test_tempered_weights_have_the_effective_size_that_is_wanted(float64, floor):
+    log_weights = torch.stack([70.0 * numbers(37), 0.05 * numbers(37, seed=1)], dim=1)
+    order = sound_order(log_weights, floor)
+    sizes = effective_size(tempered_weights(log_weights, order))
+    assert order[1] == 1.0  # enough as it is
+    if floor > 1.1 / 37:  # one sample alone is a larger share than the smallest one
+        assert order[0] < 1.0
+        torch.testing.assert_close(sizes[0], torch.tensor(floor * 37.0), rtol=0.01, atol=0)
+        assert (
+            log_weights[:, 0].argsort() == tempered_weights(log_weights, order)[:, 0].argsort()
+        ).all()
+    assert (sizes >= floor * 37).all()
+
+
+def test_samples_that_are_not_there_have_no_weight(float64):
+    log_weights = numbers(11, 3)
+    log_weights[4:, 1] = log_weights[:, 2] = -torch.inf
+    order = sound_order(log_weights, 0.9)
+    weights = tempered_weights(log_weights, order)
+    assert not weights[4:, 1].any()
+    assert not weights[:, 2].any()
+    assert effective_size(weights)[1] >= 0.9 * 4
+    log_z = log_partition(log_weights, torch.tensor([1.0, 0.5, 1.0]))
+    by_hand = 2.0 * ((0.5 * log_weights[:4, 1]).exp().mean().log())
+    torch.testing.assert_close(log_z[1:], torch.stack([by_hand, torch.tensor(0.0)]))
+
+
+def test_the_partition_function_between_mean_and_sum(float64):
+    """β = 1 is log 1/M Σ w; towards 0 it is the mean of log w, and it grows in between."""
+    log_weights = 3.0 * numbers(19, 1)
+    orders = (1e-6, 0.1, 0.5, 1.0)
+    values = [float(log_partition(log_weights, torch.tensor([order]))) for order in orders]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(float(log_weights.mean()), abs=1e-3)
+    assert values[-1] == pytest.approx(float(log_weights.exp().mean().log()), abs=1e-9)
+    far = torch.tensor([[0.0], [-900.0]])  # nothing overflows, nothing drowns
+    single = log_partition(far.float(), torch.tensor([1e-6]).float())
+    torch.testing.assert_close(single, torch.tensor([-450.0]).float(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("order", [0.25, 1.0])
+def test_the_gradient_is_the_weighted_formula(float64, order):
     theta = numbers(3).requires_grad_()
-    demo, own, log_q = numbers(5, 3, seed=1), numbers(11, 3, seed=2), numbers(11, seed=3)
-    (gradient,) = torch.autograd.grad(gcl_objective(demo @ theta, own @ theta, log_q), theta)
-    weights = importance_weights(own @ theta.detach(), log_q)
-    torch.testing.assert_close(gradient, demo.mean(0) - weights @ own)
+    demo, own, log_q = numbers(5, 2, 3, seed=1), numbers(11, 2, 3, seed=2), numbers(11, 2, seed=3)
+    orders = torch.tensor([order, 1.0])
+    objective = gcl_objective(demo @ theta, ones(5, 2), own @ theta - log_q, orders)
+    (gradient,) = torch.autograd.grad(objective, theta)
+    weights = tempered_weights(own @ theta.detach() - log_q, orders)
+    expected = demo.mean(0).sum(0) - (weights[..., None] * own).sum((0, 1))
+    torch.testing.assert_close(gradient, expected)
 
 
 def test_samples_that_are_the_demonstrations_leave_nothing_to_learn(float64):
     theta = torch.zeros(3, requires_grad=True)
-    data = numbers(7, 3)
-    objective = gcl_objective(data @ theta, data @ theta, torch.full((7,), -2.0))
+    data, log_q = numbers(7, 1, 3), torch.full((7, 1), -2.0)
+    objective = gcl_objective(data @ theta, ones(7, 1), data @ theta - log_q, ones(1))
     (gradient,) = torch.autograd.grad(objective, theta)
     torch.testing.assert_close(gradient, torch.zeros(3))
+
+
+def test_a_constant_reward_changes_nothing_however_long_trajectories_are(float64):
+    """Demonstrations of 4, 4, 1 and 2 steps, others of 2, 5 and 3; each step has its weight."""
+    lengths = torch.tensor([4, 4, 1, 2, 2, 5, 3])
+    there = (torch.arange(6) < lengths[:, None]).double()
+    rewards, log_q = numbers(7, 6), numbers(7, 6, seed=1)
+
+    def objective(constant):
+        paid = (rewards + constant) * there
+        log_weights = torch.where(there > 0, paid - log_q, -torch.inf)
+        return gcl_objective(paid[:4], there[:4], log_weights, torch.full((6,), 0.4))
+
+    torch.testing.assert_close(objective(5.0), objective(0.0))
 
 
 def all_trajectories():
@@ -98,7 +170,8 @@ def sampled_gradient(rewards, visits, log_q, count, generator):
     """Return the gradient of -log Z, estimated from `count` samples of q."""
     chosen = torch.multinomial(log_q.exp(), count, replacement=True, generator=generator)
     table = rewards.clone().requires_grad_()
-    objective = -log_partition(visits[chosen] @ table, log_q[chosen])
+    log_weights = visits[chosen] @ table - log_q[chosen]
+    objective = -log_partition(log_weights[:, None], torch.ones(1)).sum()
     return torch.autograd.grad(objective, table)[0]
 
 
@@ -132,10 +205,12 @@ def test_at_its_optimum_the_discriminator_of_trajectories_is_undecided(float64):
     returns = visits @ numbers(6, seed=6)
     log_p = torch.log_softmax(returns, dim=0)
     uniform = torch.full((64,), -math.log(64))
-    log_z = log_partition(returns, uniform)  # each trajectory once
-    logits = gan_logits(returns, log_p, log_z)
-    torch.testing.assert_close(torch.sigmoid(logits), torch.full((64,), 0.5))
-    loss = discrimination_loss(logits[:30], logits[30:])
+    log_z = log_partition((returns - uniform)[:, None], ones(1))  # each trajectory once
+    logits = gan_logits(returns[:, None], log_p[:, None], log_z)
+    torch.testing.assert_close(torch.sigmoid(logits), torch.full((64, 1), 0.5))
+    there = ones(64, 1)
+    there[7:31] = 0.0
+    loss = gan_loss(torch.where(there > 0, logits, 33.0), there)
     torch.testing.assert_close(loss, torch.tensor(2 * math.log(2)))
 
 
@@ -146,7 +221,35 @@ def test_a_mixture_of_samplers(float64):
     assert log_mixture(torch.tensor([[-900.0, -950.0]]), shares).isfinite().all()
 
 
+def test_a_bounded_reward_of_clipped_actions_has_a_partition_function(float64):
+    """∫ exp r over what is executed: between the bounds, and at each of them.
+
+    Draws that are weighed by where they fell before they were clipped have none: beyond the bounds
+    exp(r) / q grows without end.
+    """
+    policy = make_distribution(ActionSpec("continuous", (1,), (-1.0,), (1.0,)))
+
+    def reward(actions):
+        return torch.sin(3.0 * policy.features(actions))[:, 0]
+
+    grid = torch.linspace(-1.0, 1.0, 20_001)[:, None]
+    bounds = torch.tensor([[-1.0], [1.0]])
+    total = 2.0 * reward(grid).exp().mean() + reward(bounds).exp().sum()
+    mean, log_std = torch.tensor([[0.3]]).expand(400_000, 1), torch.tensor([0.2])
+    draws = policy.sample(mean, log_std, torch.Generator().manual_seed(0))
+    log_q = policy.executed_log_prob(mean, log_std, draws)
+    log_z = log_partition((reward(draws) - log_q)[:, None], ones(1))
+    torch.testing.assert_close(log_z[0], total.log(), rtol=0, atol=0.005)
+
+
 # -- samples ------------------------------------------------------------------------------------
+
+
+def test_segments_of_steps():
+    steps = torch.arange(1.0, 8.0)[None] * torch.tensor([[1.0], [10.0]])
+    assert segments(steps, 3).tolist() == [[6.0, 15.0, 7.0], [60.0, 150.0, 70.0]]
+    assert segments(steps, 7).tolist() == [[28.0], [280.0]]
+    assert torch.equal(segments(steps, 1), steps)
 
 
 def test_pieces_side_by_side():
@@ -184,10 +287,11 @@ def test_trajectories_are_cut_at_the_limit_however_rollouts_fall(size):
     assert sorted(found) == expected
 
 
-def test_densities_are_sums_over_steps_of_every_sampler_and_the_clone(
-    make_gcl, noise_world, float64
+@pytest.mark.parametrize("length", [0, 1, 3])
+def test_densities_are_sums_over_segments_of_every_sampler_and_the_clone(
+    make_gcl, noise_world, float64, length
 ):
-    gcl, world = make_gcl(samplers=2), noise_world()
+    gcl, world = make_gcl(samplers=2, weight_steps=length), noise_world()
     learned = gcl.trajectories
     for _ in range(3):
         gcl.iteration(world)
@@ -196,12 +300,15 @@ def test_densities_are_sums_over_steps_of_every_sampler_and_the_clone(
     newest = learned.samples.pool[-1]
     shares = torch.tensor([0.3, 0.7])
     table = learned.samples.table(newest, shares)
+    assert table["log_q"].shape[1] == {0: 1, 1: 4, 3: 2}[length]
 
     def density(network, row):
         count = int(newest["taken"][row].sum())
         outputs = network(newest["observations"][row, :count])
         log_probs = torch.log_softmax(outputs, dim=1)
-        return log_probs.gather(1, newest["actions"][row, :count, None]).sum().exp()
+        taken = log_probs.gather(1, newest["actions"][row, :count, None])[:, 0]
+        parts = torch.split(torch.nn.functional.pad(taken, (0, 4 - count)), length or 4)
+        return torch.stack([part.sum() for part in parts]).exp()
 
     for row in (0, 3):
         each = [density(network, row) for network in learned.samples.samplers]
@@ -224,20 +331,83 @@ def test_the_clone_knows_what_is_demonstrated(make_gcl, make_demos, noise_world)
 
 
 @pytest.mark.parametrize("absorbing", ["off", "indicator"])
-def test_terminated_trajectories_stay_in_the_absorbing_state(make_gcl, make_demos, absorbing):
-    """Of 2 and 3 steps, the second one cut, and of 7 steps, which are cut after 4."""
-    demos = make_demos((2, 3, 7), terminated=[True, False, True], actions=torch.arange(12) % 7)
-    gcl = make_gcl(absorbing=absorbing, demos=demos)
+def test_terminated_trajectories_stay_where_they_ended(make_gcl, make_demos, absorbing):
+    """Of 2 and 3 steps, the second one cut, and of 7 steps, which are cut after 6."""
+    demos = make_demos((2, 3, 7, 5), terminated=[True, False, True, True])
+    gcl = make_gcl(absorbing=absorbing, demos=demos, max_length=6)
     learned = gcl.trajectories
     learned.samples.samplers.append(gcl.learner.actor.network)
     table = learned.samples.table(learned.samples.demos, torch.ones(1))
-    on = float(absorbing == "indicator")
-    expected = [[1.0, 1.0, on, on], [1.0, 1.0, 1.0, 0.0], [1.0] * 4]
-    assert table["counts"].tolist() == expected
-    if absorbing == "indicator":
-        marks = table["rows"][..., -1]
-        assert marks.tolist() == [[0, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 0]]
-        assert not table["rows"][0, 2:, :-1].any()
+    taken = torch.arange(6) < torch.tensor([2, 3, 6, 5])[:, None]
+    over = torch.tensor([True, False, False, True])[:, None] & (absorbing == "indicator")
+    assert torch.equal(table["counts"], (taken | over).float())
+    if absorbing == "off":
+        return
+    marks = table["rows"][..., -1]
+    assert torch.equal(marks > 0, over & ~taken)
+    stays = absorbing_steps(torch.tensor([2, 5]), gamma=1.0, horizon=6)
+    assert torch.equal(marks.sum(1)[[0, 3]].long(), stays)
+    last = demos.next_observations[torch.tensor([1, 16])]  # the 2nd of 2, the 5th of 5 after 12
+    expected = torch.cat([last, torch.zeros(2, 7), torch.ones(2, 1)], dim=1)
+    assert torch.equal(table["rows"][0, 2:], expected[:1].expand(4, -1))
+    assert torch.equal(table["rows"][3, 5:], expected[1:])
+
+
+def test_own_trajectories_stay_at_their_true_last_observation(make_gcl, noise_world):
+    gcl = make_gcl(max_length=9)
+    rollout = gcl.learner.collect(noise_world())
+    gcl.trajectories.learn(rollout)
+    (part,) = gcl.trajectories.samples.pool
+    ends = rollout.next_observations.transpose(0, 1)[rollout.ended.T]
+    assert torch.equal(part["final"], ends)
+    assert torch.equal(part["stays"].any(1), rollout.terminated.T[rollout.ended.T])
+
+
+class EndlessWorld:
+    """States wander under the action; every 200 steps an episode is cut."""
+
+    def __init__(self, num_envs):
+        self.num_envs, self.env_steps, self.clock = num_envs, 0, 0
+        self.rng = np.random.default_rng(0)
+        self.observations = self.rng.normal(size=(num_envs, 5)).astype(np.float32)
+
+    def step(self, actions):
+        assert (np.abs(actions) <= 2.0).all()
+        self.env_steps, self.clock = self.env_steps + self.num_envs, self.clock + 1
+        following = 0.9 * self.observations
+        following[:, :1] += 0.2 * actions
+        following += 0.1 * self.rng.normal(size=following.shape)
+        following, zeros = following.astype(np.float32), np.zeros(self.num_envs)
+        cut = np.full(self.num_envs, self.clock % 200 == 0)
+        step = Transitions(
+            self.observations, actions, zeros, zeros, following, np.zeros_like(cut), cut
+        )
+        first = self.rng.normal(size=following.shape).astype(np.float32)
+        self.observations = np.where(cut[:, None], first, following)
+        return step
+
+
+def test_the_weights_of_200_continuous_steps_do_not_collapse(make_gcl):
+    """By default, in every iteration, of a policy whose draws are clipped a third of the time."""
+    world = EndlessWorld(5)
+    generator = torch.Generator().manual_seed(1)
+    seen = torch.randn(7 * 200, 5, generator=generator)
+    demos = DemoTensors(
+        observations=seen,
+        actions=(-2.9 * seen[:, :1]).clamp(-2.0, 2.0),  # half of them at a bound
+        episode_ids=torch.arange(7).repeat_interleave(200),
+        next_observations=seen.roll(-1, 0),
+        terminated=torch.zeros(7 * 200, dtype=torch.bool),
+    )
+    options = {"demos": demos, "num_envs": 5, "batch_steps": 2_000, "max_length": 200}
+    options |= {"action": ActionSpec("continuous", (1,), (-2.0,), (2.0,)), "clone_steps": 200}
+    gcl = make_gcl(**options, reward_batch_size=16, reward_steps=10, value_batch_size=500)
+    for _ in range(4):
+        metrics = gcl.iteration(world)
+        assert metrics["gcl/ess"] > 0.4  # of 32
+        assert metrics["gcl/order"] == 1.0
+    own = torch.cat([part["actions"] for part in gcl.trajectories.samples.pool])
+    assert (own.abs() > 1.0).float().mean() > 0.2  # what is drawn, and not what is executed
 
 
 # -- learning -----------------------------------------------------------------------------------
@@ -252,60 +422,91 @@ def test_demonstrations_come_to_be_worth_more(make_gcl, noise_world, objective):
     assert metrics["gcl/demo_return"] > metrics["gcl/own_return"] + 0.2
 
 
-def test_collapsed_weights_are_replaced_and_reported_once(make_gcl, noise_world, caplog):
+def test_collapsed_weights_are_tempered_and_reported_once(make_gcl, noise_world, caplog):
     gcl, world = make_gcl(ess_floor=1.0), noise_world()
     with caplog.at_level(logging.WARNING, logger="rlfd"):
         for _ in range(4):
             metrics = gcl.iteration(world)
-            assert metrics["gcl/flat"] == 1.0
+            assert metrics["gcl/order"] < 0.5
             assert 0.1 <= metrics["gcl/ess"] < 1.0
     (record,) = [r for r in caplog.records if r.name == "rlfd.gcl"]
     message = record.getMessage()
-    for text in (
-        "effective sample size is",
-        " of 10,",
-        "100% of the reward's steps",
-        "max_length",
-        "batch_steps",
-        "airl",
-    ):
+    for text in ("effective sample size is", " of 10,", "weight_steps", "batch_steps", "output_l2"):
         assert text in message
 
 
-def test_with_equal_weights_the_step_is_that_of_the_means(make_gcl, float64):
-    gcl = make_gcl(ess_floor=1.0, output_l2=0.0, absorbing="off")
+def test_the_loss_of_a_batch(make_gcl, float64):
+    """Between equal weights, where the means count, and whole ones."""
     batch = {"inputs": numbers(10, 4, 12), "counts": torch.ones(10, 4)}
-    batch |= {"log_q": 50.0 * numbers(10, seed=1), "log_own": numbers(10)}
-    learned = gcl.trajectories
+    batch |= {"log_q": 50.0 * numbers(10, 1, seed=1), "log_own": numbers(10, 1)}
+    options = {"output_l2": 0.0, "absorbing": "off", "weight_steps": 0}
+    learned = make_gcl(ess_floor=1.0, **options).trajectories
     loss, outputs = learned._loss(learned.engine.parameters, {}, batch)
     returns = learned.network(batch["inputs"])[..., 0].sum(1)
-    torch.testing.assert_close(loss, returns.mean() - returns[:5].mean())
-    assert outputs["gcl/flat"] == 1.0
-    gcl = make_gcl(ess_floor=0.0, output_l2=0.25, absorbing="off")
-    learned = gcl.trajectories
+    expected = (returns - batch["log_q"][:, 0]).mean() - returns[:5].mean()
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0.01)
+    assert outputs["gcl/order"] < 1e-4
+    learned = make_gcl(ess_floor=0.0, **options | {"output_l2": 0.25}).trajectories
     loss, outputs = learned._loss(learned.engine.parameters, {}, batch)
     steps = learned.network(batch["inputs"])[..., 0]
-    expected = -gcl_objective(steps.sum(1)[:5], steps.sum(1), batch["log_q"])
+    log_z = torch.logsumexp(steps.sum(1) - batch["log_q"][:, 0], 0) - math.log(10)
+    expected = log_z - steps.sum(1)[:5].mean()
     torch.testing.assert_close(loss, expected + 0.25 * steps.square().sum(1).mean())
-    assert outputs["gcl/flat"] == 0.0
+    assert outputs["gcl/order"] == 1.0
+
+
+def transitions(rollout):
+    """Return what `reward` is asked about, as arrays of T · N rows."""
+    names = ("observations", "actions", "next_observations", "terminated")
+    return {name: rollout.flat(getattr(rollout, name)).numpy() for name in names}
 
 
 @pytest.mark.parametrize("absorbing", ["off", "indicator"])
 def test_what_is_paid_is_the_reward_that_is_kept(make_gcl, noise_world, absorbing):
+    """But for where both count from: a constant c per step, also after the end."""
     gcl, other = make_gcl(absorbing=absorbing), make_gcl(absorbing=absorbing, seed=1)
     world = noise_world()
     for _ in range(3):
         gcl.iteration(world)
     rollout = gcl.learner.collect(world)
-    paid, metrics = gcl.trajectories.pay(rollout)
-    names = ("observations", "actions", "next_observations", "terminated")
-    arrays = {name: rollout.flat(getattr(rollout, name)).numpy() for name in names}
-    rewards = gcl.reward(**arrays)
-    np.testing.assert_allclose(rewards, paid.flatten().numpy(), rtol=1e-6)
+    paid, after_end, metrics = gcl.trajectories.pay(rollout)
+    arrays = transitions(rollout)
+    rewards = torch.from_numpy(gcl.reward(**arrays)).view(paid.shape)
+    if absorbing == "off":
+        assert after_end is None
+        torch.testing.assert_close(rewards, paid.double())
+    else:
+        gamma = gcl.config.gamma
+        constant = metrics["reward/learned"] - gcl.trajectories._origin
+        assert constant != 0
+        whole = paid + gamma * torch.where(rollout.terminated, after_end, 0.0) + constant
+        whole += gamma / (1 - gamma) * torch.where(rollout.terminated, constant, 0.0)
+        torch.testing.assert_close(rewards, whole.double(), rtol=1e-4, atol=1e-4)
+        assert len(after_end[rollout.terminated].unique()) > 3  # it matters where it ended
     assert (metrics["reward/absorbing"] == 0.0) == (absorbing == "off")
-    torch.testing.assert_close(metrics["reward/learned"] - metrics["reward/absorbing"], paid.mean())
     other.load_reward_state(gcl.reward_state())
-    np.testing.assert_array_equal(other.reward(**arrays), rewards)
+    np.testing.assert_array_equal(other.reward(**arrays), rewards.flatten().numpy())
+
+
+def test_the_last_step_is_paid_what_staying_there_is_worth(make_gcl, noise_world, float64):
+    """The return of what `reward` pays, V(s') = 0 after it, is that of a tail without end."""
+    gcl, world = make_gcl(max_length=9, gamma=0.9), noise_world()
+    for _ in range(3):
+        gcl.iteration(world)
+    learned, rollout = gcl.trajectories, gcl.learner.collect(world)
+    end = int(rollout.terminated[:, 0].nonzero()[0])
+    begin = int(rollout.ended[:end, 0].nonzero()[-1]) + 1 if rollout.ended[:end, 0].any() else 0
+    arrays = {n: v.reshape(*rollout.rewards.shape, *v.shape[1:])[begin : end + 1, 0]
+              for n, v in transitions(rollout).items()}  # fmt: skip
+    paid = gcl.reward(**arrays)
+    steps = learned.rewards(rollout.observations[begin : end + 1, 0],
+                            rollout.actions[begin : end + 1, 0])  # fmt: skip
+    row = torch.cat([rollout.next_observations[end, 0], torch.zeros(7), torch.ones(1)])
+    stay = learned.network(learned._standardise(row[None]))[0, 0]
+    tail = torch.cat([steps, stay.expand(3_000)]) - learned._origin
+    expected = sum(0.9**t * float(r) for t, r in enumerate(tail))
+    assert sum(0.9**t * r for t, r in enumerate(paid)) == pytest.approx(expected, abs=1e-9)
+    assert float(stay) != pytest.approx(float(learned._origin), abs=1e-3)
 
 
 def test_nothing_is_learned_before_a_trajectory_is_whole(make_gcl, noise_world):
@@ -325,6 +526,7 @@ def test_it_goes_where_the_demonstrator_stays(make_gcl, tabular_world):
         observations=torch.eye(5)[states],
         actions=shown[states],
         episode_ids=torch.arange(6).repeat_interleave(6),
+        next_observations=torch.eye(5)[torch.from_numpy(following)[states, shown[states]]],
         terminated=torch.zeros(36, dtype=torch.bool),
     )
     gcl = make_gcl(
