@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian
-from rlfd.algorithms.core.engine import Parameters, UpdateEngine
+from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import drawn
 from rlfd.algorithms.core.networks import Activation
 from rlfd.algorithms.core.on_policy import Actor, ActorFields
