@@ -46,12 +46,12 @@ from rlfd.algorithms.base import (
 from rlfd.algorithms.bc import BC
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
 from rlfd.algorithms.core.engine import Batch
+from rlfd.algorithms.core.minibatches import drawn
 from rlfd.algorithms.core.offline import EarlyStopping, select, split_trajectories
 from rlfd.algorithms.core.regression_learner import (
     CollectFields,
     FitFields,
     RegressionLearner,
-    draw,
     make_optimiser,
 )
 from rlfd.algorithms.core.schedules import linear
@@ -190,7 +190,7 @@ class AdvantageRegression:
             returns = self.returns(pieces, self.values(inputs, old))  # R with V_{k-1}
             data = {"inputs": inputs, "returns": returns}
             generator = self.policy.generator
-            for batch in draw(data, config.critic_steps, config.batch_size, generator):
+            for batch in drawn(data, config.critic_steps, config.batch_size, generator):
                 self.critic.step(batch["inputs"], batch["returns"])
             metrics = self.critic.drain()
         self._values = self.values(inputs)
@@ -313,7 +313,7 @@ class AWROffline(Algorithm):
         pieces = demo_pieces(validation, policy.actor.distribution.encode(validation.actions))
         self._validation = {name: value.to(problem.device) for name, value in pieces.items()}
         self._rows = len(train)
-        self.stopping = EarlyStopping(config.patience, 0.0)
+        self.stopping = EarlyStopping(config.patience)
         self.passed = 0
         self._finished = False
 
@@ -339,7 +339,8 @@ class AWROffline(Algorithm):
         self.updates = self.learner.updates
         self.passed += 1
         loss = self._validate()
-        stop = self.stopping.observe(float(loss), self.learner.policy.engine.parameters)
+        parameters = self.learner.policy.engine.parameters
+        stop = self.stopping.observe(float(loss), parameters, self.updates)
         if stop or self.passed >= self.config.max_iterations:
             self.conclude()
         return metrics | {"loss/validation": loss}

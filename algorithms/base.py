@@ -204,7 +204,8 @@ class Problem:
         observation_shape: Shape of one observation.
         action: The action space.
         demonstrations: None unless the method needs them, or was given some it may use.
-        env_steps: Planned agent decisions, for schedules. 0 for methods that do not interact.
+        env_steps: Planned agent decisions, for schedules. For methods that do not interact, the
+            updates that they may make; 0 = until they stop by themselves.
         num_envs: Environments in the world.
         seed: Seed of every random draw inside the method.
         device: Where tensors live.
@@ -252,6 +253,21 @@ def hyper(
 Readers = Mapping[str, Mapping[Any, Sequence[str]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a method waits for before its first update.
+
+    Attributes:
+        setting: Which setting says for how long.
+        env_steps: Its value.
+        after: Env steps from there to the first update.
+    """
+
+    setting: str
+    env_steps: int
+    after: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmConfig:
     """Base of every method's hyperparameters; checks ranges and choices on construction.
@@ -275,6 +291,10 @@ class AlgorithmConfig:
         """Return the `readers` of the class and of all that it inherits from."""
         bases = reversed(cls.__mro__)  # what a class says itself counts last
         return {k: v for base in bases for k, v in vars(base).get("readers", {}).items()}
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for; None if whatever budget is enough for some update."""
+        return None
 
     def unread(self) -> dict[str, str]:
         """Return the settings without effect, each with the value of another that would read it."""

@@ -143,13 +143,15 @@ class BC(Algorithm):
             generator=weight_generator,
             device=problem.device,
         )
+        self.planned_updates = 1  # nobody knows
         if problem.demonstrations is not None:
             self.learn_from(problem.demonstrations, weights=weights, extra=extra)
+            self.planned_updates = max(1, self.passes.usual_updates(problem.env_steps))
         self.engine = UpdateEngine(
             self.network,
             self._loss,
-            Adam(config.learning_rate),
-            compile="on" if problem.compile == "on" else "off",  # the real number is far smaller
+            Adam(config.learning_rate, planned_updates=self.planned_updates),
+            compile=problem.compile,
         )
 
     def learn_from(

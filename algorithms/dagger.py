@@ -59,7 +59,10 @@ class DAggerConfig(BCConfig):
 
     readers: ClassVar[Readers] = {
         "schedule": {"first": (), "linear": ("linear_rounds",), "exponential": ("decay",)},
-        "fit": {"warm": ("round_epochs",), "scratch": ("max_epochs", "patience", "min_delta")},
+        "fit": {
+            "warm": ("round_epochs",),
+            "scratch": ("max_epochs", "patience", "min_delta", "min_updates"),
+        },
     }
 
     schedule: Literal["first", "linear", "exponential"] = hyper(

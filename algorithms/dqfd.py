@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, Wait, World, hyper
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.permanent_replay import PermanentReplay
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
@@ -66,6 +66,10 @@ class DQfDConfig(QLearnerConfig):
     priority_beta: float = hyper(0.6, "β, importance exponent; rises linearly to 1", low=0, high=1)
     priority_epsilon_own: float = hyper(1e-3, "ε_a, added to errors of own transitions", above=0)
     priority_epsilon_demo: float = hyper(1.0, "ε_d, added to errors of demonstrated ones", above=0)
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for, unless updates on demonstrations come first."""
+        return None if self.pretrain_updates else super().wait()
 
 
 def margin_losses(q_values: Tensor, demo_actions: Tensor, margin: float) -> Tensor:

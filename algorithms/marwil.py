@@ -21,7 +21,6 @@ Departures from the paper:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -42,8 +41,7 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.bc import BC, BCConfig
 from rlfd.algorithms.core.critic import CRITIC_METRICS, Critic, explained
-from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES
-from rlfd.algorithms.core.offline import EarlyStopping
+from rlfd.algorithms.core.offline import early_stopping
 from rlfd.algorithms.core.optimisers import Adam
 from rlfd.algorithms.core.trajectories import (
     DEMO_FIELDS,
@@ -55,8 +53,6 @@ from rlfd.algorithms.core.weighting import WEIGHT_METRICS, WeightAudit, exponent
 from rlfd.algorithms.registry import register
 
 __all__ = ["MARWIL", "MARWILConfig"]
-
-USUAL_PASSES = 100
 
 
 def _judged(values: list[Tensor], judge: Tensor) -> Tensor:
@@ -120,11 +116,6 @@ class MARWIL(Algorithm):
         demos = problem.demonstrations
         assert demos is not None
         self.config = config
-        if problem.compile == "auto" and problem.device.type == "cpu":
-            # by the passes that it usually makes, not by those it may
-            usual = USUAL_PASSES * demos.num_transitions // config.batch_size
-            switch: Literal["on", "off"] = "on" if usual >= COMPILE_FROM_UPDATES else "off"
-            problem = dataclasses.replace(problem, compile=switch)
         rows = torch.arange(demos.num_transitions, device=problem.device)
         self.learner = BC(problem, config, extra={"rows": rows})
         pieces = demo_pieces(demos, demos.actions)
@@ -141,7 +132,9 @@ class MARWIL(Algorithm):
                 num_inputs=self.inputs.shape[1],
                 hidden=config.hidden,
                 activation=config.activation,
-                optimiser=Adam(config.value_learning_rate),
+                optimiser=Adam(
+                    config.value_learning_rate, planned_updates=self.learner.planned_updates
+                ),
                 offset=float(self.returns.mean()),
                 scale=std if std > 1e-8 else 1.0,
                 name=name,
@@ -150,7 +143,7 @@ class MARWIL(Algorithm):
         ]
         self.squared_norm = torch.zeros((), device=problem.device)  # c²; 0 = not known yet
         self.audit = WeightAudit("a smaller --set beta")
-        self.value_stopping = [EarlyStopping(config.patience, 0.0) for _ in names]
+        self.value_stopping = [early_stopping(config) for _ in names]
         self.value_ready = config.mode == "joint"
         self.value_epochs = 0
         self._estimate()
@@ -269,8 +262,9 @@ class MARWIL(Algorithm):
             self.updates += 1
         metrics = self._value_metrics(self.returns - self._estimate())
         loss = float(metrics["value/validation"])
+        updates = passes.epoch * passes.epoch_updates
         stops = [
-            stopping.observe(loss, critic.engine.parameters)
+            stopping.observe(loss, critic.engine.parameters, updates)
             for stopping, critic in zip(self.value_stopping, self.critics, strict=True)
         ]
         if all(stops) or passes.epoch >= self.config.max_epochs:

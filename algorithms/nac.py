@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
+from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, Wait, World, hyper
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, QLearnerConfig, select
@@ -53,6 +53,10 @@ class NACConfig(QLearnerConfig):
     pretrain_updates: int = hyper(10_000, "k, gradient steps on demonstrations alone", low=0)
     keep_demos: bool = hyper(False, "later minibatches hold as many demonstrated transitions, too")
     importance_cap: float = hyper(10.0, "c, bound of the importance weights ρ", above=0)
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for, unless updates on demonstrations come first."""
+        return None if self.pretrain_updates else super().wait()
 
 
 def policy_values(

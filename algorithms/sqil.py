@@ -43,6 +43,7 @@ from rlfd.algorithms.base import (
     PolicyMode,
     Problem,
     Readers,
+    Wait,
     World,
     hyper,
 )
@@ -110,6 +111,10 @@ class SoftImitationConfig(QLearnerConfig):
                 "so the learning rate cannot fall over it",
                 "set final_learning_rate=1",
             )
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for, unless that is how long the first rollouts are."""
+        return None if self.interleave == "rollouts" else super().wait()
 
 
 @dataclass(frozen=True, kw_only=True)

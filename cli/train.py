@@ -338,6 +338,7 @@ def _print_result(output: Output, run: RunDir) -> None:
                 "epochs": status.get("epochs"),
                 "queries": (status.get("demonstrator") or {}).get("queries"),
                 "labels": (status.get("labels") or {}).get("name"),
+                "warnings": status.get("warnings", []),
                 "wall_seconds": status["wall_seconds"],
                 "policy": headline,
                 "return_mean": final.get("return_mean"),

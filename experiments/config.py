@@ -29,6 +29,7 @@ __all__ = [
     "RUN_FIELDS",
     "Resolved",
     "RunConfig",
+    "check_budget",
     "check_device",
     "env_words",
     "preset_family",
@@ -265,6 +266,29 @@ def _check_run(config: RunConfig, interaction: bool) -> None:
             f"experiment name '{config.exp_name}' is used as a folder, "
             "expected letters, digits and -_.=,+"
         )
+
+
+def check_budget(config: RunConfig) -> None:
+    """Refuse a budget that ends before the first update.
+
+    Raises:
+        RlfdError: If so; says what would be enough.
+    """
+    wait = config.algorithm.wait()
+    if wait is None:
+        return
+    enough = wait.env_steps + wait.after
+    env_steps = -(-config.steps // config.num_envs) * config.num_envs
+    if env_steps >= enough:
+        return
+    hint = f"give --steps {enough} or more"
+    if (longest := env_steps - wait.after) >= 0:
+        hint += f", or --set {wait.setting}={longest} or less"
+    raise RlfdError(
+        f"a budget of {config.steps:,} env steps ends before the first update of '{config.algo}', "
+        f"which comes after {enough:,} ({wait.setting}: {wait.env_steps:,})",
+        hint,
+    )
 
 
 def _usual_device(env: EnvConfig) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from rlfd.demos import Demonstrations
 from rlfd.errors import RlfdError
 from rlfd.experiments import figures, tables
-from rlfd.experiments.config import check_device
+from rlfd.experiments.config import check_budget, check_device
 from rlfd.experiments.initial_policy import same_init
 from rlfd.experiments.known import GAPS
 from rlfd.experiments.launch import Engine, Job, JobResult, launch
@@ -107,6 +107,8 @@ def reproduce(
         suite, runs_dir=runs_dir, data_dir=data_dir, seeds=seeds, steps=steps, groups=groups,
         tasks=tasks, device=device,
     )  # fmt: skip
+    if not report_only:
+        _check_budgets(jobs)
     datasets = datasets_of(suite, sections, runs_dir, data_dir, reporter, collect=not report_only)
     _check_existing(jobs, datasets, runs_dir)
     folder = runs_dir / suite.name / "results"
@@ -135,6 +137,17 @@ def reproduce(
     }
     _save(folder, about, table, texts, drawn, results)
     return ReproduceResult(folder, table, texts, drawn, results)
+
+
+def _check_budgets(jobs: Sequence[Job]) -> None:
+    """Refuse a suite with runs, still to be made, that would end before they learn."""
+    for job in jobs:
+        if job.config is None or RunDir(job.run_dir).exists:
+            continue
+        try:
+            check_budget(job.config)
+        except RlfdError as error:
+            raise RlfdError(f"{job.name}: {error.message}", error.hint) from error
 
 
 def _smaller(suite: Suite, steps: int | None) -> list[str]:

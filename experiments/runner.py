@@ -40,6 +40,8 @@ __all__ = ["Runner", "TrainResult", "result_of"]
 logger = logging.getLogger("rlfd.train")
 
 REPORT_SECONDS = 0.25
+MORE = 1.1
+"""Share of the budget from which on too many env steps are worth a warning."""
 PRETRAIN_LOG_UPDATES = 1_000
 """Updates of pretraining between rows of train.csv and between checkpoints, at least."""
 
@@ -97,6 +99,7 @@ class Runner:
         self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.demonstrator, self.data_dir = demonstrator, data_dir
         self.labels: dict[str, Any] | None = None  # the dataset of its answers, likewise
+        self.warnings: list[str] = []  # about how the run ended, likewise
         self.made_by: list[dict[str, Any]] = []
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
@@ -361,8 +364,27 @@ class Runner:
         self.labels = keep_labels(self.algorithm, self.config, record, self.data_dir)
         for log in self.logs.values():
             log.sync()
+        self._warn_of_the_end()
         self._write_status("finished", final=summary)
         return result_of(self.run)
+
+    def _warn_of_the_end(self) -> None:
+        """Say what only the end shows: that nothing was learned, or more steps were made."""
+        made, budget = f"{self.env_steps:,} env steps", self.config.steps
+        if self.algorithm.updates == 0:
+            why = "no episode was over" if self.run.episodes().empty else "none was due"
+            self.warnings.append(
+                f"no update was made in {made} ({why}): what was evaluated is what the run began "
+                "with; give more --steps"
+            )
+        if self.env_steps > max(budget * MORE, budget + self.config.num_envs):
+            self.warnings.append(
+                f"{made} were made, more than the {budget:,} of --steps: an iteration is not cut "
+                "short"
+            )
+        for warning in self.warnings:
+            logger.warning(warning)
+            self.reporter.warning(warning)
 
     def _evaluate_finally(self) -> dict[str, dict[str, Any]]:
         """Play final weights and best checkpoint; return what run.json says about it."""
@@ -517,6 +539,7 @@ class Runner:
             "reward_from": self.reward_from,
             **provenance(),
             "made_by": self.made_by,
+            "warnings": self.warnings,
         }
         try:
             self.run.write_status(status)

@@ -18,7 +18,7 @@ from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
 from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable
 from rlfd.errors import RlfdError
-from rlfd.experiments.config import Resolved, RunConfig, check_device
+from rlfd.experiments.config import Resolved, RunConfig, check_budget, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
 from rlfd.experiments.initial_policy import canonical_init, same_init, start_from
 from rlfd.experiments.learned_reward import check_reads_reward, clipped, learned_reward, paid_by
@@ -71,6 +71,8 @@ def train(
     check_support(resolved.config.algo, resolved.config.env)
     check_reads_reward(resolved.config)
     _check_free(run, resume=resume, overwrite=overwrite)
+    if not resume:
+        check_budget(resolved.config)
     config, demonstrations, asked = _teachers(
         resolved, run, runs_dir, data_dir, reporter, resume=resume
     )

@@ -20,7 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, TransitionBatch, World, hyper
+from rlfd.algorithms.base import (
+    AlgorithmConfig,
+    Metrics,
+    Problem,
+    TransitionBatch,
+    Wait,
+    World,
+    hyper,
+)
 from rlfd.algorithms.core.distributions import Gaussian
 from rlfd.algorithms.core.engine import Batch, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import mlp
@@ -171,6 +179,11 @@ class ActorCriticConfig(AlgorithmConfig):
     polyak_tau: float = hyper(0.005, "fraction the targets take over", above=0, high=1)
     hidden: tuple[int, ...] = hyper((256, 256), "widths of the hidden layers", low=1)
     layer_norm: bool = hyper(False, "LayerNorm after each hidden linear layer of the critics")
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for before the first update."""
+        after = math.ceil((self.policy_delay - 1e-9) / self.updates_per_env_step)
+        return Wait("learning_starts", self.learning_starts, after)
 
 
 class ActorCritic(ABC):

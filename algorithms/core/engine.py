@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,8 +68,10 @@ class UpdateEngine:
         loss: Pure loss function.
         optimiser: How to step.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
-        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates, on a GPU 100,000.
-            Unless ``off``, updates on a GPU are recorded, compiled or not.
+        compile: ``on``, ``off``, or ``auto``: on from 10,000 planned updates, on a GPU 100,000, or,
+            where fewer were planned, after so many have been taken. Whether an update is compiled
+            depends on its number alone, so it is the same in a run that was interrupted. Unless
+            ``off``, updates on a GPU are recorded, compiled or not.
         norm_name: What the metric of the gradient's norm is called.
     """
 
@@ -110,9 +113,10 @@ class UpdateEngine:
         on_gpu = first.device.type == "cuda"
         least = COMPILE_FROM_UPDATES_ON_GPU if on_gpu else COMPILE_FROM_UPDATES
         pays = optimiser.planned_updates >= least
-        self._compile = compile == "on" or (compile == "auto" and pays)
+        self._compile_from = {"on": 0, "off": math.inf, "auto": 0 if pays else least}[compile]
         self._record = compile != "off" and on_gpu
-        self._call: Callable[..., list[Tensor]] | None = None
+        self._compile = False  # the update that is being taken
+        self._calls: dict[bool, Callable[..., list[Tensor]]] = {}  # not compiled, and compiled
         self._family = [self]  # all that step these parameters, their owner first
 
     def sibling(self, loss: LossFunction, *, norm_name: str) -> UpdateEngine:
@@ -128,7 +132,7 @@ class UpdateEngine:
         other = copy.copy(self)
         other._loss, other._norm_name = loss, norm_name
         other._names, other._outputs, other._totals = [], [], torch.zeros(0)
-        other._count, other._pending, other._call = 0, 0, None
+        other._count, other._pending, other._calls = 0, 0, {}
         self._family.append(other)
         return other
 
@@ -265,10 +269,12 @@ class UpdateEngine:
         Returns:
             The loss's outputs that have a batch dimension, by name.
         """
-        first_call = self._call is None
-        if self._call is None:
+        if not self._calls:
             self._learn_names(batch)
-            self._call = self._made()
+        self._compile = self._count >= self._compile_from
+        first_call = self._compile not in self._calls
+        if first_call:
+            self._calls[self._compile] = self._made()
         self._set_coefficients()
         state = (
             self._flat,
@@ -279,7 +285,7 @@ class UpdateEngine:
             self._totals,
         )
         try:
-            outputs = self._call(*state, batch)
+            outputs = self._calls[self._compile](*state, batch)
         except Exception as error:
             # Compilation happens before anything runs, so nothing has been changed yet.
             if not (first_call and self._compile and _is_compiler_problem(error)):
@@ -289,9 +295,9 @@ class UpdateEngine:
                 "install a C++ compiler or pass --compile off",
                 stacklevel=2,
             )
-            self._compile = False
-            self._call = self._made()
-            outputs = self._call(*state, batch)
+            self._compile, self._compile_from = False, math.inf
+            self._calls[False] = self._calls.get(False) or self._made()
+            outputs = self._calls[False](*state, batch)
         self._count += 1
         self._pending += 1
         every = self._rule.copy_every if self._rule is not None else 0

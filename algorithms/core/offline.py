@@ -25,6 +25,7 @@ __all__ = [
     "EarlyStopping",
     "OfflineFields",
     "Passes",
+    "early_stopping",
     "fit_statistics",
     "select",
     "split_trajectories",
@@ -40,7 +41,10 @@ class OfflineFields(AlgorithmConfig):
     batch_size: int = hyper(128, "pairs per update", low=1)
     max_epochs: int = hyper(500, "passes over the training trajectories, at most", low=1)
     patience: int = hyper(20, "passes without improvement before stopping", low=1)
-    min_delta: float = hyper(0.0, "validation loss must fall by more than this to count", low=0)
+    min_delta: float = hyper(
+        0.01, "falls of the validation loss count from this share of the best one on", low=0, high=1
+    )
+    min_updates: int = hyper(1_000, "updates before patience may end it", low=0)
     validation_fraction: float = hyper(0.1, "share of trajectories held out", above=0, high=0.9)
 
 
@@ -107,31 +111,43 @@ class EarlyStopping:
 
     Args:
         patience: Epochs without improvement before stopping.
-        min_delta: Smaller falls do not count.
+        min_delta: A fall counts as one if it is more than this share of the loss, in size, that
+            the last one led to. Smaller ones add up, and what they led to is kept all the same.
+        min_updates: There is no stopping before so many updates: with few data they are many
+            epochs, each of which hardly changes anything.
     """
 
-    def __init__(self, patience: int, min_delta: float) -> None:
-        self.patience, self.min_delta = patience, min_delta
+    def __init__(self, patience: int, min_delta: float = 0.0, min_updates: int = 0) -> None:
+        self.patience, self.min_delta, self.min_updates = patience, min_delta, min_updates
         self.best = math.inf
+        self.mark = math.inf  # the loss that the last fall that counted led to
         self.waited = 0
         self.kept: Parameters = {}
 
-    def observe(self, loss: float, parameters: Parameters) -> bool:
-        """Take one epoch's validation loss; return whether to stop now."""
-        if loss < self.best - self.min_delta:
-            self.best, self.waited = loss, 0
+    def observe(self, loss: float, parameters: Parameters, updates: int) -> bool:
+        """Take the validation loss after so many updates in all; return whether to stop now."""
+        if loss < self.best:
+            self.best = loss
             self.kept = {name: value.clone() for name, value in parameters.items()}
+        if self.mark == math.inf or loss < self.mark - self.min_delta * abs(self.mark):
+            self.mark, self.waited = loss, 0
         else:
             self.waited += 1
-        return self.waited >= self.patience
+        return self.waited >= self.patience and updates >= self.min_updates
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept and for how long nothing was better."""
-        return {"best": self.best, "waited": self.waited, "kept": self.kept}
+        return {"best": self.best, "mark": self.mark, "waited": self.waited, "kept": self.kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.best, self.waited, self.kept = state["best"], state["waited"], state["kept"]
+        self.best, self.mark = state["best"], state["mark"]
+        self.waited, self.kept = state["waited"], state["kept"]
+
+
+def early_stopping(config: OfflineFields) -> EarlyStopping:
+    """Return one that stops as the configuration says."""
+    return EarlyStopping(config.patience, config.min_delta, config.min_updates)
 
 
 def fit_statistics(network: PolicyNetwork, observations: Tensor) -> None:
@@ -141,6 +157,9 @@ def fit_statistics(network: PolicyNetwork, observations: Tensor) -> None:
     flat = observations.flatten(1)
     network.mean.copy_(flat.mean(0))
     network.std.copy_(usable_std(flat.std(0, correction=0)))
+
+
+USUAL_EPOCHS = 30  # of those that `max_epochs` allows; tells whether compiling pays from the start
 
 
 class Passes:
@@ -165,11 +184,21 @@ class Passes:
         )
         self.train = {name: value[train] for name, value in data.items()}
         self.validation = {name: value[validation] for name, value in data.items()}
-        self.max_epochs, self.generator = config.max_epochs, generator
+        self.config, self.generator = config, generator
         self.batch_size = min(config.batch_size, len(train))
-        self.stopping = EarlyStopping(config.patience, config.min_delta)
+        self.stopping = early_stopping(config)
         self.epoch = 0
         self.finished = False
+
+    @property
+    def epoch_updates(self) -> int:
+        """Updates of one pass."""
+        return len(next(iter(self.train.values()))) // self.batch_size
+
+    def usual_updates(self, budget: int) -> int:
+        """Return about how many updates there will be, of a budget (0 = any number)."""
+        usual = min(USUAL_EPOCHS, self.config.max_epochs) * self.epoch_updates
+        return min(usual, budget) if budget else usual
 
     def minibatches(self) -> Iterable[Batch]:
         """Return one pass over the training rows; the last, smaller minibatch is left out."""
@@ -178,8 +207,9 @@ class Passes:
 
     def close(self, validation_loss: float, engine: UpdateEngine) -> None:
         """End a pass; if it is the last one, go back to the best parameters."""
-        stop = self.stopping.observe(validation_loss, engine.parameters)
-        if stop or self.epoch >= self.max_epochs:
+        updates = self.epoch * self.epoch_updates
+        stop = self.stopping.observe(validation_loss, engine.parameters, updates)
+        if stop or self.epoch >= self.config.max_epochs:
             self.conclude(engine)
 
     def conclude(self, engine: UpdateEngine) -> None:

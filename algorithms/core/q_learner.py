@@ -6,6 +6,7 @@ their loop.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from rlfd.algorithms.base import AlgorithmConfig, Problem, Readers, TransitionBatch, hyper
+from rlfd.algorithms.base import AlgorithmConfig, Problem, Readers, TransitionBatch, Wait, hyper
 from rlfd.algorithms.core import soft
 from rlfd.algorithms.core.engine import LossFunction, Parameters, TargetRule, UpdateEngine
 from rlfd.algorithms.core.networks import QNetwork
@@ -56,6 +57,11 @@ class QLearnerConfig(AlgorithmConfig):
     precision: Literal["float32", "bfloat16"] = hyper(
         "float32", "of the network's arithmetic in updates; weights and losses are float32"
     )
+
+    def wait(self) -> Wait | None:
+        """Return what is waited for before the first update."""
+        after = math.ceil((1.0 - 1e-9) / self.updates_per_env_step)
+        return Wait("learning_starts", self.learning_starts, after)
 
 
 class QLearner:

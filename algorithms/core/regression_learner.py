@@ -12,10 +12,10 @@ from torch.func import functional_call
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
 from rlfd.algorithms.core.distributions import Gaussian
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.minibatches import drawn
 from rlfd.algorithms.core.networks import Activation
 from rlfd.algorithms.core.on_policy import Actor, ActorFields
 from rlfd.algorithms.core.optimisers import Adam, Momentum, Optimiser
-from rlfd.algorithms.core.timing import timed
 from rlfd.algorithms.core.trajectories import EpisodeAssembler, TrajectoryBuffer, demo_pieces
 from rlfd.seeding import derive
 
@@ -24,7 +24,6 @@ __all__ = [
     "FitFields",
     "OptimiserKind",
     "RegressionLearner",
-    "draw",
     "make_optimiser",
 ]
 
@@ -77,16 +76,6 @@ def make_optimiser(kind: OptimiserKind, learning_rate: float, planned_updates: i
     """Return the optimiser of that name."""
     cls = Adam if kind == "adam" else Momentum
     return cls(learning_rate, planned_updates=max(1, planned_updates))
-
-
-@timed("sample")
-def draw(data: Batch, batches: int, size: int, generator: torch.Generator) -> list[Batch]:
-    """Draw minibatches of `size` rows uniformly, with replacement."""
-    rows = len(next(iter(data.values())))
-    slots = torch.randint(rows, (batches, size), generator=generator, device=generator.device)
-    return [
-        {name: value.index_select(0, chosen) for name, value in data.items()} for chosen in slots
-    ]
 
 
 class RegressionLearner:
@@ -192,7 +181,7 @@ class RegressionLearner:
         """
         config = self.config
         data = {"inputs": inputs, "actions": self.buffer.data["actions"], "weights": weights}
-        for batch in draw(data, config.actor_steps, config.batch_size, self.generator):
+        for batch in drawn(data, config.actor_steps, config.batch_size, self.generator):
             self.engine.step(batch)
         return self.engine.drain() | {"buffer/size": torch.tensor(float(len(self.buffer)))}
 

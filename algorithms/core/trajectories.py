@@ -69,6 +69,8 @@ def demo_pieces(demos: DemoTensors, actions: Tensor) -> Batch:
 class EpisodeAssembler:
     """Turns rollouts (T, N) into pieces.
 
+    Episodes that are not over are kept as the parts that rollouts brought, and joined at their end.
+
     Args:
         whole: Wait for an episode's end; otherwise a piece ends with its rollout.
         limit: A piece ends after so many steps of its episode, whose rest is dropped; 0 = never.
@@ -76,7 +78,7 @@ class EpisodeAssembler:
 
     def __init__(self, *, whole: bool, limit: int = 0) -> None:
         self.whole, self.limit = whole, limit
-        self._waiting: list[Batch | None] = []  # per environment, an episode's beginning
+        self._waiting: list[list[Batch]] = []  # per environment, an episode's beginning in parts
         self._clocks: list[int] = []  # per environment, steps of the running episode, with a limit
 
     def add(self, rollout: Rollout) -> Batch | None:
@@ -96,17 +98,16 @@ class EpisodeAssembler:
             pieces = join(columns)
             pieces["ended"].view(len(columns), -1)[:, -1] = True
             return pieces
-        self._waiting = self._waiting or [None] * len(columns)
+        self._waiting = self._waiting or [[] for _ in columns]
         complete: list[Batch] = []
-        for index, column in enumerate(columns):
-            waiting = self._waiting[index]
-            joined = column if waiting is None else join([waiting, column])
-            ends = joined["ended"].nonzero()
+        for waiting, column in zip(self._waiting, columns, strict=True):
+            ends = column["ended"].nonzero()
             size = int(ends[-1]) + 1 if len(ends) else 0
             if size:
-                complete.append({name: value[:size] for name, value in joined.items()})
-            rest = {name: value[size:].clone() for name, value in joined.items()}
-            self._waiting[index] = rest if len(rest["ended"]) else None
+                complete += [*waiting, {name: value[:size] for name, value in column.items()}]
+                waiting.clear()
+            if size < len(column["ended"]):  # a copy: the rollout is not kept for a part of it
+                waiting.append({name: value[size:].clone() for name, value in column.items()})
         return join(complete) if complete else None
 
     def _cut(self, index: int, column: Batch) -> Batch:
@@ -122,12 +123,12 @@ class EpisodeAssembler:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the episodes that are not complete."""
-        waiting = [{} if part is None else dict(part) for part in self._waiting]
+        waiting = [join(parts) if parts else {} for parts in self._waiting]
         return {"waiting": waiting} | ({"clocks": list(self._clocks)} if self.limit else {})
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Restore what `state_dict` returned, on the device where rollouts live."""
-        self._waiting = [moved(part, device) or None for part in state["waiting"]]
+        self._waiting = [[moved(part, device)] if part else [] for part in state["waiting"]]
         self._clocks = list(state.get("clocks", []))
 
 

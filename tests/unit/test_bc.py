@@ -125,21 +125,45 @@ def test_order_and_duplicates_of_the_data_do_not_matter(float64, make_algorithm,
     torch.testing.assert_close(loss_of(bc, parameters, thrice), once, rtol=1e-13, atol=0)
 
 
-def test_early_stopping_keeps_the_best_of_a_crafted_sequence():
-    stopping = EarlyStopping(patience=3, min_delta=0.1)
-    #           best        too little    best        wait  wait  stop
-    losses = [5.0, 4.0, 3.95, 3.91, 3.5, 3.45, 3.6, 3.41]
-    parameters = {"w": torch.zeros(2)}
-    answers = []
+def observed(stopping, losses, updates_each=100):
+    """Return the answers to a sequence of losses; the parameters are the epoch's number."""
+    parameters, answers = {"w": torch.zeros(3)}, []
     for epoch, loss in enumerate(losses):
         parameters["w"].fill_(epoch)
-        answers.append(stopping.observe(loss, parameters))
+        answers.append(stopping.observe(loss, parameters, (epoch + 1) * updates_each))
+    return answers
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-4, 1e4])
+def test_early_stopping_counts_falls_by_their_share_and_keeps_the_best(unit):
+    stopping = EarlyStopping(patience=3, min_delta=0.1)
+    #         counts     together      counts little little worse
+    losses = [5.0, 4.0, 3.95, 3.7, 3.5, 3.4, 3.2, 3.3]
+    answers = observed(stopping, [unit * loss for loss in losses])
     assert answers == [False] * 7 + [True]
-    assert (stopping.best, stopping.kept["w"].tolist()) == (3.5, [4.0, 4.0])
+    # the last fall that counted led to 3.5, the best of all came later
+    assert (stopping.best, stopping.kept["w"].tolist()) == (unit * 3.2, [6.0] * 3)
+
+
+def test_negative_losses_fall_by_a_share_of_their_size():
+    stopping = EarlyStopping(patience=2, min_delta=0.1)
+    #                                      counts              too little  worse
+    assert observed(stopping, [1.0, -1.0, -1.2, -1.25, -1.31, -1.25]) == [False] * 5 + [True]
+    assert stopping.best == -1.31
+
+
+def test_patience_ends_nothing_before_the_least_number_of_updates():
+    stopping = EarlyStopping(patience=2, min_delta=0.0, min_updates=700)
+    assert observed(stopping, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]) == [False] * 6 + [True]
+    assert stopping.kept["w"].tolist() == [0.0] * 3
+    late = EarlyStopping(patience=2, min_delta=0.0, min_updates=700)
+    # what gets better late is not lost
+    assert observed(late, [1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 0.7, 0.8]) == [False] * 7 + [True]
+    assert late.kept["w"].tolist() == [5.0] * 3
 
 
 def test_training_ends_with_the_weights_of_the_best_epoch(make_algorithm, monkeypatch):
-    bc = make_algorithm("bc", patience=2, batch_size=3)
+    bc = make_algorithm("bc", patience=2, batch_size=3, min_updates=0)
     losses = iter([3.0, 2.0, 1.0, 1.5, 1.2])
     monkeypatch.setattr(bc, "validate", lambda: (torch.tensor(next(losses)), torch.tensor(0.0)))
     after = []

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
+from rlfd.algorithms.core import engine as engine_module
 from rlfd.algorithms.core.engine import COMPILE_FROM_UPDATES, TargetRule, UpdateEngine
 from rlfd.algorithms.core.optimisers import Adam, Momentum, RMSProp
 
@@ -257,6 +258,72 @@ def test_auto_compiles_long_runs_only(monkeypatch, compile, planned, compiled):
     for batch in batches(3):
         engine.step(batch)
     assert len(calls) == compiled
+
+
+def late(monkeypatch, **options):
+    """Return an engine that compiles from its sixth update on, since fewer were planned."""
+    monkeypatch.setattr(engine_module, "COMPILE_FROM_UPDATES", 5)
+    adam = Adam(0.02, final_fraction=0.1, planned_updates=4, max_grad_norm=1.0)
+    return make_engine(adam, compile="auto", target=TargetRule(0.3), **options)[0]
+
+
+def cut_off(monkeypatch, at):
+    """Return the state after eleven updates, `at` of which another engine took."""
+    first, second = late(monkeypatch), late(monkeypatch)
+    for batch in batches(11)[:at]:
+        first.step(batch)
+    second.load_state_dict(first.state_dict())
+    for batch in batches(11)[at:]:
+        second.step(batch)
+    return second.state_dict()
+
+
+def test_updates_that_nobody_planned_are_compiled_in_the_end(monkeypatch):
+    """Which ones depends on their number alone, wherever a run was cut off."""
+    compiled = []
+
+    def compile_nothing(function, **options):
+        return lambda *arguments: compiled.append(1) or function(*arguments)
+
+    def numbers(engine, part):
+        """Take steps; return the numbers of those that were compiled."""
+        found = []
+        for batch in part:
+            compiled.clear()
+            engine.step(batch)
+            found += [engine.count] * len(compiled)
+        return found
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    engine = late(monkeypatch)
+    begin = engine.state_dict()
+    assert numbers(engine, batches(9)) == [6, 7, 8, 9]
+    after = snapshot(engine.parameters)
+    for at in (0, 3, 5, 8):
+        engine.load_state_dict(begin)  # from the beginning: the first ones are not compiled
+        before = numbers(engine, batches(9)[:at])
+        restored = late(monkeypatch)
+        restored.load_state_dict(engine.state_dict())
+        assert before + numbers(restored, batches(9)[at:]) == [6, 7, 8, 9]
+        assert_equal(restored.parameters, after)
+    never, _ = make_engine(Adam(0.02, planned_updates=4), compile="off")
+    assert numbers(never, batches(9)) == []
+
+
+@pytest.mark.slow
+def test_going_on_compiled_equals_going_on_eagerly_and_an_interruption_changes_no_bit(monkeypatch):
+    whole, eager = late(monkeypatch), late(monkeypatch)
+    eager._compile_from = 99
+    for batch in batches(11):
+        outputs, expected = whole.step(batch), eager.step(batch)
+        torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+    assert whole._compile  # it did not fall back
+    torch.testing.assert_close(whole.parameters, eager.parameters, rtol=1e-4, atol=1e-5)
+    for at in (3, 5, 8):
+        state = cut_off(monkeypatch, at)
+        assert state["count"] == 11
+        for part in ("parameters", "target", "first_moment", "second_moment"):
+            assert_equal(state[part], whole.state_dict()[part])
 
 
 def compiler_that_raises(error, *, from_call=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -123,11 +124,60 @@ def test_whole_episodes_come_out_once_and_in_order_however_rollouts_cut_them():
         assert torch.equal(pieces["actions"], pieces["actions"].sort().values)
 
 
+def cut_at(cuts, **options):
+    """Return rollouts of 21 steps in all that begin at these."""
+    return [
+        rollout_of(after - before, first=before, **options)
+        for before, after in itertools.pairwise([*cuts, 21])
+    ]
+
+
+@pytest.mark.parametrize("cuts", [[0], [0, 1, 2, 3], [0, 5, 6, 13], [*range(21)]])
+def test_cuts_change_nothing_about_what_comes_out(cuts):
+    """In all, an environment's rows are those of one long rollout, every field of them."""
+    lengths = (4, 9, 21)
+    assembler, expected = EpisodeAssembler(whole=True), rollout_of(21, lengths=lengths)
+    complete = [p for r in cut_at(cuts, lengths=lengths) if (p := assembler.add(r)) is not None]
+    for env, length in enumerate(lengths):
+        kept = 21 // length * length
+        for name in FIELDS:
+            parts = [piece[name][piece["actions"] // 1000 == env] for piece in complete]
+            assert torch.equal(torch.cat(parts), getattr(expected, name)[:kept, env]), name
+
+
+def test_an_old_part_of_a_running_episode_is_left_where_it_is(monkeypatch):
+    """Each row is copied once when it comes, and once when its episode ends."""
+    copied = []
+    cat, clone = torch.cat, torch.Tensor.clone
+    monkeypatch.setattr(torch, "cat", lambda parts: copied.append(parts) or cat(parts))
+    monkeypatch.setattr(torch.Tensor, "clone", lambda t: copied.append([t]) or clone(t))
+    assembler, sizes = EpisodeAssembler(whole=True), []
+    for rollout in cut_at(range(0, 21, 3), lengths=(19, 20, 21)):
+        copied.clear()
+        assembler.add(rollout)
+        sizes.append(sum(len(part) for parts in copied for part in parts) // len(FIELDS))
+    # nine rows at a time; in the last rollout 19 + 20 + 21 that are over, and 2 + 1 that begin
+    assert sizes == [9] * 6 + [60 + 3]
+
+
+def test_what_waits_does_not_hold_the_rollout():
+    assembler = EpisodeAssembler(whole=True)
+    rollout = rollout_of(3, lengths=(4, 5, 7))
+    assembler.add(rollout)
+    rollout.rewards.fill_(torch.nan)
+    pieces = assembler.add(rollout_of(5, first=3))
+    assert not pieces["rewards"].isnan().any()
+
+
 def test_an_assembler_goes_on_where_it_was_saved():
     whole, cut = EpisodeAssembler(whole=True), EpisodeAssembler(whole=True)
-    whole.add(rollout_of(6))
+    for first in (0, 3):
+        whole.add(rollout_of(3, first=first))
     cut.load_state_dict(whole.state_dict(), torch.device("cpu"))
     ours, theirs = whole.add(rollout_of(9, first=6)), cut.add(rollout_of(9, first=6))
+    for one, other in zip(whole.state_dict()["waiting"], cut.state_dict()["waiting"], strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
     for name in FIELDS:
         assert torch.equal(ours[name], theirs[name])
 
