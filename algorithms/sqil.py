@@ -93,8 +93,8 @@ class SoftImitationConfig(QLearnerConfig):
         "learning_starts and updates_per_env_step say",
     )
     updates_per_rollout: int = hyper(200, "k (interleave=rollouts)", low=1)
-    rollout_policy: Literal["learner", "greedy", "uniform"] = hyper(
-        "learner", "who acts: samples of π, its most likely actions, or the paper's ablation"
+    rollout_policy: Literal["learner", "uniform"] = hyper(
+        "learner", "who acts; uniform is the paper's ablation"
     )
 
     @property
@@ -230,8 +230,6 @@ class SoftImitationLoop:
         learner = self.learner
         if self.config.rollout_policy == "uniform":
             actions = learner.uniform(world.num_envs)
-        elif self.config.rollout_policy == "greedy":
-            actions = learner.greedy(world.observations)
         else:
             actions = learner.boltzmann(
                 world.observations, self.config.temperature, learner.generator
