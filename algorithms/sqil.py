@@ -58,12 +58,8 @@ from rlfd.errors import RlfdError
 
 __all__ = ["SQIL", "BootstrapMode", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
 
-BootstrapMode = Literal["full", "demos", "semi", "target"]
-MODE = (
-    "V(s') with its gradient; with it after demonstrated transitions, from a target network after "
-    "own ones; held constant; or from the target network"
-)
-_TARGET = ("target_update", "polyak_tau", "target_every_updates")
+BootstrapMode = Literal["full", "semi", "target"]
+MODE = "gradient through V(s'), or V(s') held constant, or from the target network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +68,9 @@ class SoftImitationConfig(QLearnerConfig):
 
     readers: ClassVar[Readers] = {
         "mode": {
-            "full": (),
-            "demos": _TARGET,
+            "target": ("target_update", "polyak_tau", "target_every_updates"),
             "semi": (),
-            "target": _TARGET,
+            "full": (),
         },
     }
 
@@ -94,14 +89,9 @@ class SoftImitationConfig(QLearnerConfig):
         "learning_starts and updates_per_env_step say",
     )
     updates_per_rollout: int = hyper(200, "k (interleave=rollouts)", low=1)
-    rollout_policy: Literal["learner", "greedy", "uniform"] = hyper(
-        "learner", "who acts: samples of π, its most likely actions, or the paper's ablation"
+    rollout_policy: Literal["learner", "uniform"] = hyper(
+        "learner", "who acts; uniform is the paper's ablation"
     )
-
-    @property
-    def use_target(self) -> bool:
-        """Whether a target network is read."""
-        return self.mode in ("demos", "target")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,18 +189,12 @@ class SoftImitationLoop:
     def values_after(
         self, parameters: Parameters, target: Parameters, next_observations: Tensor
     ) -> Tensor:
-        """Return V(s') (eq 2) of both halves, as `mode` says; Q(s', 0) in the absorbing state."""
-        mode = self.config.mode
-        if mode == "full":
+        """Return V(s') (eq 2) as `mode` says, Q(s', 0) in the absorbing state. Shape (B,)."""
+        if self.config.mode == "full":
             return self._soft_values(parameters, next_observations)
-        if mode == "demos":
-            demo, next_observations = next_observations.chunk(2)
         with torch.no_grad():
-            source = parameters if mode == "semi" else target
-            values = self._soft_values(source, next_observations)
-        if mode == "demos":
-            values = torch.cat([self._soft_values(parameters, demo), values])
-        return values
+            source = target if self.config.mode == "target" else parameters
+            return self._soft_values(source, next_observations)
 
     def _soft_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
         q_values = self.learner.values(parameters, observations)
@@ -235,8 +219,6 @@ class SoftImitationLoop:
         learner = self.learner
         if self.config.rollout_policy == "uniform":
             actions = learner.uniform(world.num_envs)
-        elif self.config.rollout_policy == "greedy":
-            actions = learner.greedy(world.observations)
         else:
             actions = learner.boltzmann(
                 world.observations, self.config.temperature, learner.generator
@@ -337,7 +319,7 @@ class SQIL(Algorithm):
         if config.absorbing == "indicator":
             self.absorbing = AbsorbingRows(problem, config.gamma)
             problem = self.absorbing.problem(problem)
-        self.learner = QLearner(problem, config, self._loss, use_target=config.use_target)
+        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
         self.loop = SoftImitationLoop(problem, config, self.learner, absorbing=self.absorbing)
 
     def _loss(

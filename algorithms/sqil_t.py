@@ -7,10 +7,13 @@ form regularised behavioural cloning. With B of eq 16 and trajectories ζ of the
     ℓ   = ℓ_T - α Σ_ζ V(s_0)                                                                (eq 15)
 
 `value_at_start=true` minimises eq 15 instead. Sums are estimated by means over minibatches, all
-divided by |D_demo|. α = 2 λ_demo r corresponds to SQIL's reward r (eq 18).
+divided by |D_demo|. α = 2 λ_demo r corresponds to SQIL's reward r (eq 18): the gradient of eq 15 is
+that of λ_demo B(D_demo, r) + λ_samp B(D_samp, 0), and α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t) besides. This
+stands on ∇V(s') in B: what cloning takes from V(s_t), the step before has to give back.
 
 Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, except that
-there is no reward for a terminal rule to change.
+V(s') is differentiated through, as in the paper (`mode=full`; held constant, what was cloned
+decays), and that there is no reward for a terminal rule to change.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class SQILT(Algorithm):
 
     def __init__(self, problem: Problem, config: SQILTConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss, use_target=config.use_target)
+        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
         self.loop = SoftImitationLoop(
             problem, config, self.learner, with_starts=config.value_at_start
         )

@@ -23,8 +23,8 @@ UNUSUAL = {
 class Case:
     """SQIL's and SQIL-T's losses over whole data sets: every demonstration, as many own rows.
 
-    SQIL-T has its default settings besides those given, SQIL differentiates through the same V(s').
-    The code divides all sums by |D_demo|; this multiplies them again.
+    SQIL-T has its default settings besides those given, SQIL differentiates through V(s'). The code
+    divides all sums by |D_demo|; this multiplies them again.
     """
 
     def __init__(self, make_algorithm, demos, **settings):
