@@ -226,7 +226,7 @@ class Matching:
                 the rollout as if the other one had acted. None = 1.
         """
         pairs, weights = rollout.num_steps, self._weights
-        if ratios is not None:  # an absorbing state, where the MMD sees any, is as likely as its end
+        if ratios is not None:  # an absorbing state, if there are any, is as likely as its end
             after = ratios[rollout.terminated.flatten()][: len(weights) - pairs]
             weights = weights * torch.cat([ratios, after]).double()
         mismatch = self.discrepancy.measure(self._points, weights)
