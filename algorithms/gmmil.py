@@ -76,7 +76,7 @@ class MatchingFields(TrustRegionFields):
     """Hyperparameters of the MMD and of the trust region."""
 
     readers: ClassVar[Readers] = {
-        "absorbing": {"value": ("horizon",), "indicator": ("horizon",)},
+        "absorbing": {"off": (), "value": ("horizon",), "indicator": ("horizon",)},
     }
 
     gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
