@@ -76,7 +76,7 @@ class MatchingFields(TrustRegionFields):
     """Hyperparameters of the MMD and of the trust region."""
 
     readers: ClassVar[Readers] = {
-        "absorbing": {"value": ("horizon",), "indicator": ("horizon",)},
+        "absorbing": {"off": (), "value": ("horizon",), "indicator": ("horizon",)},
     }
 
     gamma: float = hyper(0.995, "γ, discount per env step", low=0, high=1)
@@ -226,7 +226,7 @@ class Matching:
                 the rollout as if the other one had acted. None = 1.
         """
         pairs, weights = rollout.num_steps, self._weights
-        if ratios is not None:
+        if ratios is not None:  # an absorbing state, if there are any, is as likely as its end
             after = ratios[rollout.terminated.flatten()][: len(weights) - pairs]
             weights = weights * torch.cat([ratios, after]).double()
         mismatch = self.discrepancy.measure(self._points, weights)
