@@ -31,9 +31,8 @@ Weights of whole trajectories are unbiased and rest on few of them. Two settings
     does not count for its weight, and q is taken for the same whoever got to where it begins. With
     one step r tends to log π_E(a|s) + log d_E(s) / d_q(s), d the share of visits at that time.
   * `ess_floor`: where the effective sample size is a smaller share of the samples, all weights are
-    raised to the largest power β that gives as much, and log Z becomes 1/β log 1/M Σ_j w_j^β, the
-    variational Rényi bound (Li and Turner, 2016, arXiv 1602.02311, with α = 1 - β). It is
-    never above log Z's estimate and exact where q = exp(r) / Z; β = 0 has equal weights.
+    raised to the largest power β that gives as much, and log Z becomes 1/β log 1/M Σ_j w_j^β
+    (`core/importance.py`): a lower bound, exact where q = exp(r) / Z; β = 0 has equal weights.
 
 Departures from the paper:
   * the policy is improved by PPO or TRPO, not by linear-Gaussian controllers of fitted dynamics.
@@ -78,6 +77,12 @@ from rlfd.algorithms.core.absorbing import (
 )
 from rlfd.algorithms.core.discriminator import INPUT_CLIP
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
+from rlfd.algorithms.core.importance import (
+    effective_size,
+    log_partition,
+    sound_order,
+    tempered_weights,
+)
 from rlfd.algorithms.core.minibatches import cycled
 from rlfd.algorithms.core.networks import Activation, mlp
 from rlfd.algorithms.core.normaliser import RunningMoments, usable_std
@@ -96,19 +101,13 @@ __all__ = [
     "GCL",
     "GCLConfig",
     "TrajectoryReward",
-    "effective_size",
     "gan_logits",
     "gcl_objective",
-    "log_partition",
-    "sound_order",
-    "tempered_weights",
 ]
 
 logger = logging.getLogger("rlfd.gcl")
 
-BISECTIONS = 14
 COLLAPSED = 0.5  # a mean β that is worth a warning
-SMALLEST_ORDER = 1e-6  # of β: equal weights, for all that float32 knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,82 +144,6 @@ class GCLConfig(TrustRegionFields, ClipFields, SampleFields):
 
 
 # -- the estimator ------------------------------------------------------------------------------
-
-
-def effective_size(weights: Tensor) -> Tensor:
-    """Return 1 / Σ w², between 1 and M, of weights (M, S) that sum to 1. Shape (S,)."""
-    return 1.0 / weights.square().sum(0)
-
-
-def tempered_weights(log_weights: Tensor, order: Tensor) -> Tensor:
-    """Return w^β / Σ w^β; for β = 1 the importance weights.
-
-    Args:
-        log_weights: log w_j = r(ζ_j) - log q(ζ_j), -inf where there is no sample. Shape (M, S).
-        order: β. Shape (S,).
-
-    Returns:
-        Shape (M, S); 0 where there is no sample.
-    """
-    scaled = torch.where(log_weights.isfinite(), log_weights * order, log_weights)
-    return torch.softmax(scaled, dim=0).nan_to_num(0.0)
-
-
-def _below_largest(log_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return log w less the largest of its column, that one, and which samples are there.
-
-    Where there is none, both are 0. Shapes (M, S), (S,), (M, S).
-    """
-    there = log_weights.isfinite()
-    largest = torch.where(there.any(0), log_weights.amax(0), 0.0).detach()
-    return torch.where(there, log_weights, largest) - largest, largest, there
-
-
-@torch.no_grad()
-def sound_order(log_weights: Tensor, floor: float) -> Tensor:
-    """Return the largest β <= 1 with which the effective sample size is a share of the samples.
-
-    Args:
-        log_weights: As for `tempered_weights`. Shape (M, S).
-        floor: The share.
-
-    Returns:
-        β, found by bisection: 1 where the size suffices as it is, near 0 where nothing else would
-        do. Shape (S,).
-    """
-    below, _, there = _below_largest(log_weights)
-    wanted = floor * there.sum(0)
-
-    def sound(order: Tensor) -> Tensor:
-        powers = (order * below).exp() * there
-        return powers.sum(0).square() >= wanted * powers.square().sum(0)
-
-    low, high = torch.zeros_like(log_weights[0]), torch.ones_like(log_weights[0])
-    low = torch.where(sound(high), high, low)
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2.0
-        enough = sound(middle)
-        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle)
-    return low.clamp(min=SMALLEST_ORDER)
-
-
-def log_partition(log_weights: Tensor, order: Tensor) -> Tensor:
-    """Return log Z = 1/β log 1/M Σ_j w_j^β of each column, 0 where there is no sample.
-
-    With β = 1 the estimate of log ∫ exp r; with less a lower bound, which is tight where q is the
-    target; towards 0 it tends to 1/M Σ_j log w_j.
-
-    Args:
-        log_weights: As for `tempered_weights`. Shape (M, S).
-        order: β. Shape (S,).
-
-    Returns:
-        Shape (S,).
-    """
-    below, largest, there = _below_largest(log_weights)
-    # not as a difference of logarithms, in which a small β would drown
-    mean = (order * below).expm1().sum(0) / there.sum(0).clamp(min=1)
-    return largest + mean.log1p() / order
 
 
 def gcl_objective(
@@ -287,8 +210,8 @@ class TrajectoryReward:
         "gcl/ess": "effective sample size of untempered weights, as a share of the samples",
         "gcl/order": "mean β of the tempered weights w^β; 1 = as they are, 0 = all equal",
         "gcl/trajectories": "own trajectories among the samples",
-        "gcl/log_q_own": "mean over own trajectories of log q, of samplers and clone, nats",
-        "gcl/log_q_demo": "mean over demonstrated ones of log q, of samplers and clone, nats",
+        "gcl/log_q_own": "mean over own segments of log q, of samplers and clone, nats",
+        "gcl/log_q_demo": "mean over demonstrated segments of log q, of samplers and clone, nats",
         "gcl/grad_norm": "norm of the gradient of the loss",
         "reward/learned": "mean learned reward per step",
         "reward/absorbing": "mean learned reward per step of own absorbing states; 0 without any",
