@@ -42,7 +42,7 @@ class OfflineFields(AlgorithmConfig):
     max_epochs: int = hyper(500, "passes over the training trajectories, at most", low=1)
     patience: int = hyper(20, "passes without improvement before stopping", low=1)
     min_delta: float = hyper(
-        0.01, "falls of the validation loss count from this share of the best one on", low=0, high=1
+        0.05, "falls of the validation loss count if they are more than this share of it", low=0
     )
     min_updates: int = hyper(1_000, "updates before patience may end it", low=0)
     validation_fraction: float = hyper(0.1, "share of trajectories held out", above=0, high=0.9)
@@ -159,7 +159,7 @@ def fit_statistics(network: PolicyNetwork, observations: Tensor) -> None:
     network.std.copy_(usable_std(flat.std(0, correction=0)))
 
 
-USUAL_EPOCHS = 30  # of those that `max_epochs` allows; tells whether compiling pays from the start
+USUAL_EPOCHS = 40  # of those that `max_epochs` allows; tells whether compiling pays from the start
 
 
 class Passes:

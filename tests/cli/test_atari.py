@@ -112,7 +112,18 @@ def test_no_gpu_with_cuda(collected, monkeypatch):
 
 
 def test_a_run_from_a_gpu_cannot_go_on_without_one(folder, monkeypatch):
-    command = ("train", "dqn", "--env", "CartPole", "--steps", 20, "--final-episodes", 1)
+    command = (
+        "train",
+        "dqn",
+        "--env",
+        "CartPole",
+        "--steps",
+        20,
+        "--final-episodes",
+        1,
+        "--set",
+        "learning_starts=9",
+    )
     assert run_inside(*command).code == 0
     run = folder / "runs/default/dqn/CartPole/seed0"
     unfinish(run)

@@ -9,6 +9,8 @@ import torch
 
 from rlfd.algorithms.core.trajectories import demo_pieces, returns_to_go
 from rlfd.algorithms.rwr import bare_weights, to_mean_1
+from rlfd.envs import EnvConfig
+from rlfd.experiments.config import resolve
 
 SETTINGS = {
     "hidden": (11,),
@@ -346,3 +348,25 @@ def test_continuous_means_are_drawn_back_inside_the_bounds(float64, make_algorit
     found = torch.func.grad(lambda p: policy._loss(p, p, batch)[0])(parameters)
     torch.testing.assert_close(found["body.2.bias"], torch.tensor([10.0 * 2.0, 0.0]))
     assert not found["log_std"].any()  # fixed unless learn_std
+
+
+def test_the_code_presets_penalty_is_the_releases(float64, make_algorithm):
+    """There 1e-3 weighs half the mean of the summed squares of the logits (`_action_l2_loss`)."""
+    preset = resolve("awr", EnvConfig("LunarLander"), preset="code").config.algorithm
+    with_it, without = (
+        make_algorithm("awr", output_l2=weight, hidden=(11,)).learner.policy
+        for weight in (preset.output_l2, 0.0)
+    )
+    generator = torch.Generator().manual_seed(2)
+    batch = {
+        "inputs": 3.0 * torch.randn(13, 5, generator=generator),
+        "actions": torch.randint(7, (13,), generator=generator),
+        "weights": torch.rand(13, generator=generator),
+    }
+    parameters = without.engine.parameters
+    logits = with_it.actor.network.body(batch["inputs"])
+    expected = 1e-3 * 0.5 * logits.square().sum(dim=-1).mean()
+    assert expected > 1e-6
+    penalty = with_it._loss(parameters, parameters, batch)[0]
+    penalty = penalty - without._loss(parameters, parameters, batch)[0]
+    torch.testing.assert_close(penalty, expected, rtol=1e-9, atol=0)

@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.algorithms.bc import BCConfig
+from rlfd.algorithms.core import engine as engine_module
+from rlfd.algorithms.core import offline as offline_module
 from rlfd.algorithms.core.distributions import make_distribution
-from rlfd.algorithms.core.offline import EarlyStopping, split_trajectories
+from rlfd.algorithms.core.offline import EarlyStopping, early_stopping, split_trajectories
 from rlfd.errors import RlfdError
 
 CONTINUOUS = ActionSpec("continuous", (3,), (-1.0, -2.0, 0.0), (1.0, 2.0, 10.0))
@@ -147,8 +150,8 @@ def test_early_stopping_counts_falls_by_their_share_and_keeps_the_best(unit):
 
 def test_negative_losses_fall_by_a_share_of_their_size():
     stopping = EarlyStopping(patience=2, min_delta=0.1)
-    #                                      counts              too little  worse
-    assert observed(stopping, [1.0, -1.0, -1.2, -1.25, -1.31, -1.25]) == [False] * 5 + [True]
+    #                                      counts              too little
+    assert observed(stopping, [1.0, -1.0, -1.2, -1.25, -1.31]) == [False] * 4 + [True]
     assert stopping.best == -1.31
 
 
@@ -160,6 +163,87 @@ def test_patience_ends_nothing_before_the_least_number_of_updates():
     # what gets better late is not lost
     assert observed(late, [1.0, 2.0, 3.0, 4.0, 5.0, 0.5, 0.7, 0.8]) == [False] * 7 + [True]
     assert late.kept["w"].tolist() == [5.0] * 3
+
+
+def test_a_loss_that_falls_ever_more_slowly_ends_training_by_the_defaults():
+    """As a deterministic demonstrator's does: it has no bottom, likelihoods only grow."""
+    defaults = BCConfig()
+    losses = [1.0 / (1.0 + epoch) for epoch in range(defaults.max_epochs)]
+    answers = observed(early_stopping(defaults), losses)
+    assert 250 < answers.index(True) < 450
+    assert not any(observed(EarlyStopping(defaults.patience), losses))
+
+
+def test_few_episodes_are_learned_in_spite_of_a_plateau(make_algorithm, make_demos):
+    """One update a pass: by passes alone it would be over before anything was learned."""
+
+    def exclusive_or(lengths, seed):
+        demos = make_demos(lengths, shape=(2,), seed=seed)
+        right, up = (demos.observations > 0).unbind(1)
+        return dataclasses.replace(demos, actions=(right ^ up).long())
+
+    few, others = exclusive_or((19, 21, 17, 23, 29, 15), 2), exclusive_or((999,), 77)
+    problem = {"shape": (2,), "action": 2, "demos": few, "seed": 2, "hidden": (31,)}
+    bc, impatient = (make_algorithm("bc", **problem | more) for more in ({}, {"min_updates": 0}))
+    reached = []
+    for one in (bc, impatient):
+        while not one.finished:
+            one.iteration(None)
+        reached.append(one.accuracy(others.observations, others.actions).item())
+    assert bc.updates == bc.config.max_epochs
+    assert impatient.updates < 50
+    assert reached[0] > 0.95
+    assert reached[1] < 0.6
+
+
+def clone_of(make_algorithm, make_demos, monkeypatch, rows, **options):
+    """Return a clone of so many training rows that compiles from 10 updates on, and what it did."""
+    monkeypatch.setattr(engine_module, "COMPILE_FROM_UPDATES", 10)
+    compiled = []
+
+    def compile_nothing(function, **_):
+        return lambda *arguments: compiled.append(1) or function(*arguments)
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    demos = make_demos((rows, rows), actions=torch.arange(2 * rows) % 7)  # one is held out
+    options = {"batch_size": 5, "compile": "auto", "env_steps": 0, "min_updates": 0} | options
+    name = options.pop("name", "bc")
+    monkeypatch.setattr(offline_module, "USUAL_EPOCHS", 3)
+    return make_algorithm(name, demos=demos, **options), compiled
+
+
+@pytest.mark.parametrize("name", ["bc", "rwr-offline", "marwil"])
+@pytest.mark.parametrize(
+    ("rows", "options", "first"),
+    [
+        (20, {}, 1),  # 4 a pass: 12 in three passes
+        (15, {}, 11),  # 3 a pass: 9, of which nobody knows that there will be more
+        (20, {"max_epochs": 2}, None),
+        (20, {"env_steps": 9}, 11),  # a budget
+        (20, {"compile": "off"}, None),
+    ],
+)
+def test_long_cloning_is_compiled(
+    make_algorithm, make_demos, monkeypatch, name, rows, options, first
+):
+    options = {"patience": 99} | options
+    bc, compiled = clone_of(make_algorithm, make_demos, monkeypatch, rows, name=name, **options)
+    engine, found = (bc if name == "bc" else bc.learner).engine, None
+    step = engine.step
+
+    def watched(batch):
+        nonlocal found
+        before = len(compiled)
+        outputs = step(batch)
+        if len(compiled) > before and found is None:
+            found = engine.count
+        return outputs
+
+    monkeypatch.setattr(engine, "step", watched)
+    for _ in range(5):
+        if not bc.finished:
+            bc.iteration(None)
+    assert found == first
 
 
 def test_training_ends_with_the_weights_of_the_best_epoch(make_algorithm, monkeypatch):
