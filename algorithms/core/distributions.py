@@ -234,8 +234,8 @@ class Gaussian:
 
     @staticmethod
     def std(log_std: Tensor) -> Tensor:
-        """What a log-std stands for, kept within bounds. Shape (k,)."""
-        return log_std.clamp(*LOG_STD_RANGE).exp()
+        """What a log-std stands for. Shape (k,)."""
+        return log_std.exp()
 
     def encode(self, actions: Tensor) -> Tensor:
         """Map the environment's bounds to [-1, 1]."""
@@ -253,8 +253,7 @@ class Gaussian:
 
     def log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
         """Log-density -½ Σ_j ((a_j - μ_j)² / σ_j² + 2 log σ_j + log 2π). Shape (B,)."""
-        log_std = log_std.clamp(*LOG_STD_RANGE)
-        errors = (actions - outputs) / log_std.exp()
+        errors = (actions - outputs) / self.std(log_std)
         return -0.5 * (errors.square() + 2.0 * log_std + math.log(2.0 * math.pi)).sum(-1)
 
     def executed_log_prob(self, outputs: Tensor, log_std: Tensor, actions: Tensor) -> Tensor:
@@ -271,7 +270,6 @@ class Gaussian:
 
     def entropy(self, outputs: Tensor, log_std: Tensor) -> Tensor:
         """Entropy in nats, in the policy's units. Shape (B,)."""
-        log_std = log_std.clamp(*LOG_STD_RANGE)
         total = (log_std + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
         return total.expand(outputs.shape[0])
 
@@ -279,7 +277,6 @@ class Gaussian:
         self, old_outputs: Tensor, old_log_std: Tensor, outputs: Tensor, log_std: Tensor
     ) -> Tensor:
         """Σ_j log(σ_j / σ_old,j) + (σ_old,j² + (μ_old,j - μ_j)²) / (2 σ_j²) - ½. Shape (B,)."""
-        old_log_std, log_std = old_log_std.clamp(*LOG_STD_RANGE), log_std.clamp(*LOG_STD_RANGE)
         squares = (2.0 * old_log_std).exp() + (old_outputs - outputs).square()
         return (log_std - old_log_std + 0.5 * (squares * (-2.0 * log_std).exp() - 1.0)).sum(-1)
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rlfd.algorithms.base import Metrics
+from rlfd.algorithms.core.bounds import bounds_of, project
 from rlfd.algorithms.core.optimisers import Optimiser
 from rlfd.algorithms.core.timing import timed
 
@@ -64,7 +65,8 @@ class UpdateEngine:
     """Owns the parameters of `module`, their optimiser state and their target copy.
 
     Args:
-        module: The network; its parameters become views of the engine's flat vector.
+        module: The network; its parameters become views of the engine's flat vector. Those that
+            it has `bounds` for are projected onto them after each step.
         loss: Pure loss function.
         optimiser: How to step.
         target: Rule of the target parameters; None = the loss uses none (it gets the online ones).
@@ -91,6 +93,7 @@ class UpdateEngine:
         for name, parameter in module.named_parameters():
             self._layout[name] = (size, parameter.shape)
             size += -(-parameter.numel() // ALIGN) * ALIGN
+        self._bounds = bounds_of(module)
         first = next(module.parameters())
         self._flat = torch.zeros(size, dtype=first.dtype, device=first.device)
         views = self.views(self._flat)
@@ -195,6 +198,7 @@ class UpdateEngine:
             gradient, first_moment, second_moment, scale, root
         )
         updated = flat - step
+        project(self.views(updated), self._bounds)
 
         if self._rule is not None and self._rule.copy_every == 0:
             target.copy_(torch.lerp(target, updated, take_over))
@@ -336,6 +340,7 @@ class UpdateEngine:
         if self._family[0] is not self:
             return
         _copy(self.parameters, state["parameters"])
+        project(self.parameters, self._bounds)
         if self._rule is not None:
             _copy(self.target_parameters, state["target"])
         _copy(self.views(self._first_moment), state["first_moment"])
@@ -344,7 +349,8 @@ class UpdateEngine:
     def load_parameters(self, parameters: Parameters) -> None:
         """Replace the online parameters, and with them the target's."""
         _copy(self.parameters, parameters)
-        _copy(self.target_parameters, parameters)
+        project(self.parameters, self._bounds)
+        _copy(self.target_parameters, self.parameters)
 
 
 class _Graphs:

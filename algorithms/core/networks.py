@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rlfd.algorithms.core.bounds import Bounds, project
+from rlfd.algorithms.core.distributions import LOG_STD_RANGE
+
 __all__ = [
     "Activation",
     "PolicyNetwork",
@@ -203,6 +206,9 @@ class PolicyNetwork(nn.Module):
     Images are not standardised, and pass through convolutions before the MLP. One class for all
     policies of this shape, so that one method can go on from another's weights.
 
+    Attributes:
+        bounds: Where the log-std must stay: whoever trains it projects it there after each step.
+
     Args:
         observation_shape: Flattened before the first layer; of images (C, H, W).
         num_outputs: K, what the action distribution needs.
@@ -245,6 +251,7 @@ class PolicyNetwork(nn.Module):
         self.register_buffer("mean", torch.zeros(inputs, device=device))
         self.register_buffer("std", torch.ones(inputs, device=device))
         self.log_std = nn.Parameter(torch.full((num_outputs,), log_std_start, device=device))
+        self.bounds: Bounds = {"log_std": LOG_STD_RANGE}
         self.body = _body(
             observation_shape,
             [*hidden, num_outputs],
@@ -268,6 +275,8 @@ class PolicyNetwork(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         state_dict.setdefault(prefix + "clip", self.clip)  # policies from before it was saved
         super()._load_from_state_dict(state_dict, prefix, *rest)
+        with torch.no_grad():  # policies from before it was projected
+            project(dict(self.named_parameters()), self.bounds)
 
     def standardise(self, observations: Tensor) -> Tensor:
         """Flatten and scale observations (B, *observation_shape) to inputs (B, D) of the body.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rlfd.algorithms.base import AlgorithmConfig, Metrics, Problem, World, hyper
-from rlfd.algorithms.core.distributions import LOG_STD_RANGE, Gaussian, make_distribution
+from rlfd.algorithms.core.distributions import Gaussian, make_distribution
 from rlfd.algorithms.core.networks import Activation, PolicyNetwork, ValueNetwork, in_pieces
 from rlfd.algorithms.core.normaliser import ReturnScaler, RunningNormaliser
 from rlfd.algorithms.core.plain import PlainGaussian, plain_network
@@ -149,12 +149,9 @@ class Actor:
         """Return the network's parameters and its observation statistics."""
         return {name: value.clone() for name, value in self.network.state_dict().items()}
 
-    @torch.no_grad()
     def load_policy_state(self, state: dict[str, Tensor]) -> None:
         """Take over a policy, with statistics that stay as its weights were learned with."""
         self.network.load_state_dict(state)
-        # beyond its bounds, where cloning may have left it, a log-std has no gradient
-        self.network.log_std.clamp_(*LOG_STD_RANGE)
         self.normaliser.frozen = True
 
     def state_dict(self) -> dict[str, Any]:

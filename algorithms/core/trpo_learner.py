@@ -40,13 +40,13 @@ class TrustRegionFields(OnPolicyConfig):
     delta: float = hyper(0.01, "δ, radius of the trust region, mean KL in nats", above=0)
     cg_iterations: int = hyper(10, "conjugate-gradient steps for H⁻¹g", low=1)
     damping: float = hyper(0.1, "added to the diagonal of H", low=0)
-    fisher_every: int = hyper(5, "H is averaged over every so many-th state", low=1)
+    fisher_every: int = hyper(5, "H is averaged over one state in so many, drawn", low=1)
     line_search_shrink: float = hyper(0.8, "factor between tried steps", above=0, high=0.99)
     line_search_tries: int = hyper(10, "steps tried", low=1)
     kl_tolerance: float = hyper(1.5, "a step is refused beyond this times δ", low=1)
     value_learning_rate: float = hyper(1e-3, "Adam's step size of the value function", above=0)
     value_epochs: int = hyper(10, "passes over each rollout to fit the value function", low=1)
-    value_batch_size: int = hyper(500, "states per update of the value function", low=1)
+    value_batch_size: int = hyper(64, "states per update of the value function", low=1)
 
 
 class ValueFunction:
@@ -164,12 +164,15 @@ class TRPOLearner(OnPolicyLearner):
     def __init__(self, problem: Problem, config: TrustRegionFields) -> None:
         super().__init__(problem, config)
         self.value = ValueFunction(problem, config, self.actor)
+        self.generator = torch.Generator(device=problem.device)
+        self.generator.manual_seed(derive(problem.seed, "fisher"))
         self.trust_region = TrustRegion(
             self.actor.network,
             self.actor.distribution,
             cg_iterations=config.cg_iterations,
             damping=config.damping,
             fisher_every=config.fisher_every,
+            generator=self.generator,
         )
 
     @property
@@ -237,9 +240,13 @@ class TRPOLearner(OnPolicyLearner):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next iteration depends on."""
-        return super().state_dict() | {"value": self.value.state_dict()}
+        return super().state_dict() | {
+            "value": self.value.state_dict(),
+            "generator": self.generator.get_state(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.value.load_state_dict(state["value"])
+        self.generator.set_state(state["generator"])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from rlfd.algorithms.core.bounds import bounds_of, project
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.engine import Parameters
 from rlfd.algorithms.core.networks import PolicyNetwork
@@ -84,7 +85,9 @@ class TrustRegion:
         distribution: Of its actions.
         cg_iterations: Products per linear system.
         damping: Added to the diagonal of H.
-        fisher_every: H is averaged over every so many-th state.
+        fisher_every: H is averaged over one state in so many, drawn for each local model: every so
+            many-th row would be of few environments, where it and their number share a factor.
+        generator: Source of those draws.
     """
 
     def __init__(
@@ -95,9 +98,12 @@ class TrustRegion:
         cg_iterations: int,
         damping: float,
         fisher_every: int,
+        generator: torch.Generator,
     ) -> None:
         self.network, self.distribution = network, distribution
         self.cg_iterations, self.damping, self.fisher_every = cg_iterations, damping, fisher_every
+        self.generator = generator
+        self._bounds = bounds_of(network)
         self._shapes = {name: value.shape for name, value in network.named_parameters()}
         self._sizes = [shape.numel() for shape in self._shapes.values()]
 
@@ -110,6 +116,11 @@ class TrustRegion:
         """
         return LocalModel(self, observations, actions)
 
+    def draw(self, rows: int) -> Tensor:
+        """Draw without replacement over which of so many rows H is averaged. In order."""
+        order = torch.randperm(rows, generator=self.generator, device=self.generator.device)
+        return order[: -(-rows // self.fisher_every)].sort().values
+
     def read(self) -> Tensor:
         """Return a copy of the policy's parameters as one vector (P,)."""
         return torch.cat([value.detach().reshape(-1) for value in self.network.parameters()])
@@ -120,6 +131,10 @@ class TrustRegion:
         values = self.views(theta).values()
         for parameter, value in zip(self.network.parameters(), values, strict=True):
             parameter.copy_(value)
+
+    def project(self, theta: Tensor) -> None:
+        """Move θ (P,) to where its parameters are within their bounds, in place."""
+        project(self.views(theta), self._bounds)
 
     def views(self, theta: Tensor) -> Parameters:
         """Cut a vector (P,) into parameters by name."""
@@ -182,11 +197,11 @@ class LocalModel:
         """Return (H + damping) v. Shape (P,)."""
         region = self.region
         if self._slope is None:  # built once, differentiated again for each product
-            every = region.fisher_every
             old_outputs, old_log_std = self._old
+            rows = region.draw(len(self._inputs))
             with torch.enable_grad():
-                new = self._forward(self._leaf, self._inputs[::every])
-                kl = region.distribution.kl(old_outputs[::every], old_log_std, *new).mean()
+                new = self._forward(self._leaf, self._inputs[rows])
+                kl = region.distribution.kl(old_outputs[rows], old_log_std, *new).mean()
                 (self._slope,) = torch.autograd.grad(kl, self._leaf, create_graph=True)
         (image,) = torch.autograd.grad(self._slope, self._leaf, v, retain_graph=True)
         return image + region.damping * v
@@ -228,7 +243,7 @@ class LocalModel:
 
         Args:
             step: x. Shape (P,).
-            accept: Says of θ_k + shrink^j x whether it will do.
+            accept: Says of θ_k + shrink^j x, projected onto its bounds, whether it will do.
             shrink: In (0, 1).
             tries: Steps looked at, at most.
         """
@@ -238,6 +253,7 @@ class LocalModel:
         for j in range(tries):
             fraction = shrink**j
             theta = self.theta + fraction * step
+            self.region.project(theta)
             if accept(theta):
                 self.region.write(theta)
                 return LineSearch(True, j + 1, fraction, theta)

@@ -12,7 +12,8 @@ the objective gains and the divergence holds.
 Departures from the paper:
   * advantages come from a fitted value function, not from sums of returns of a rollout or a vine.
   * advantages are standardised, observations are standardised by running statistics.
-  * the matrix H has `damping` on its diagonal, and is averaged over every fifth state.
+  * the matrix H has `damping` on its diagonal, and is averaged over a fifth of the states,
+    which are drawn.
   * the line search tolerates 1.5 δ, as in the authors' later code.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -171,16 +172,21 @@ def test_features_are_one_hot_bits_or_clipped_numbers(float64):
     assert distribution.num_features == 3
 
 
-def test_gaussian_std_is_clamped_so_that_exact_data_has_finite_density(float64):
+def test_a_log_std_has_a_gradient_wherever_it_is(float64):
+    """Whoever trains it keeps it within bounds; were it clamped here, it could not come back."""
     distribution = make_distribution(CONTINUOUS)
-    means, exact = torch.zeros(1, 3), torch.zeros(1, 3)
-    at_clamp = distribution.log_prob(means, torch.full((3,), -5.0), exact)
-    beyond = distribution.log_prob(means, torch.full((3,), -50.0), exact)
-    torch.testing.assert_close(beyond, at_clamp, rtol=0, atol=0)
-    torch.testing.assert_close(
-        distribution.entropy(means, torch.full((3,), 50.0)),
-        distribution.entropy(means, torch.full((3,), 2.0)),
+    means, actions = draw(9, 3), draw(9, 3, seed=1)
+    log_std = torch.tensor([-7.0, 0.3, 4.0], requires_grad=True)
+    squares = (actions - means).square() * (-2.0 * log_std.detach()).exp()
+    (slope,) = torch.autograd.grad(distribution.log_prob(means, log_std, actions).sum(), log_std)
+    torch.testing.assert_close(slope, (squares - 1.0).sum(0))
+    (slope,) = torch.autograd.grad(distribution.entropy(means, log_std).sum(), log_std)
+    torch.testing.assert_close(slope, torch.full((3,), 9.0))
+    far = log_std + 1.0  # σ² / σ_new² = e⁻²
+    (slope,) = torch.autograd.grad(
+        distribution.kl(means, log_std.detach(), means, far).sum(), log_std
     )
+    torch.testing.assert_close(slope, torch.full((3,), 9.0 * (1.0 - math.exp(-2.0))))
 
 
 # -- what the environment makes of actions ---------------------------------------------------------

@@ -282,10 +282,11 @@ def test_a_cloned_policy_can_be_gone_on_from(name, action, make_algorithm, make_
 
 @BOTH
 def test_a_clone_almost_without_noise_may_become_noisier(make, noise_world):
-    """Cloning can leave the log-std beyond the bound that it is clipped to, without gradient."""
+    """Old clones have a log-std beyond the bound that it is projected onto since."""
     learner, world = make(entropy_weight=1.0), noise_world()
     state = learner.policy_state()
     learner.load_policy_state(state | {"log_std": torch.full((2,), -5.2)})
+    assert (learner.policy_state()["log_std"] == -5.0).all()
     rollout = learner.collect(world)
     learner.improve(rollout, noisy_rewards(rollout))
     assert (learner.policy_state()["log_std"] > -5.0).all()

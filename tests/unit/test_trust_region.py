@@ -48,6 +48,7 @@ def make_region(kind="continuous", *, hidden=(4,), damping=0.0, fisher_every=1, 
         cg_iterations=iterations,
         damping=damping,
         fisher_every=fisher_every,
+        generator=seeded(4),
     )
 
 
@@ -153,12 +154,48 @@ def test_fisher_products_are_those_of_the_hessian(kind):
     assert torch.linalg.eigvalsh(found).min() > -1e-12
 
 
-def test_fisher_products_have_damping_and_use_every_so_many_th_state():
+def test_fisher_products_have_damping_and_use_one_state_in_so_many():
     plain, other = make_region(), make_region(damping=0.3, fisher_every=5)
     observations, actions, _ = make_batch(plain)
     v = torch.randn(len(plain.read()), generator=seeded(9))
-    expected = plain.at(observations[::5], actions[::5]).fisher_product(v) + 0.3 * v
-    torch.testing.assert_close(other.at(observations, actions).fisher_product(v), expected)
+    local = other.at(observations, actions)
+    found = local.fisher_product(v)
+    other.generator.manual_seed(4)
+    rows = other.draw(B)
+    assert len(rows) == 3
+    expected = plain.at(observations[rows], actions[rows]).fisher_product(v) + 0.3 * v
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(local.fisher_product(v), found)  # of the same rows
+
+
+@pytest.mark.parametrize("num_envs", [1, 3, 5, 15])
+def test_the_fisher_matrix_sees_every_environment(num_envs):
+    """Rows are (T, N), flattened: every 15th would be of one environment."""
+    region = make_region(hidden=(), fisher_every=15)
+    network = region.network
+    network.mean.zero_()
+    network.std.fill_(1.0)
+    which = torch.arange(num_envs).repeat(60 * 15 // num_envs)  # the environment of each row
+    observations = which[:, None] * torch.tensor([1.0, 0.0, 0.0, 0.0, 0.0])
+    local = region.at(observations, torch.zeros(len(which), 3))
+    seen = region.draw(len(which))
+    assert set(which[seen].tolist()) == set(range(num_envs))
+    # the matrix itself: of the weights of what tells environments apart it is E[x²] / σ²
+    region.generator.manual_seed(4)
+    weight = region.views(torch.arange(len(local.theta)))["body.0.weight"][0, 0]
+    product = local.fisher_product(torch.eye(len(local.theta))[weight])[weight]
+    expected = which[seen].double().square().mean() * (-2.0 * network.log_std[0]).exp()
+    torch.testing.assert_close(product, expected.detach())
+
+
+def test_fisher_products_of_drawn_states_are_unbiased():
+    region, whole = make_region(fisher_every=5), make_region()
+    observations, actions, _ = make_batch(region)
+    v = torch.randn(len(region.read()), generator=seeded(9))
+    expected = whole.at(observations, actions).fisher_product(v)
+    draws = torch.stack([region.at(observations, actions).fisher_product(v) for _ in range(2_000)])
+    error = draws.std(dim=0) / math.sqrt(len(draws))
+    assert ((draws.mean(dim=0) - expected).abs() <= 5.0 * error + 1e-12).all()
 
 
 def test_fisher_matrix_of_a_linear_gaussian_is_known():
