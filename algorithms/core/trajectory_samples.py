@@ -177,6 +177,7 @@ class TrajectorySamples:
             ),
             device=self.device,
         )
+        network.bounds = {"log_std": (config.clone_log_std, LOG_STD_RANGE[1])}
         seen = self.demos["observations"][self.demos["taken"]].flatten(1)
         network.mean.copy_(seen.mean(0))
         network.std.copy_(usable_std(seen.std(0, correction=0)))
@@ -185,9 +186,8 @@ class TrajectorySamples:
             parameters: Parameters, _: Parameters, batch: Batch
         ) -> tuple[Tensor, dict[str, Tensor]]:
             outputs = functional_call(network, parameters, (batch["observations"],))
-            log_std = parameters["log_std"].clamp(config.clone_log_std, LOG_STD_RANGE[1])
             log_probs = self.actor.distribution.executed_log_prob(
-                outputs, log_std, batch["actions"]
+                outputs, parameters["log_std"], batch["actions"]
             )
             value = -log_probs.mean()
             return value, {"loss": value}
@@ -204,8 +204,6 @@ class TrajectorySamples:
         for chosen in torch.split(order, size):
             self._cloning.step({name: value[chosen] for name, value in pairs.items()})
         self._cloning.drain()
-        log_std = self.clone.log_std
-        log_std.copy_(log_std.clamp(self.config.clone_log_std, LOG_STD_RANGE[1]))
 
     @torch.no_grad()
     def _log_density(self, network: PolicyNetwork, trajectories: Batch) -> Tensor:
