@@ -17,7 +17,8 @@ then unless `keep_demos`.
 
 Departures from the paper: V̂ needs Q̂ of all actions, and has it of the one that was taken: the
 target network's values stand for the others, so that V_Q of own states moves by Σ π² (Q - Q̂) where
-soft Q-learning has Σ π (Q - Q̂). Polyak target, falling step size and layer normalisation as in `rlfd.algorithms.rl.soft_q`.
+soft Q-learning has Σ π (Q - Q̂). Polyak target, falling step size and layer normalisation as in
+`rlfd.algorithms.rl.soft_q`.
 """
 
 from __future__ import annotations
