@@ -129,7 +129,7 @@ ON_POLICY: dict[Key, Preset] = {
     ("gail", "default", "LunarLander"): Preset(
         # on-policy, so many env steps (docs/algorithms/gail.md)
         run={
-            "steps": 3_000_000,
+            "steps": 2_000_000,
             "num_envs": 16,
             "eval_every": 100_000,
             "checkpoint_every": 250_000,
