@@ -3,7 +3,7 @@
 Gymnasium spends a third to two fifths of a step outside of MuJoCo: it judges the robot's health
 twice, looks bodies up by name, and copies what it then copies again. The steps here compute the
 same observations, rewards and ends, bit for bit, from views of the simulator's memory that are made
-once. Their `info` holds nothing but the torso's position.
+once. Their `info` holds nothing but the torso's position. Lunar Lander's is in `lean_lander.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,16 @@ Step = tuple[Array, Any, bool, bool, dict[str, Any]]
 
 
 def quicken(env: gymnasium.Env[Any, Any]) -> None:
-    """Exchange the step of the simulator inside `env`, if it is one of these robots as it comes."""
+    """Exchange the step of the simulator inside `env`, if it is known here and as it comes."""
     inner: Any = env.unwrapped
-    lean = _ROBOTS.get(type(inner).__module__)
-    if lean is not None:
-        inner.step = lean(inner)
+    module = type(inner).__module__
+    if module in _ROBOTS:
+        inner.step = _ROBOTS[module](inner)
+    elif module == "gymnasium.envs.box2d.lunar_lander":
+        from rlfd.envs.lean_lander import LeanLander, is_plain  # it needs Box2D
+
+        if is_plain(inner):
+            inner.step = LeanLander(inner)
 
 
 class _Robot(ABC):

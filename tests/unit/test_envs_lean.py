@@ -86,7 +86,62 @@ def test_an_action_of_another_shape_is_refused():
         EnvConfig("Hopper-v5", options={"exclude_current_positions_from_observation": False}),
         EnvConfig("Ant-v5", options={"terminate_when_unhealthy": False}),
         EnvConfig("Swimmer"),
+        EnvConfig("LunarLanderContinuous"),
+        EnvConfig("LunarLander-v3", options={"enable_wind": True}),
     ],
 )
 def test_others_are_left_as_they_are(config):
     assert "step" not in vars(envs.make(config).unwrapped)
+
+
+def steer(observation, rng):
+    """Return an action that lands now and then: any, or against fall and tilt."""
+    if rng.random() < 0.3:
+        return rng.integers(4)
+    height, fall, tilt = observation[1], observation[3], observation[4] + observation[5]
+    if fall < -0.1 - 0.3 * height:
+        return np.int64(2)
+    return np.int64(0 if abs(tilt) < 0.1 else 3 if tilt > 0 else 1)
+
+
+def test_whole_flights_of_the_lander():
+    """They end by a rest on the legs, by a crash, at the screen's border, and by the time."""
+    ours = envs.make(EnvConfig("LunarLander"))
+    theirs = gymnasium.make("LunarLander-v3", disable_env_checker=True)
+    assert "step" in vars(ours.unwrapped)
+    assert "step" not in vars(theirs.unwrapped)
+    rng = np.random.default_rng(5)
+    ends, touched = set(), set()
+    for episode in range(23):
+        seed = episode if episode % 3 == 0 else None  # else both go on with their generators
+        first, second = ours.reset(seed=seed)[0], theirs.reset(seed=seed)[0]
+        np.testing.assert_array_equal(first, second)
+        over = False
+        while not over:
+            # the first one hovers until it is cut off
+            hover = first[3] < 0.2 * (1.0 - first[1])
+            action = np.int64(2 * hover) if episode == 0 else steer(first, rng)
+            one, other = ours.step(action), theirs.step(action)
+            first = one[0]
+            np.testing.assert_array_equal(one[0], other[0])
+            assert one[0].dtype == other[0].dtype
+            assert one[1] == other[1]
+            assert one[2:4] == other[2:4]
+            touched.add(tuple(first[6:].tolist()))
+            over = one[2] or one[3]
+        ends.add((one[3], float(one[1]) if one[2] else 0.0, bool(abs(first[0]) >= 1.0)))
+    assert len(touched) == 4
+    assert ends == {
+        (False, 100.0, False),
+        (False, -100.0, False),
+        (False, -100.0, True),
+        (True, 0.0, False),
+    }
+
+
+@pytest.mark.parametrize("action", [-1, 4, 0.5])
+def test_the_lander_refuses_what_is_no_action(action):
+    ours = envs.make(EnvConfig("LunarLander"))
+    ours.reset(seed=0)
+    with pytest.raises(ValueError, match="from 0 to 3"):
+        ours.step(action)
