@@ -82,10 +82,16 @@ ACTION_LIMIT = 1.0 - 1e-5  # of continuous demonstrated actions, whose bounds ar
 class AIRLConfig(ClassifierFields, TrustRegionFields, ClipFields):
     """Hyperparameters of AIRL."""
 
-    readers: ClassVar[Readers] = {"learner": LEARNERS}
+    readers: ClassVar[Readers] = {
+        "learner": LEARNERS,
+        "reward_on": {"state-action": ("d_gradient_penalty",), "state": ()},
+    }
 
     learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
-    reward_on: Literal["state", "state-action"] = hyper("state", "what g depends on")
+    # what a state-only g makes of actions it sees in s' - s alone (docs/algorithms/airl.md)
+    reward_on: Literal["state", "state-action"] = hyper(
+        "state-action", "what g depends on; of states alone it can be learned on elsewhere"
+    )
     reward_form: Literal["airl", "f", "g"] = hyper(
         "airl", "π is paid f - log π, or f or g (with an entropy_weight)"
     )
@@ -101,7 +107,9 @@ class AIRLConfig(ClassifierFields, TrustRegionFields, ClipFields):
     d_steps: int = hyper(50, "Adam steps of D per iteration", low=1)
     d_learning_rate: float = hyper(1e-3, "Adam's step size for g and h", above=0)
     d_entropy_weight: float = hyper(0.0, "c, weight of the entropy of D", low=0)
-    d_gradient_penalty: float = hyper(1.0, "weight of the gradient penalty on f", low=0)
+    d_gradient_penalty: float = hyper(
+        1.0, "weight of the gradient penalty on f (reward_on=state-action)", low=0
+    )
     d_hidden: tuple[int, ...] = hyper((32, 32), "widths of the hidden layers of g and h", low=1)
     d_activation: Activation = hyper("relu", "what follows each of their hidden layers")
 
@@ -210,6 +218,8 @@ class ShapedDiscriminator:
         self.config, self.actor, self.device = config, actor, problem.device
         self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
         self._indicator = config.absorbing == "indicator"
+        # of states alone f sees actions in s' - s, too small a change for a bounded slope
+        self._penalised = config.reward_on == "state-action" and config.d_gradient_penalty > 0.0
         self.rows = TransitionRows(
             problem.observation_shape,
             actor.distribution,
@@ -306,12 +316,12 @@ class ShapedDiscriminator:
         loss = discrimination_loss(demo_logits, own_logits)
         loss = loss - config.d_entropy_weight * coin_entropy(logits).mean()
         penalty = torch.zeros_like(loss)
-        if config.d_gradient_penalty > 0.0:
+        if self._penalised:
             demo, own = rows.chunk(2)
             between = torch.lerp(own, demo, batch["mix"])
             living = torch.ones_like(between[:, 0])
             slopes = torch.func.grad(lambda inputs: f(inputs, living).sum())(between)
-            penalty = gradient_penalty(slopes * batch["compared"], batch["ordinary"])
+            penalty = gradient_penalty(slopes * batch["compared"], batch["alike"])
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
@@ -347,7 +357,7 @@ class ShapedDiscriminator:
         batch = {name: torch.cat([demo[name], own[name]]) for name in own}
         if self._indicator and not self._saw_absorbing:
             self._saw_absorbing = bool(self.rows.marks(batch["rows"])[0].any())
-        if self.config.d_gradient_penalty > 0.0:
+        if self._penalised:
             shape = (len(own["alive"]), 1)
             batch["mix"] = torch.rand(shape, generator=self.generator).to(self.device)
             batch |= self.rows.comparable(batch["rows"])

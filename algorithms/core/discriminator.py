@@ -459,13 +459,8 @@ class Discriminator:
 
     def step(self, own_rows: Tensor, demo_rows: Tensor) -> None:
         """Make one Adam step on L_D. Both of shape (B, W)."""
-        if self._indicator:
-            # in random order before: now as many absorbing states as can be meet their like
-            own_rows, demo_rows = (
-                rows[rows[:, -1].argsort(stable=True)] for rows in (own_rows, demo_rows)
-            )
-            if not self._saw_absorbing:  # they are the last
-                self._saw_absorbing = bool(own_rows[-1, -1]) or bool(demo_rows[-1, -1])
+        if self._indicator and not self._saw_absorbing:
+            self._saw_absorbing = bool(torch.cat([own_rows[:, -1], demo_rows[:, -1]]).any())
         batch = {"own": self.standardise(own_rows), "demo": self.standardise(demo_rows)}
         if self.config.d_gradient_penalty > 0.0:
             shape = (len(own_rows), 1)

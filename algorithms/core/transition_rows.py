@@ -105,17 +105,18 @@ class TransitionRows:
         """Say where slopes between the halves of rows (2B, W), one side each, have a meaning.
 
         Returns:
-            `compared`, 1 for columns that count, 0 for the marks: nothing lies between s_abs and
-            other states; `ordinary`, 1 for pairs of rows without s_abs. Shapes (W,) and (B,).
+            `compared`, 1 for numbers that count, 0 for marks, and for the actions of pairs that
+            stay in absorbing states; `alike`, 1 for pairs with the same marks, 0 for others:
+            nothing lies between absorbing states and others. Shapes (B, W) and (B,).
         """
-        compared = torch.ones_like(rows[0])
-        ordinary = torch.ones_like(rows[:, 0])
+        one, other = rows.chunk(2)
+        compared, alike = torch.ones_like(one), torch.ones_like(one[:, 0])
         if self.indicator:
-            compared[self._plain] = compared[-1] = 0.0
-            before, after = self.marks(rows)
-            ordinary = (1.0 - torch.maximum(before, after))[:, 0]
-        first, second = ordinary.chunk(2)
-        return {"compared": compared, "ordinary": first * second}
+            (before, after), (own_before, own_after) = self.marks(one), self.marks(other)
+            compared[:, self.states : -self.states] = 1.0 - before
+            compared[:, self._plain] = compared[:, -1] = 0.0
+            alike = ((before == own_before) & (after == own_after))[:, 0].to(rows.dtype)
+        return {"compared": compared, "alike": alike}
 
     def _set_statistics(self) -> None:
         std = usable_std(self.moments.variance.sqrt())
