@@ -215,7 +215,7 @@ class ReplayBuffer:
         memory = self._memory
         if "ages" in memory:  # of an episode that goes on from the row before
             going_on = memory["ages"][row - 1].masked_fill(memory["ended"][row - 1], 0)
-            memory["ages"][row] = going_on + 1
+            memory["ages"][row] = 1 + (going_on if self._filled > 0 else 0)
         self._seen.write(row, transitions)
         memory["actions"][row] = torch.from_numpy(transitions.actions)
         memory["rewards"][row] = rewards
