@@ -203,7 +203,9 @@ def test_rows_as_from_a_memory_with_absorbing_states(action):
     loop = in_absorbing_state(result["observations"])
     assert (result["actions"][loop] == zero).all()
     into = terminated & ~loop
-    assert torch.equal(result["next_observations"][into, :-1], batch["next_observations"][into, :-1])
+    assert torch.equal(
+        result["next_observations"][into, :-1], batch["next_observations"][into, :-1]
+    )
     assert (result["next_observations"][into, -1] == 1.0).all()
     kept = ~loop & ~terminated  # truncations are among them: nothing tells them apart here
     for name in ("observations", "actions", "next_observations"):
