@@ -44,10 +44,12 @@ from rlfd.algorithms.base import (
     hyper,
 )
 from rlfd.algorithms.core.absorbing import (
+    EpisodeAges,
     HorizonAudit,
-    absorbing_count,
     check_discount,
-    relative_to_absorbing,
+    counted_from,
+    episode_steps,
+    stays_after,
 )
 from rlfd.algorithms.core.discriminator import (
     ClassifierFields,
@@ -80,10 +82,16 @@ ACTION_LIMIT = 1.0 - 1e-5  # of continuous demonstrated actions, whose bounds ar
 class AIRLConfig(ClassifierFields, TrustRegionFields, ClipFields):
     """Hyperparameters of AIRL."""
 
-    readers: ClassVar[Readers] = {"learner": LEARNERS}
+    readers: ClassVar[Readers] = {
+        "learner": LEARNERS,
+        "reward_on": {"state-action": ("d_gradient_penalty",), "state": ()},
+    }
 
     learner: Literal["trpo", "ppo"] = hyper("ppo", "who improves the policy")
-    reward_on: Literal["state", "state-action"] = hyper("state", "what g depends on")
+    # what a state-only g makes of actions it sees in s' - s alone (docs/algorithms/airl.md)
+    reward_on: Literal["state", "state-action"] = hyper(
+        "state-action", "what g depends on; of states alone it can be learned on elsewhere"
+    )
     reward_form: Literal["airl", "f", "g"] = hyper(
         "airl", "π is paid f - log π, or f or g (with an entropy_weight)"
     )
@@ -99,7 +107,9 @@ class AIRLConfig(ClassifierFields, TrustRegionFields, ClipFields):
     d_steps: int = hyper(50, "Adam steps of D per iteration", low=1)
     d_learning_rate: float = hyper(1e-3, "Adam's step size for g and h", above=0)
     d_entropy_weight: float = hyper(0.0, "c, weight of the entropy of D", low=0)
-    d_gradient_penalty: float = hyper(1.0, "weight of the gradient penalty on f", low=0)
+    d_gradient_penalty: float = hyper(
+        1.0, "weight of the gradient penalty on f (reward_on=state-action)", low=0
+    )
     d_hidden: tuple[int, ...] = hyper((32, 32), "widths of the hidden layers of g and h", low=1)
     d_activation: Activation = hyper("relu", "what follows each of their hidden layers")
 
@@ -176,8 +186,8 @@ class ShapedReward(nn.Module):
 class ShapedDiscriminator:
     """D = sigmoid(f - log π): networks, engine, input statistics and demonstrations.
 
-    With absorbing=indicator terminal transitions lead to s_abs and stay there. log π is a constant
-    of the learner's *current* policy, 0 in s_abs, where there is nothing to choose.
+    With absorbing=indicator terminal transitions lead to the terminal observation, marked, and stay
+    there. log π is a constant of the learner's *current* policy, 0 where nothing is done.
 
     Args:
         problem: With demonstrations that have next observations and `terminated`.
@@ -197,7 +207,7 @@ class ShapedDiscriminator:
         "discriminator/log_prob_demo": "mean log π of demonstrated actions, clipped, nats",
         "reward/g": "mean of g over own steps",
         "reward/learned": "mean of what the learner is paid per step",
-        "reward/absorbing": "learned reward per step of the absorbing state; 0 with absorbing=off",
+        "reward/absorbing": "mean learned reward per step of own absorbing states; 0 without any",
     }
 
     def __init__(self, problem: Problem, config: AIRLConfig, actor: Actor) -> None:
@@ -208,6 +218,8 @@ class ShapedDiscriminator:
         self.config, self.actor, self.device = config, actor, problem.device
         self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
         self._indicator = config.absorbing == "indicator"
+        # of states alone f sees actions in s' - s, too small a change for a bounded slope
+        self._penalised = config.reward_on == "state-action" and config.d_gradient_penalty > 0.0
         self.rows = TransitionRows(
             problem.observation_shape,
             actor.distribution,
@@ -244,8 +256,11 @@ class ShapedDiscriminator:
             "actions": actions,
             "next_observations": demos.next_observations.to(torch.get_default_dtype()),
             "terminated": demos.terminated,
+            "ages": episode_steps(demos.episode_ids),
         }
         self._demos = {name: value.to(self.device) for name, value in self._demos.items()}
+        self._ends = self._demos["next_observations"][self._demos["terminated"]]
+        self._ages = EpisodeAges(problem.num_envs, problem.device)
         self._past: deque[Batch] = deque(maxlen=config.d_rollouts - 1)
 
     # -- what the networks see --------------------------------------------------------------------
@@ -259,23 +274,28 @@ class ShapedDiscriminator:
         )
         return log_probs.clamp(-limit, limit)
 
+    def _rows_of(self, transitions: Batch) -> Tensor:
+        names = ("observations", "actions", "next_observations", "terminated")
+        return self.rows(*(transitions[name] for name in names))
+
     def _table(self, transitions: Batch) -> Batch:
-        """Return rows, 1 - d and log π of transitions, and of as many stays in s_abs as count."""
-        rows, terminated = self.rows(**transitions), transitions["terminated"]
+        """Return rows, 1 - d and log π of transitions, and of the stays that follow them."""
+        rows, terminated = self._rows_of(transitions), transitions["terminated"]
         alive = torch.ones_like(rows[:, 0])
-        if not self._indicator:
-            alive = alive - terminated.to(alive.dtype)
         table = {
             "rows": rows,
             "alive": alive,
             "log_probs": self.log_probs(transitions["observations"], transitions["actions"]),
         }
-        ends = int(terminated.sum()) if self._indicator else 0
-        count = absorbing_count(len(rows), ends, self.config.gamma)
+        if not self._indicator:
+            return table | {"alive": alive - terminated.to(alive.dtype)}
+        counts = stays_after(terminated, transitions["ages"], gamma=self.config.gamma)[terminated]
+        last = self.rows.absorbing(transitions["next_observations"][terminated])
+        rows = last.repeat_interleave(counts, dim=0)
         stays = {
-            "rows": self.rows.absorbing().expand(count, -1),
-            "alive": alive.new_ones(count),
-            "log_probs": alive.new_zeros(count),
+            "rows": rows,
+            "alive": alive.new_ones(len(rows)),
+            "log_probs": alive.new_zeros(len(rows)),
         }
         return {name: torch.cat([value, stays[name]]) for name, value in table.items()}
 
@@ -296,12 +316,12 @@ class ShapedDiscriminator:
         loss = discrimination_loss(demo_logits, own_logits)
         loss = loss - config.d_entropy_weight * coin_entropy(logits).mean()
         penalty = torch.zeros_like(loss)
-        if config.d_gradient_penalty > 0.0:
+        if self._penalised:
             demo, own = rows.chunk(2)
             between = torch.lerp(own, demo, batch["mix"])
             living = torch.ones_like(between[:, 0])
             slopes = torch.func.grad(lambda inputs: f(inputs, living).sum())(between)
-            penalty = gradient_penalty(slopes * batch["compared"], batch["ordinary"])
+            penalty = gradient_penalty(slopes * batch["compared"], batch["alike"])
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
@@ -311,13 +331,13 @@ class ShapedDiscriminator:
 
     def learn(self, rollout: Rollout) -> Metrics:
         """Train D on this rollout, and the ones before it that are remembered."""
-        newest = _transitions(rollout)
+        newest = _transitions(rollout) | {"ages": rollout.flat(self._ages(rollout.ended))}
         parts = [*self._past, newest]
         # log π anew for all: it is the current policy's
         own = self._table({name: torch.cat([part[name] for part in parts]) for name in newest})
         demo = self._table(self._demos)
         self._past.append(newest)
-        log_prob = demo["log_probs"][: len(self._demos["actions"])].mean()  # not of stays in s_abs
+        log_prob = demo["log_probs"][: len(self._demos["actions"])].mean()  # not of stays
         count, size = self.config.d_steps, self.config.d_batch_size
         own, demo = (self._drawn(table, count * size) for table in (own, demo))
         self.rows.observe(torch.cat([own["rows"], demo["rows"]]))
@@ -337,7 +357,7 @@ class ShapedDiscriminator:
         batch = {name: torch.cat([demo[name], own[name]]) for name in own}
         if self._indicator and not self._saw_absorbing:
             self._saw_absorbing = bool(self.rows.marks(batch["rows"])[0].any())
-        if self.config.d_gradient_penalty > 0.0:
+        if self._penalised:
             shape = (len(own["alive"]), 1)
             batch["mix"] = torch.rand(shape, generator=self.generator).to(self.device)
             batch |= self.rows.comparable(batch["rows"])
@@ -347,10 +367,16 @@ class ShapedDiscriminator:
     # -- paying -----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
-        """Return what D, as it is now, pays a rollout: rewards (T, N), and metrics."""
+    def pay(self, rollout: Rollout) -> tuple[Tensor, Tensor | None, Metrics]:
+        """Return what D, as it is now, pays a rollout.
+
+        Returns:
+            Rewards (T, N), what follows a terminal state (see `gae`), and metrics. With an
+            indicator the former count from their mean, and so does the latter.
+        """
         transitions, form = _transitions(rollout), self.config.reward_form
-        inputs = self.rows.standardise(self.rows(**transitions))
+        ended = rollout.terminated
+        inputs = self.rows.standardise(self._rows_of(transitions))
         g = self.network.reward(inputs)
         paid = g
         if form != "g":
@@ -361,31 +387,62 @@ class ShapedDiscriminator:
         if form == "airl":  # log D - log(1 - D)
             paid = paid - self.log_probs(transitions["observations"], transitions["actions"])
         rewards = paid.view(rollout.rewards.shape)
-        self.audit.check(rewards, rollout.terminated)
-        absorbing = self.absorbing_reward(shaped=form != "g")
+        self.audit.check(rewards, ended)
         metrics = {
             "reward/g": g.mean(),
             "reward/learned": rewards.mean(),
-            "reward/absorbing": absorbing,
+            "reward/absorbing": torch.zeros_like(rewards[0, 0]),
         }
-        return relative_to_absorbing(rewards, absorbing), metrics
+        if not self._indicator:
+            return rewards, None, metrics
+        last = self.absorbing_rewards(rollout.next_observations[ended], shaped=form != "g")
+        absorbing = torch.zeros_like(rewards)
+        absorbing[ended] = last
+        if len(last) > 0:
+            metrics["reward/absorbing"] = last.mean()
+        gamma = self.config.gamma
+        return *counted_from(rewards.mean(), rewards, absorbing, gamma), metrics
 
     @torch.no_grad()
-    def absorbing_reward(self, *, shaped: bool) -> Tensor:
-        """Return g or f of staying in s_abs, a scalar; 0 as long as D never saw it."""
+    def absorbing_rewards(self, observations: Tensor, *, shaped: bool) -> Tensor:
+        """Return g or f of staying where an episode ended; 0 as long as D never saw such a state.
+
+        Args:
+            observations: Terminal ones. Shape (B, *observation_shape).
+            shaped: f instead of g.
+
+        Returns:
+            Shape (B,).
+        """
+        rows = self.rows.standardise(self.rows.absorbing(observations))
         if not self._saw_absorbing:
-            return torch.zeros((), device=self.device)
-        row = self.rows.standardise(self.rows.absorbing())
+            return torch.zeros_like(rows[:, 0])
         if not shaped:
-            return self.network.reward(row)[0]
-        value: Tensor = self.network(row, torch.ones_like(row[:, 0]))[0]
-        return value
+            return self.network.reward(rows)
+        values: Tensor = self.network(rows, torch.ones_like(rows[:, 0]))
+        return values
 
     @torch.no_grad()
     def rewards(self, transitions: Batch) -> Tensor:
-        """Return g, counted from that of s_abs. Shape (B,)."""
-        g = self.network.reward(self.rows.standardise(self.rows(**transitions)))
-        return relative_to_absorbing(g, self.absorbing_reward(shaped=False))
+        """Return g, and for a terminal step also what all stays after it are worth. Shape (B,).
+
+        Both are counted from the mean g of demonstrated ends: to end like them is worth nothing
+        more, any other end what it is better or worse for ever.
+        """
+        g = self.network.reward(self.rows.standardise(self._rows_of(transitions)))
+        if not self._indicator:
+            return g
+        last = self.absorbing_rewards(transitions["next_observations"], shaped=False)
+        gamma = self.config.gamma
+        paid, after_end = counted_from(self._origin(), g, last, gamma)
+        return paid + gamma * torch.where(transitions["terminated"], after_end, 0.0)
+
+    def _origin(self) -> Tensor:
+        """The mean g of demonstrated ends; 0 if there are none."""
+        ends = self._ends
+        if len(ends) == 0:
+            return torch.zeros((), device=self.device)
+        return self.absorbing_rewards(ends, shaped=False).mean()
 
     # -- state ------------------------------------------------------------------------------------
 
@@ -398,6 +455,7 @@ class ShapedDiscriminator:
             "mean": self.rows.mean.clone(),
             "std": self.rows.std.clone(),
             "absorbing": torch.tensor(self._saw_absorbing),
+            "ends": self._ends.clone(),
         }
 
     def load_reward_state(self, state: dict[str, Tensor]) -> None:
@@ -407,6 +465,7 @@ class ShapedDiscriminator:
         rows = self.rows
         rows.mean, rows.std = state["mean"].to(rows.mean), state["std"].to(rows.std)
         self._saw_absorbing = bool(state["absorbing"])
+        self._ends = state["ends"].to(self._ends)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next rollout's reward depends on."""
@@ -415,6 +474,7 @@ class ShapedDiscriminator:
             "moments": self.rows.state_dict(),
             "generator": self.generator.get_state(),
             "saw_absorbing": self._saw_absorbing,
+            "ages": self._ages.state_dict(),
             "past": {str(index): dict(part) for index, part in enumerate(self._past)},
         }
 
@@ -424,6 +484,7 @@ class ShapedDiscriminator:
         self.rows.load_state_dict(state["moments"])
         self.generator.set_state(state["generator"])
         self._saw_absorbing = bool(state["saw_absorbing"])
+        self._ages.load_state_dict(state["ages"])
         past = state["past"]
         self._past.clear()
         self._past.extend(moved(past[str(index)], self.device) for index in range(len(past)))
@@ -472,8 +533,9 @@ class AIRL(Algorithm):
         """Make one pass of Alg. 1's loop; the world's reward is not read."""
         rollout = self.learner.collect(world)  # Alg. 1, line 4
         metrics = self.discriminator.learn(rollout)  # line 5
-        rewards, paid = self.discriminator.pay(rollout)  # line 6
-        metrics |= paid | self.learner.improve(rollout, rewards)  # line 7
+        rewards, after_end, paid = self.discriminator.pay(rollout)  # line 6
+        metrics |= paid
+        metrics |= self.learner.improve(rollout, rewards, terminal_values=after_end)  # line 7
         self.updates = self.learner.engine.count
         return metrics
 
@@ -490,7 +552,7 @@ class AIRL(Algorithm):
         next_observations: np.ndarray,
         terminated: np.ndarray,
     ) -> np.ndarray:
-        """Return g(s) or g(s, a), counted from that of the absorbing state; see the base class."""
+        """Return g(s) or g(s, a) and, for terminal steps, what follows; see the base class."""
         seen, done = self.learner.actor.tensors(observations, actions)
         following, _ = self.learner.actor.tensors(next_observations, actions)
         ends = torch.as_tensor(terminated, device=seen.device)
@@ -506,7 +568,7 @@ class AIRL(Algorithm):
         return paid
 
     def reward_state(self) -> dict[str, Tensor]:
-        """Return g, the statistics of its inputs, and whether it knows the absorbing state."""
+        """Return g, the statistics of its inputs, and what it knows of absorbing states."""
         return self.discriminator.reward_state()
 
     def load_reward_state(self, state: dict[str, Tensor]) -> None:

@@ -40,9 +40,11 @@ from rlfd.algorithms.base import (
 )
 from rlfd.algorithms.core.absorbing import (
     AbsorbingMode,
+    EpisodeAges,
     HorizonAudit,
     check_discount,
-    relative_to_absorbing,
+    counted_from,
+    stays_after,
 )
 from rlfd.algorithms.core.discriminator import (
     Discriminator,
@@ -88,7 +90,7 @@ class AdversarialReward:
     """Pays rollouts by a discriminator that learns from the last of them.
 
     Args:
-        problem: With demonstrations, and whether they terminated.
+        problem: With demonstrations, what came of their actions and whether they terminated.
         config: Hyperparameters of the discriminator.
         distribution: Of the learner's actions.
         gamma: γ of the learner.
@@ -97,7 +99,7 @@ class AdversarialReward:
 
     metric_definitions: ClassVar[dict[str, str]] = Discriminator.metric_definitions | {
         "reward/learned": "mean learned reward per step",
-        "reward/absorbing": "learned reward per step of the absorbing state; 0 with absorbing=off",
+        "reward/absorbing": "mean learned reward per step of own absorbing states; 0 without any",
     }
 
     def __init__(
@@ -109,7 +111,7 @@ class AdversarialReward:
         gamma: float,
         steps_per_round: int,
     ) -> None:
-        self.config = config
+        self.config, self.gamma = config, gamma
         rounds = -(-problem.env_steps // steps_per_round)
         self.discriminator = Discriminator(
             problem,
@@ -119,6 +121,7 @@ class AdversarialReward:
             planned_updates=rounds * config.d_steps,
         )
         self.audit = HorizonAudit(config.absorbing)
+        self._ages = EpisodeAges(problem.num_envs, problem.device)
         self._past: deque[Tensor] = deque(maxlen=config.d_rollouts - 1)
 
     def _rows(self, rollout: Rollout) -> Tensor:
@@ -135,35 +138,52 @@ class AdversarialReward:
 
     def remember(self, rollout: Rollout) -> None:
         """Keep a rollout that the discriminator does not learn from at once."""
-        if self._past.maxlen:
-            self._past.append(self._with_ends(rollout))
+        self._past.append(self._with_ends(rollout))  # which may forget it: episodes grow older
 
     def _with_ends(self, rollout: Rollout) -> Tensor:
-        ends = int(rollout.terminated.sum())
-        return self.discriminator.with_absorbing(self._rows(rollout), ends)
+        """Return rows, those of absorbing states among them; once for each rollout, in order."""
+        rows = self._rows(rollout)
+        if self.config.absorbing != "indicator":
+            return rows
+        ages = self._ages(rollout.ended)
+        stays = stays_after(rollout.terminated, ages, gamma=self.gamma)
+        return self.discriminator.with_absorbing(
+            rows, rollout.flat(rollout.next_observations), rollout.flat(stays)
+        )
 
-    def pay(self, rollout: Rollout) -> tuple[Tensor, Metrics]:
-        """Return what the discriminator, as it is now, pays a rollout: rewards (T, N), metrics."""
-        form = self.config.reward_form
+    def pay(self, rollout: Rollout) -> tuple[Tensor, Tensor | None, Metrics]:
+        """Return what the discriminator, as it is now, pays a rollout.
+
+        Returns:
+            Rewards (T, N), what follows a terminal state (see `gae`), and metrics. Unless
+            absorbing=off the former count from their mean, and so does the latter.
+        """
+        form, ended = self.config.reward_form, rollout.terminated
         logits = self.discriminator.logits(self._rows(rollout))
         rewards = imitation_reward(logits, form).view(rollout.rewards.shape)
-        self.audit.check(rewards, rollout.terminated)
-        absorbing = torch.zeros(())
-        if self.config.absorbing != "off":
-            absorbing = imitation_reward(self.discriminator.absorbing_logit(), form)
-        metrics = {"reward/learned": rewards.mean(), "reward/absorbing": absorbing}
-        return relative_to_absorbing(rewards, absorbing), metrics
+        self.audit.check(rewards, ended)
+        metrics = {"reward/learned": rewards.mean(), "reward/absorbing": torch.zeros(())}
+        if self.config.absorbing == "off":
+            return rewards, None, metrics
+        last = self.discriminator.absorbing_logits(rollout.next_observations[ended])
+        absorbing = torch.zeros_like(rewards)
+        absorbing[ended] = imitation_reward(last, form)
+        if len(last) > 0:
+            metrics["reward/absorbing"] = absorbing[ended].mean()
+        return *counted_from(rewards.mean(), rewards, absorbing, self.gamma), metrics
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next rollout's reward depends on."""
         return {
             "discriminator": self.discriminator.state_dict(),
+            "ages": self._ages.state_dict(),
             "past": {str(index): rows.clone() for index, rows in enumerate(self._past)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.discriminator.load_state_dict(state["discriminator"])
+        self._ages.load_state_dict(state["ages"])
         past = state["past"]
         self._past.clear()
         device = self.discriminator.device
@@ -187,7 +207,7 @@ class GAIL(Algorithm):
         demonstrations=True,
         reward=False,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         action_kinds=frozenset({"discrete", "continuous", "multi_discrete", "multi_binary"}),
         images=True,
     )
@@ -232,8 +252,8 @@ class GAIL(Algorithm):
 
     def _improve(self, rollout: Rollout) -> Metrics:
         """Improve the policy by what D pays now."""
-        rewards, metrics = self.source.pay(rollout)
-        return metrics | self.learner.improve(rollout, rewards)
+        rewards, after_end, metrics = self.source.pay(rollout)
+        return metrics | self.learner.improve(rollout, rewards, terminal_values=after_end)
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None

@@ -28,7 +28,8 @@ from rlfd.algorithms.core.absorbing import (
     AbsorbingMode,
     HorizonAudit,
     check_discount,
-    relative_to_absorbing,
+    counted_from,
+    draw_stays,
 )
 from rlfd.algorithms.core.discriminator import Discriminator, DiscriminatorFields, imitation_reward
 from rlfd.algorithms.core.distributions import make_distribution
@@ -73,21 +74,23 @@ class GAILDQN(Algorithm):
         demonstrations=True,
         reward=False,
         interaction=True,
-        demo_fields=frozenset({"terminated"}),
+        demo_fields=frozenset({"next_observations", "terminated"}),
         images=True,
     )
     policies: ClassVar[tuple[PolicyMode, ...]] = ("sampled", "greedy")
     metric_definitions: Mapping[str, str] = {
         **SoftQLoop.metric_definitions,
         **Discriminator.metric_definitions,
-        "reward/relative": "mean learned reward less that of the absorbing state, scaled",
+        "reward/relative": "mean learned reward less that of an undecided D, and for terminal "
+        "transitions what follows; scaled",
     }
 
     learner: QLearner
 
     def __init__(self, problem: Problem, config: GAILDQNConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss)
+        indicator = config.absorbing == "indicator"
+        self.learner = QLearner(problem, config, self._loss, replay={"ages": indicator})
         self.loop = SoftQLoop(config, self.learner)
         times = -(-self.learner.planned_updates // config.d_every_updates)
         self.discriminator = Discriminator(
@@ -123,18 +126,34 @@ class GAILDQN(Algorithm):
         size = config.d_steps * config.d_batch_size
         (own,) = memory.sample(1, size, discriminator.generator)
         rows = discriminator.rows(own["observations"], own["actions"])
-        discriminator.learn(discriminator.among_absorbing(rows, memory.terminations, len(memory)))
+        if config.absorbing == "indicator":
+            # the memory says how often ends occur: a minibatch with one in it would, on its own,
+            # take all episodes for as short as itself
+            stays, last = draw_stays(
+                memory, size, gamma=config.gamma, generator=discriminator.generator
+            )
+            rows[stays] = discriminator.absorbing_rows(last)
+        discriminator.learn(rows)
         self._d_metrics = discriminator.drain()
 
     def pay(self, batch: Batch) -> Tensor:
-        """Return what D, as it is now, pays for a minibatch. Shape (B,)."""
+        """Return what D, as it is now, pays for a minibatch. Shape (B,).
+
+        Unless absorbing=off rewards count from what an undecided D pays, and a terminal transition
+        is paid for all that follows it, too.
+        """
         discriminator, config = self.discriminator, self.config
         logits = discriminator.logits(discriminator.rows(batch["observations"], batch["actions"]))
         rewards = imitation_reward(logits, config.reward_form)
-        self.audit.check(rewards, _terminated(batch))
+        ended = _terminated(batch)
+        self.audit.check(rewards, ended)
         if config.absorbing != "off":
-            neutral = imitation_reward(discriminator.absorbing_logit(), config.reward_form)
-            rewards = relative_to_absorbing(rewards, neutral)
+            last = discriminator.absorbing_logits(batch["next_observations"][ended])
+            absorbing = torch.zeros_like(rewards)
+            absorbing[ended] = imitation_reward(last, config.reward_form)
+            undecided = imitation_reward(torch.zeros_like(rewards[0]), config.reward_form)
+            rewards, after_end = counted_from(undecided, rewards, absorbing, config.gamma)
+            rewards = rewards + config.gamma * torch.where(ended, after_end, 0.0)
         return config.reward_scale * rewards
 
     def act(

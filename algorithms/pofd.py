@@ -183,8 +183,8 @@ class POfD(Algorithm):
             reward = self.source.begin(rollout)
             return reward.rewards, reward.terminal_values, self.source.metrics(reward.mismatch)
         metrics = self.source.learn(rollout)
-        learned, paid = self.source.pay(rollout)
-        return learned, None, metrics | paid
+        learned, after_end, paid = self.source.pay(rollout)
+        return learned, after_end, metrics | paid
 
     def act(
         self, observations: np.ndarray, *, greedy: bool, generator: torch.Generator | None = None

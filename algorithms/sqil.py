@@ -270,11 +270,7 @@ class SoftImitationLoop:
         batches = memory.sample(count, self.config.batch_size, generator)
         if self.absorbing is None:
             return batches
-        terminations, total = memory.terminations, len(memory)
-        return [
-            self.absorbing.apply(batch, terminations=terminations, total=total, generator=generator)
-            for batch in batches
-        ]
+        return [self.absorbing.apply(batch, memory, generator) for batch in batches]
 
     def _sample_weight(self) -> float:
         """λ_samp, times |D_samp| / |D_demo| if it weighs sums."""
@@ -319,7 +315,13 @@ class SQIL(Algorithm):
         if config.absorbing == "indicator":
             self.absorbing = AbsorbingRows(problem, config.gamma)
             problem = self.absorbing.problem(problem)
-        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
+        self.learner = QLearner(
+            problem,
+            config,
+            self._loss,
+            use_target=config.mode == "target",
+            replay={"ages": self.absorbing is not None},
+        )
         self.loop = SoftImitationLoop(problem, config, self.learner, absorbing=self.absorbing)
 
     def _loss(

@@ -78,7 +78,7 @@ class ImitatingActorCritic(SoftActorCritic):
 
     def __init__(self, problem: Problem, config: SQILSACConfig) -> None:
         self._lambda_samp = config.lambda_samp
-        super().__init__(problem, config)
+        super().__init__(problem, config, replay={"ages": config.absorbing == "indicator"})
 
     def critic_loss(
         self, parameters: Parameters, target: Parameters, batch: Batch
@@ -161,13 +161,7 @@ class SQILSAC(Algorithm):
         for memory in (self.demos, self.learner.replay):
             batches = memory.sample(count, config.batch_size, generator)
             if self.absorbing is not None:
-                terminations, total = memory.terminations, len(memory)
-                batches = [
-                    self.absorbing.apply(
-                        batch, terminations=terminations, total=total, generator=generator
-                    )
-                    for batch in batches
-                ]
+                batches = [self.absorbing.apply(batch, memory, generator) for batch in batches]
             halves.append(batches)
         return [self._join(demo, own) for demo, own in zip(*halves, strict=True)]
 

@@ -1,17 +1,21 @@
 """What an imitation reward makes of an episode's end (Kostrikov et al., 2019, section 4.1).
 
 A reward that is never negative pays for staying alive, one that is never positive for ending early,
-whatever the demonstrations show. The remedy is to treat the end as a state of its own, s_abs, in
-which one stays for ever, with a reward like everywhere else. Three ways (`absorbing`):
+whatever the demonstrations show. The remedy is to let an episode go on after its end: in a state of
+its own, the *terminal observation* with a mark, in which one stays for ever and nothing is done.
+Three ways (`absorbing`):
 
     off        V(s') = 0 after a terminal transition
     value      V(s') = r_abs / (1 - γ) with r_abs a constant: what an undecided reward pays
-    indicator  V(s') = r(s_abs) / (1 - γ) with r learned: demonstrations and learner each show
-               rows (s_abs, 0) where an episode *terminated*, marked by an entry of their own
+    indicator  V(s_T) = r(s_T, marked) / (1 - γ) with r learned: demonstrations and learner show
+               rows (s_T, marked, no action) where an episode *terminated*, as many as the steps
+               that it spends there count (`absorbing_steps`)
 
-A constant c added to all rewards, also those after the end, adds c / (1 - γ) to all values and
-changes no advantage. So it comes to the same to pay r - r_abs and leave V(s') at 0
-(`relative_to_absorbing`), and spares the value function an offset of hundreds.
+Where an episode ended is not forgotten, so that a crash is not worth what a landing is.
+
+A constant c taken from all rewards, also from those after the end, takes c / (1 - γ) from all
+values and changes no advantage (`counted_from`); it spares the value function an offset of
+hundreds. With c = r_abs of `value` V(s') is 0 again (`relative_to_absorbing`).
 
 A truncated episode has not ended: it shows no such row and its value is bootstrapped as usual.
 """
@@ -19,7 +23,7 @@ A truncated episode has not ended: it shows no such row and its value is bootstr
 from __future__ import annotations
 
 import logging
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -28,12 +32,16 @@ from rlfd.errors import RlfdError
 
 __all__ = [
     "AbsorbingMode",
+    "EndsMemory",
     "EpisodeAges",
     "HorizonAudit",
-    "absorbing_count",
     "absorbing_steps",
     "check_discount",
+    "counted_from",
+    "draw_stays",
+    "episode_steps",
     "relative_to_absorbing",
+    "stays_after",
     "terminal_values",
 ]
 
@@ -50,18 +58,6 @@ def check_discount(absorbing: AbsorbingMode, gamma: float) -> None:
     """
     if absorbing != "off" and gamma == 1.0:
         raise RlfdError(f"absorbing={absorbing} needs gamma < 1", "set absorbing=off")
-
-
-def absorbing_count(steps: int, terminations: int, gamma: float) -> int:
-    """Return how many rows of the absorbing state stand beside so many steps.
-
-    An episode that terminates after L steps spends γ^L / (1 - γ) discounted steps in s_abs. L is
-    taken from the mean: steps per termination. At least one row stands for each.
-    """
-    if terminations == 0:
-        return 0
-    each: float = gamma ** (steps / terminations) / (1.0 - gamma)
-    return round(terminations * max(1.0, each))
 
 
 def absorbing_steps(lengths: Tensor, *, gamma: float, horizon: int | None = None) -> Tensor:
@@ -88,6 +84,63 @@ def absorbing_steps(lengths: Tensor, *, gamma: float, horizon: int | None = None
             each = each - gamma**horizon
         each = each / (1.0 - gamma)
     return each.round().clamp(min=1.0).long()
+
+
+def stays_after(terminated: Tensor, ages: Tensor, *, gamma: float) -> Tensor:
+    """Return how many rows of an absorbing state follow each transition: none unless terminal.
+
+    Args:
+        terminated: Any shape, bool.
+        ages: Steps of its episode up to and with each transition, as `episode_steps` and
+            `EpisodeAges` count them. The same shape.
+        gamma: γ < 1.
+
+    Returns:
+        int64, the same shape.
+    """
+    return torch.where(terminated, absorbing_steps(ages, gamma=gamma), 0)
+
+
+def episode_steps(episode_ids: Tensor) -> Tensor:
+    """Return the steps of its episode up to and with each transition of whole episodes. (M,)."""
+    lengths = torch.bincount(episode_ids)
+    first = lengths.cumsum(0) - lengths
+    return torch.arange(1, len(episode_ids) + 1, device=first.device) - first[episode_ids]
+
+
+class EndsMemory(Protocol):
+    """A memory of transitions that knows its terminal ones."""
+
+    def __len__(self) -> int:
+        """M, transitions that are stored."""
+
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Return the slots of terminal transitions, and the lengths of their episodes. (E,)."""
+
+    def gather(self, slots: Tensor) -> dict[str, Tensor]:
+        """Return the transitions in slots (B,)."""
+
+
+def draw_stays(
+    memory: EndsMemory, count: int, *, gamma: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Say which of so many uniform draws are of absorbing states, and of which ones.
+
+    Beside the M transitions of a memory there are as many rows of each absorbing state as count;
+    they are all the same row, so that it is drawn as often as it would be found.
+
+    Returns:
+        Which draws they are, shape (count,), bool, and the terminal observations of these K draws,
+        shape (K, *observation_shape).
+    """
+    slots, lengths = memory.ends()
+    rows = absorbing_steps(lengths, gamma=gamma).double().cumsum(0)
+    among = float(rows[-1]) if len(rows) > 0 else 0.0
+    draws = torch.rand(count, dtype=torch.float64, generator=generator, device=generator.device)
+    draws = draws.to(slots.device) * (len(memory) + among)
+    absorbing = draws < among
+    which = torch.searchsorted(rows, draws[absorbing], right=True)
+    return absorbing, memory.gather(slots[which])["next_observations"]
 
 
 class EpisodeAges:
@@ -135,6 +188,20 @@ def relative_to_absorbing(rewards: Tensor, absorbing_reward: Tensor) -> Tensor:
         absorbing_reward: r_abs, a scalar; 0 for absorbing=off.
     """
     return rewards - absorbing_reward
+
+
+def counted_from(
+    origin: Tensor, rewards: Tensor, absorbing_rewards: Tensor, gamma: float
+) -> tuple[Tensor, Tensor]:
+    """Return r - c and (r_abs - c) / (1 - γ), the value after the end: no advantage changes.
+
+    Args:
+        origin: c, a scalar.
+        rewards: r. Any shape.
+        absorbing_rewards: r_abs, what a step in the absorbing state after each row pays.
+        gamma: γ < 1.
+    """
+    return rewards - origin, (absorbing_rewards - origin) / (1.0 - gamma)
 
 
 class HorizonAudit:

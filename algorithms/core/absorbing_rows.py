@@ -1,8 +1,9 @@
-"""The absorbing state of off-policy imitation (Kostrikov et al., 2019, section 4.2).
+"""Absorbing states of off-policy imitation (Kostrikov et al., 2019, section 4.2).
 
-Every observation gets one more entry: 0, or 1 in the absorbing state s_abs, which is 0 otherwise. A
-terminal transition (s, a) leads to s_abs and bootstraps from it; for each one, memory holds one
-self-loop (s_abs, 0, s_abs). Truncations stay as they are. In s_abs nobody chooses: its action is 0.
+Every observation gets one more entry: 0, or 1 in an absorbing state, which is the terminal
+observation otherwise. A terminal transition leads there and bootstraps from it; for each, memory
+holds self-loops (s_T, 0, s_T), both marked, as many as the rest of the episode counts
+(`core/absorbing.py`). Truncations stay as they are. In s_T nobody chooses: its action is 0.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rlfd.algorithms.base import ActionSpec, Problem, TransitionBatch, World
+from rlfd.algorithms.core.absorbing import EndsMemory, draw_stays
 from rlfd.algorithms.core.engine import Batch
 from rlfd.errors import RlfdError
 
@@ -23,7 +25,7 @@ __all__ = ["AbsorbingRows", "in_absorbing_state"]
 
 
 def in_absorbing_state(observations: Tensor) -> Tensor:
-    """Return which marked observations (B, D + 1) are s_abs. Shape (B,), bool."""
+    """Return which marked observations (B, D + 1) are absorbing. Shape (B,), bool."""
     return observations[:, -1] > 0.5
 
 
@@ -42,8 +44,8 @@ class _MarkedTransitions:
 class AbsorbingRows:
     """Marks observations, and turns sampled rows into those of a memory with absorbing states.
 
-    Memory itself keeps the terminal transitions as they were: the self-loops are all the same row,
-    so that row is drawn as often as it would be found.
+    Memory itself keeps the terminal transitions as they were: all self-loops of an end are the same
+    row, so that row is drawn as often as it would be found.
 
     Args:
         problem: The problem without absorbing states.
@@ -85,35 +87,31 @@ class AbsorbingRows:
         """Return the world with marked observations."""
         return _MarkedWorld(world)
 
-    def apply(
-        self, batch: Batch, *, terminations: int, total: int, generator: torch.Generator
-    ) -> Batch:
+    def apply(self, batch: Batch, memory: EndsMemory, generator: torch.Generator) -> Batch:
         """Return a batch as if drawn from a memory with absorbing states.
 
         Args:
             batch: Marked observations and next_observations, actions, discounts, and possibly
                 terminated, drawn uniformly.
-            terminations: Terminal transitions in memory.
-            total: Transitions in memory.
+            memory: What it was drawn from.
             generator: Source of the draws.
 
         Returns:
-            The batch: discounts are γ and nothing is terminated; rows that were lead to s_abs.
-            Each row is a self-loop with probability terminations / (terminations + total).
+            The batch: discounts are γ and nothing is terminated; terminal transitions lead to
+            their marked observation, and some rows are self-loops there, as `draw_stays` says.
         """
-        following = batch["next_observations"]
-        absorbing = torch.zeros_like(following[0])
-        absorbing[-1] = 1.0
-        ended = (batch["discounts"] == 0.0)[:, None]
-        share = terminations / (terminations + total)
-        draws = torch.rand(len(following), generator=generator, device=following.device)
-        loop = draws < share
-        rows = loop[:, None]
-        action_rows = loop.view(-1, *[1] * (batch["actions"].ndim - 1))
+        size = len(batch["discounts"])
+        loops, last = draw_stays(memory, size, gamma=self._gamma, generator=generator)
+        following = batch["next_observations"].clone()
+        following[loops] = last
+        following[loops | (batch["discounts"] == 0.0), -1] = 1.0
+        observations, actions = batch["observations"].clone(), batch["actions"].clone()
+        observations[loops] = following[loops]
+        actions[loops] = self._action.to(actions.dtype)
         changed = {
-            "observations": torch.where(rows, absorbing, batch["observations"]),
-            "actions": torch.where(action_rows, self._action, batch["actions"]),
-            "next_observations": torch.where(rows | ended, absorbing, following),
+            "observations": observations,
+            "actions": actions,
+            "next_observations": following,
             "discounts": torch.full_like(batch["discounts"], self._gamma),
         }
         if "terminated" in batch:

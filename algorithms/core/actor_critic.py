@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -196,6 +196,7 @@ class ActorCritic(ABC):
         log_temperature: See `Actor`.
         actor_target: Whether the critics' loss reads target parameters of the actor.
         targets_every: Steps of the critics between updates of all targets.
+        replay: Further options of the memory.
     """
 
     def __init__(
@@ -207,6 +208,7 @@ class ActorCritic(ABC):
         log_temperature: float | None = None,
         actor_target: bool = False,
         targets_every: int = 1,
+        replay: Mapping[str, Any] | None = None,
     ) -> None:
         self.device, self._pace = problem.device, config
         self.generator = torch.Generator(device=problem.device).manual_seed(problem.seed)
@@ -254,6 +256,7 @@ class ActorCritic(ABC):
             action_shape=(width,),
             action_dtype=torch.get_default_dtype(),
             memory_bytes=problem.memory_bytes,
+            **(replay or {}),
         )
 
     @abstractmethod

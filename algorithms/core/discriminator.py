@@ -10,7 +10,8 @@ papers let D be the probability of the learner; that turns the sign of ℓ and n
 
 Pairs are compared as rows (s, features of a), standardised by the mean and std of both sides
 together, so that neither can be told from the other by its scale. Images are rows of bytes, scaled
-to 0 to 1, and pass through convolutions first.
+to 0 to 1, and pass through convolutions first. With an indicator (`core/absorbing.py`) a last entry
+marks rows of absorbing states, which have the terminal observation and no action.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rlfd.algorithms.base import AlgorithmConfig, DemoTensors, Metrics, Problem, hyper
-from rlfd.algorithms.core.absorbing import AbsorbingMode, absorbing_count
+from rlfd.algorithms.core.absorbing import AbsorbingMode, absorbing_steps, episode_steps
 from rlfd.algorithms.core.distributions import Distribution
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
 from rlfd.algorithms.core.minibatches import cycled
@@ -194,7 +195,8 @@ class _ImageRows:
         rows: Makes rows of pairs.
         pairs: Observations (M, C, H, W) and actions in the policy's units (M,).
         times: How often each of them occurs.
-        absorbing: Rows of the absorbing state, which come last. Shape (K, W).
+        absorbing: Rows of absorbing states, which come last. Shape (E, W).
+        stays: How often each of those occurs. Shape (E,).
     """
 
     def __init__(
@@ -203,13 +205,15 @@ class _ImageRows:
         pairs: tuple[Tensor, Tensor],
         times: int,
         absorbing: Tensor,
+        stays: Tensor,
     ) -> None:
         self._rows, (self._observations, self._actions) = rows, pairs
         self._length, self._absorbing = times * len(self._actions), absorbing
+        self._after = torch.arange(len(stays), device=stays.device).repeat_interleave(stays)
         self.device = absorbing.device
 
     def __len__(self) -> int:
-        return self._length + len(self._absorbing)
+        return self._length + len(self._after)
 
     def __getitem__(self, indices: Tensor) -> Tensor:
         which = indices % len(self._actions)
@@ -217,7 +221,7 @@ class _ImageRows:
             self._observations.index_select(0, which), self._actions.index_select(0, which)
         )
         after = indices - self._length
-        rows[after >= 0] = self._absorbing[after[after >= 0]]
+        rows[after >= 0] = self._absorbing[self._after[after[after >= 0]]]
         return rows
 
 
@@ -228,10 +232,10 @@ class Discriminator:
     do without.
 
     Args:
-        problem: With demonstrations that have the field `terminated`.
+        problem: With demonstrations that have the fields `terminated` and `next_observations`.
         config: Hyperparameters.
         distribution: Of the learner's policy.
-        gamma: γ of the learner, which says how much the absorbing state counts.
+        gamma: γ of the learner, which says how much an absorbing state counts.
         planned_updates: How many steps it is going to take, for the decision to compile.
     """
 
@@ -260,9 +264,8 @@ class Discriminator:
         self.gamma = gamma
         self.generator = torch.Generator().manual_seed(derive(problem.seed, "discriminator"))
         self._indicator = config.absorbing == "indicator"
-        self.width = math.prod(problem.observation_shape) + distribution.num_features
-        self._compared = self.width  # columns before the indicator
-        self.width += self._indicator
+        self._seen = math.prod(problem.observation_shape)  # columns of the observation
+        self.width = self._seen + distribution.num_features + self._indicator
         self._pixels = math.prod(problem.observation_shape) if problem.images else 0
         weights = torch.Generator(device=self.device)
         weights.manual_seed(derive(problem.seed, "discriminator weights"))
@@ -293,21 +296,32 @@ class Discriminator:
 
     def _demonstrated(self, demos: DemoTensors) -> Tensor | _ImageRows:
         """Rows of the demonstrations, so repeated that all are drawn as often as they occur."""
-        assert demos.terminated is not None
         every, ids = self.config.demo_every, demos.episode_ids
-        lengths = torch.bincount(ids)
-        times = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[ids]
+        lengths, times = torch.bincount(ids), episode_steps(ids) - 1
         offsets = torch.randint(every, (len(lengths),), generator=self.generator)
         # an offset beyond the end of a short demonstration would leave nothing of it
         kept = (times % every == offsets.minimum(lengths - 1)[ids]).nonzero()[:, 0]
         seen = demos.observations[kept].to(self.device)
         done = self.distribution.encode(demos.actions[kept].to(self.device))
         # Thinned rows stand for `every` times as many; ends are not thinned.
-        copies, ends = every if self._indicator else 1, int(demos.terminated.sum())
+        copies = every if self._indicator else 1
+        absorbing, stays = self._demonstrated_ends(demos)
         if self._pixels:
-            absorbing = self._absorbing_rows(copies * len(kept), ends, torch.uint8)
-            return _ImageRows(self.rows, (seen, done), copies, absorbing)
-        return self.with_absorbing(self.rows(seen, done).repeat(copies, 1), ends)
+            return _ImageRows(self.rows, (seen, done), copies, absorbing, stays)
+        rows = self.rows(seen, done).repeat(copies, 1)
+        return torch.cat([rows, absorbing.repeat_interleave(stays, dim=0)])
+
+    def _demonstrated_ends(self, demos: DemoTensors) -> tuple[Tensor, Tensor]:
+        """Rows of the absorbing states of demonstrations, and how often each occurs."""
+        if not self._indicator:
+            none = torch.zeros(0, dtype=torch.int64, device=self.device)
+            return self.absorbing_rows(demos.observations[:0].to(self.device)), none
+        assert demos.terminated is not None
+        assert demos.next_observations is not None
+        ends = demos.terminated.nonzero()[:, 0]
+        absorbing = self.absorbing_rows(demos.next_observations[ends].to(self.device))
+        lengths = episode_steps(demos.episode_ids)[ends]
+        return absorbing, absorbing_steps(lengths, gamma=self.gamma).to(self.device)
 
     def rows(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Join pairs to what the network sees, before standardisation.
@@ -327,42 +341,36 @@ class Discriminator:
             parts.append(torch.zeros_like(features[:, :1]))
         return torch.cat(parts, dim=1)
 
-    def with_absorbing(self, rows: Tensor, terminations: int) -> Tensor:
-        """Append rows (s_abs, 0), where there is an indicator: as many as it counts for."""
-        if not self._indicator or terminations == 0:
-            return rows
-        return torch.cat([rows, self._absorbing_rows(len(rows), terminations, rows.dtype)])
-
-    def among_absorbing(self, rows: Tensor, terminations: int, total: int) -> Tensor:
-        """Return a few rows as if drawn from many that have those of `with_absorbing` among them.
-
-        The many say how often s_abs occurs: a minibatch with one end in it would, on its own, take
-        all episodes for as short as itself.
+    def absorbing_rows(self, observations: Tensor) -> Tensor:
+        """Return the rows of absorbing states: terminal observations, no action, and the mark.
 
         Args:
-            rows: Drawn uniformly. Shape (B, W).
-            terminations: In all that they were drawn from.
-            total: Rows that they were drawn from.
+            observations: Shape (B, *observation_shape).
+
+        Returns:
+            Shape (B, W), W as with an indicator.
         """
-        count = absorbing_count(total, terminations, self.gamma) if self._indicator else 0
-        if count == 0:
-            return rows
-        draws = torch.rand(len(rows), 1, generator=self.generator).to(self.device)
-        absorbing = self._copies_of_absorbing(1, rows.dtype)
-        return torch.where(draws < count / (total + count), absorbing, rows)
+        seen = observations.flatten(1)
+        kind = torch.uint8 if self._pixels else torch.get_default_dtype()
+        rows = torch.zeros(len(seen), self.width, dtype=kind, device=self.device)
+        rows[:, : self._seen] = seen
+        rows[:, -1] = 1
+        return rows
 
-    def _absorbing_rows(self, rows: int, terminations: int, dtype: torch.dtype) -> Tensor:
-        """Return as many rows (s_abs, 0) as belong to so many others; none without indicator."""
-        count = absorbing_count(rows, terminations, self.gamma) if self._indicator else 0
-        return self._copies_of_absorbing(count, dtype)
+    def with_absorbing(self, rows: Tensor, next_observations: Tensor, stays: Tensor) -> Tensor:
+        """Append the rows of the absorbing states that follow; with an indicator only.
 
-    def _copies_of_absorbing(self, count: int, dtype: torch.dtype) -> Tensor:
-        absorbing = torch.zeros(count, self.width, dtype=dtype, device=self.device)
-        absorbing[:, -1:] = 1.0
-        return absorbing
+        Args:
+            rows: Of pairs. Shape (B, W).
+            next_observations: What came of them. Shape (B, *observation_shape).
+            stays: See `stays_after`. Shape (B,).
+        """
+        ends = stays.nonzero()[:, 0]
+        absorbing = self.absorbing_rows(next_observations[ends])
+        return torch.cat([rows, absorbing.repeat_interleave(stays[ends], dim=0)])
 
     def observe(self, rows: Tensor) -> None:
-        """Take rows (B, W) into the statistics; those of the absorbing state do not count."""
+        """Take rows (B, W) into the statistics; those of absorbing states do not count."""
         if self._pixels:
             return
         self._moments.update(rows[rows[:, -1] == 0.0] if self._indicator else rows)
@@ -378,12 +386,13 @@ class Discriminator:
         self._std = usable_std(self._moments.variance.sqrt()).to(torch.get_default_dtype())
 
     def standardise(self, rows: Tensor) -> Tensor:
-        """Return the network's inputs z of rows (B, W); the absorbing state is 0 there too."""
+        """Return the network's inputs z of rows (B, W); no action is 0 there, too."""
         inputs = ((rows - self._mean) / self._std).clamp(-INPUT_CLIP, INPUT_CLIP)
         if not self._indicator:
             return inputs
-        absorbing = rows[:, -1:]
-        return torch.cat([inputs[:, :-1] * (1.0 - absorbing), absorbing], dim=1)
+        marks = rows[:, -1:].to(inputs)
+        actions = inputs[:, self._seen : -1] * (1.0 - marks)
+        return torch.cat([inputs[:, : self._seen], actions, marks], dim=1)
 
     @torch.no_grad()
     def logits(self, rows: Tensor) -> Tensor:
@@ -391,11 +400,14 @@ class Discriminator:
         logits: Tensor = self.network(self.standardise(rows))[:, 0]
         return logits
 
-    def absorbing_logit(self) -> Tensor:
-        """Return ℓ(s_abs, 0), a scalar; 0, undecided, while the discriminator never saw s_abs."""
+    def absorbing_logits(self, observations: Tensor) -> Tensor:
+        """Return ℓ of the absorbing states that terminal observations (B, ...) become. Shape (B,).
+
+        0, undecided, without an indicator and while the discriminator never saw one.
+        """
         if not self._saw_absorbing:
-            return torch.zeros((), device=self.device)
-        return self.logits(self._copies_of_absorbing(1, torch.get_default_dtype()))[0]
+            return torch.zeros(len(observations), device=self.device)
+        return self.logits(self.absorbing_rows(observations))
 
     def _loss(
         self, parameters: Parameters, _: Parameters, batch: Batch
@@ -415,8 +427,7 @@ class Discriminator:
         if config.d_gradient_penalty > 0.0:
             between = torch.lerp(own, demo, batch["mix"])  # ẑ
             slopes = torch.func.grad(lambda inputs: logits_of(inputs).sum())(between)
-            slopes = slopes[:, : self._compared]  # not towards the indicator
-            penalty = gradient_penalty(slopes, self._ordinary(own) * self._ordinary(demo))
+            penalty = gradient_penalty(*self._compared(slopes, own, demo))
             loss = loss + config.d_gradient_penalty * penalty
         return loss, {
             "discriminator/loss": loss,
@@ -424,9 +435,17 @@ class Discriminator:
             "discriminator/gradient_penalty": penalty,
         }
 
-    def _ordinary(self, inputs: Tensor) -> Tensor:
-        """1, or 0 for the absorbing state: nothing lies between it and other states. Shape (B,)."""
-        return 1.0 - inputs[:, -1] if self._indicator else torch.ones_like(inputs[:, 0])
+    def _compared(self, slopes: Tensor, own: Tensor, demo: Tensor) -> tuple[Tensor, Tensor]:
+        """Return slopes and which of them have a meaning, as `gradient_penalty` wants them.
+
+        Not those towards the mark, nor between an absorbing state and another one; between two
+        absorbing states not those towards actions.
+        """
+        if not self._indicator:
+            return slopes, torch.ones_like(slopes[:, 0])
+        actions = slopes[:, self._seen : -1] * (1.0 - own[:, -1:])
+        alike = (own[:, -1] == demo[:, -1]).to(slopes.dtype)
+        return torch.cat([slopes[:, : self._seen], actions], dim=1), alike
 
     def learn(self, own_rows: Tensor) -> None:
         """Make `d_steps` steps on minibatches of own rows (M, W) and as many demonstrated ones."""
@@ -441,7 +460,7 @@ class Discriminator:
     def step(self, own_rows: Tensor, demo_rows: Tensor) -> None:
         """Make one Adam step on L_D. Both of shape (B, W)."""
         if self._indicator and not self._saw_absorbing:
-            self._saw_absorbing = bool(torch.cat([own_rows, demo_rows])[:, -1].any())
+            self._saw_absorbing = bool(torch.cat([own_rows[:, -1], demo_rows[:, -1]]).any())
         batch = {"own": self.standardise(own_rows), "demo": self.standardise(demo_rows)}
         if self.config.d_gradient_penalty > 0.0:
             shape = (len(own_rows), 1)

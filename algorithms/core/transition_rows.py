@@ -1,8 +1,9 @@
 """Transitions as rows (s, a, s') for a network of whole transitions, as AIRL's.
 
-A state is an observation, and with an indicator a last entry that is 1 in the absorbing state s_abs
-alone: there terminal transitions lead, and there they stay. Rows are standardised by the mean and
-std of the states and actions that were observed, the same for s and s'.
+A state is an observation, and with an indicator a last entry that marks absorbing states: there,
+to the terminal observation, terminal transitions lead, and there they stay, doing nothing. Rows are
+standardised by the mean and std of the states and actions that were observed, the same for s and
+s'.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class TransitionRows:
     Args:
         observation_shape: Of one observation.
         distribution: Of the learner's policy, whose features of actions are in the rows.
-        indicator: Whether there is an absorbing state.
+        indicator: Whether there are absorbing states.
         device: Where rows live.
     """
 
@@ -64,34 +65,36 @@ class TransitionRows:
         features = self.distribution.features(actions)
         before, after = observations.flatten(1), next_observations.flatten(1)
         if self.indicator:
-            gone = terminated[:, None].to(before.dtype)  # into s_abs
             before = nn.functional.pad(before, (0, 1))
-            after = torch.cat([after * (1.0 - gone), gone], dim=1)
+            after = torch.cat([after, terminated[:, None].to(after.dtype)], dim=1)
         return torch.cat([before, features, after], dim=1)
 
-    def absorbing(self) -> Tensor:
-        """Return the row of staying in s_abs, (s_abs, 0, s_abs). Shape (1, W)."""
-        row = torch.zeros(1, 2 * self.states + self.features, device=self.device)
-        row[:, self._plain] = row[:, -1] = 1.0
-        return row
+    def absorbing(self, observations: Tensor) -> Tensor:
+        """Return the rows of staying in absorbing states, (s_T, 0, s_T) with both marked.
+
+        Args:
+            observations: Terminal ones. Shape (B, *observation_shape).
+
+        Returns:
+            Shape (B, W).
+        """
+        states = nn.functional.pad(observations.flatten(1), (0, 1), value=1.0)
+        return torch.cat([states, states.new_zeros(len(states), self.features), states], dim=1)
 
     def marks(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return whether s and s' are s_abs, both of shape (B, 1); with an indicator only."""
+        """Return whether s and s' are absorbing, both of shape (B, 1); with an indicator only."""
         return rows[:, self._plain : self._plain + 1], rows[:, -1:]
 
     def standardise(self, rows: Tensor) -> Tensor:
-        """Return the networks' inputs of rows (B, W); s_abs is 0 but for its mark there, too."""
+        """Return the networks' inputs of rows (B, W); no action is 0 there, too."""
         inputs = ((rows - self.mean) / self.std).clamp(-INPUT_CLIP, INPUT_CLIP)
         if not self.indicator:
             return inputs
-        before, after = self.marks(rows)
-        pair, following = inputs[:, : -self.states], inputs[:, -self.states :]
-        pair, following = pair * (1.0 - before), following * (1.0 - after)
-        pair[:, self._plain], following[:, -1] = before[:, 0], after[:, 0]
-        return torch.cat([pair, following], dim=1)
+        before, actions, after = inputs.split([self.states, self.features, self.states], dim=1)
+        return torch.cat([before, actions * (1.0 - self.marks(rows)[0]), after], dim=1)
 
     def observe(self, rows: Tensor) -> None:
-        """Take the states and actions of rows (B, W) into the statistics, but for s_abs."""
+        """Take the states and actions of rows (B, W) into the statistics, but for stays."""
         if self.indicator:
             rows = rows[self.marks(rows)[0][:, 0] == 0.0]
         actions = rows[:, self.states : self.states + self.features]
@@ -102,17 +105,18 @@ class TransitionRows:
         """Say where slopes between the halves of rows (2B, W), one side each, have a meaning.
 
         Returns:
-            `compared`, 1 for columns that count, 0 for the marks: nothing lies between s_abs and
-            other states; `ordinary`, 1 for pairs of rows without s_abs. Shapes (W,) and (B,).
+            `compared`, 1 for numbers that count, 0 for marks, and for the actions of pairs that
+            stay in absorbing states; `alike`, 1 for pairs with the same marks, 0 for others:
+            nothing lies between absorbing states and others. Shapes (B, W) and (B,).
         """
-        compared = torch.ones_like(rows[0])
-        ordinary = torch.ones_like(rows[:, 0])
+        one, other = rows.chunk(2)
+        compared, alike = torch.ones_like(one), torch.ones_like(one[:, 0])
         if self.indicator:
-            compared[self._plain] = compared[-1] = 0.0
-            before, after = self.marks(rows)
-            ordinary = (1.0 - torch.maximum(before, after))[:, 0]
-        first, second = ordinary.chunk(2)
-        return {"compared": compared, "ordinary": first * second}
+            (before, after), (own_before, own_after) = self.marks(one), self.marks(other)
+            compared[:, self.states : -self.states] = 1.0 - before
+            compared[:, self._plain] = compared[:, -1] = 0.0
+            alike = ((before == own_before) & (after == own_after))[:, 0].to(rows.dtype)
+        return {"compared": compared, "alike": alike}
 
     def _set_statistics(self) -> None:
         std = usable_std(self.moments.variance.sqrt())

@@ -129,7 +129,7 @@ ON_POLICY: dict[Key, Preset] = {
     ("gail", "default", "LunarLander"): Preset(
         # on-policy, so many env steps (docs/algorithms/gail.md)
         run={
-            "steps": 3_000_000,
+            "steps": 2_000_000,
             "num_envs": 16,
             "eval_every": 100_000,
             "checkpoint_every": 250_000,
@@ -167,19 +167,24 @@ ON_POLICY: dict[Key, Preset] = {
     ("airl", "default", "HalfCheetah"): Preset(
         algorithm={
             "reward_form": "f",
-            "reward_on": "state-action",
             "batch_steps": 4_096,
             "minibatch_size": 128,
         }
     ),
     ("airl", "default", "LunarLander"): Preset(
         run={
-            "steps": 3_000_000,
+            "steps": 2_000_000,
             "num_envs": 16,
             "eval_every": 100_000,
             "checkpoint_every": 250_000,
         },
-        algorithm={"batch_steps": 8_192, "minibatch_size": 256},
+        algorithm={
+            "batch_steps": 8_192,
+            "minibatch_size": 256,
+            "reward_form": "f",
+            "entropy_weight": 0.01,
+            "d_gradient_penalty": 10.0,
+        },
     ),
     # lengths of the tasks' episodes (docs/algorithms/gcl.md)
     ("gcl", "default", "CartPole"): Preset(

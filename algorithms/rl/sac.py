@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -79,9 +79,12 @@ class SoftActorCritic(ActorCritic):
     Args:
         problem: What to learn in.
         config: Hyperparameters.
+        replay: Further options of the memory.
     """
 
-    def __init__(self, problem: Problem, config: SACConfig) -> None:
+    def __init__(
+        self, problem: Problem, config: SACConfig, *, replay: Mapping[str, Any] | None = None
+    ) -> None:
         self.config = config
         self.target_entropy = config.target_entropy_per_action * problem.action.width
         super().__init__(
@@ -89,6 +92,7 @@ class SoftActorCritic(ActorCritic):
             config,
             outputs_per_action=2,
             log_temperature=math.log(config.temperature),
+            replay=replay,
         )
 
     def _temperature(self, actor: Parameters) -> Tensor:

@@ -113,7 +113,7 @@ def learned(make_algorithm, tabular_world):
             d_steps=20,
             d_batch_size=128,
             d_learning_rate=3e-3,
-            d_gradient_penalty=0.0,
+            **({"d_gradient_penalty": 0.0} if reward_on == "state-action" else {}),
             normalise_rewards=False,
             env_steps=24_000,
         )

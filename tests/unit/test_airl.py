@@ -10,7 +10,9 @@ import torch
 
 from rlfd.algorithms.airl import ACTION_LIMIT, ShapedReward
 from rlfd.algorithms.base import ActionSpec, DemoTensors
+from rlfd.algorithms.core.absorbing import EpisodeAges
 from rlfd.algorithms.core.discriminator import discrimination_loss
+from rlfd.algorithms.core.rollout import Rollout, gae
 
 SMALL = {"batch_steps": 12, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
 SMALL |= {"epochs": 2, "d_steps": 4, "d_batch_size": 9, "d_hidden": (7,), "absorbing": "off"}
@@ -29,6 +31,12 @@ def make_airl(make_algorithm):
 
 def flat(rollout):
     return {name: rollout.flat(getattr(rollout, name)) for name in NAMES}
+
+
+def aged(rollout):
+    """The same with ages of episodes that all begin with the rollout."""
+    ages = EpisodeAges(rollout.ended.shape[1], torch.device("cpu"))(rollout.ended)
+    return flat(rollout) | {"ages": rollout.flat(ages)}
 
 
 def copied(tensors):
@@ -71,7 +79,7 @@ def test_the_reward_is_the_log_odds_of_d(
     airl = make_airl(absorbing=absorbing, action=action, demos=demos)
     rollout = airl.learner.collect(noise_world())
     airl.discriminator.learn(rollout)
-    rewards, metrics = airl.discriminator.pay(rollout)
+    rewards, _, metrics = airl.discriminator.pay(rollout)
     network, shaped = airl.learner.actor.network, airl.discriminator.network
     for t, n in ((0, 0), (2, 0), (3, 1), (2, 2)):
         parts = {name: getattr(rollout, name)[t, n][None] for name in NAMES}
@@ -82,7 +90,9 @@ def test_the_reward_is_the_log_odds_of_d(
             network(parts["observations"]), network.log_std, parts["actions"]
         ).exp()
         d = f.exp() / (f.exp() + pi)
-        expected = d.log() - (1.0 - d).log() - metrics["reward/absorbing"]
+        expected = d.log() - (1.0 - d).log()
+        if absorbing == "indicator":  # counted from their mean
+            expected = expected - metrics["reward/learned"]
         torch.testing.assert_close(rewards[t, n], expected[0])
 
 
@@ -146,14 +156,14 @@ def test_the_shaping_telescopes(float64, terminated):
 
 def test_a_constant_g_of_the_uniform_policy_leaves_d_undecided(make_airl, noise_world, float64):
     """π = π_E uniform over 7 actions, g = -log 7 and h = 0: D = 1/2, and every reward is 0."""
-    airl = make_airl(d_gradient_penalty=0.0)
+    airl = make_airl(reward_on="state")  # without a penalty, which wants slopes of 1
     last = airl.learner.actor.network.body[-1]
     last.weight.zero_(), last.bias.zero_()
     for network in (airl.discriminator.network.g, airl.discriminator.network.h):
         network[-1].weight.zero_(), network[-1].bias.zero_()
     airl.discriminator.network.g[-1].bias.fill_(-math.log(7))
     rollout = airl.learner.collect(noise_world())
-    rewards, _ = airl.discriminator.pay(rollout)
+    rewards, _, _ = airl.discriminator.pay(rollout)
     torch.testing.assert_close(rewards, torch.zeros_like(rewards), rtol=0, atol=1e-12)
     before = copied(airl.discriminator.engine.parameters)
     table = airl.discriminator._table(flat(rollout))
@@ -177,7 +187,7 @@ def test_log_pi_is_a_constant_and_each_of_the_two_leaves_the_other_alone(
     assert not differ(airl.policy_state(), policy)
     learned = copied(airl.discriminator.engine.parameters)
     assert differ(learned, d)
-    rewards, _ = airl.discriminator.pay(rollout)
+    rewards, _, _ = airl.discriminator.pay(rollout)
     assert not rewards.requires_grad
     airl.learner.improve(rollout, rewards)
     assert not differ(airl.discriminator.engine.parameters, learned)
@@ -227,41 +237,106 @@ def test_log_pi_is_clipped_and_demonstrated_actions_are_kept_off_their_bounds(
 # -- the absorbing state ------------------------------------------------------------------------
 
 
-def test_terminal_transitions_lead_to_the_absorbing_state_which_is_shown(make_airl, noise_world):
+def test_terminal_transitions_lead_to_absorbing_states_which_are_shown(make_airl, noise_world):
     airl = make_airl(absorbing="indicator", gamma=0.9, batch_steps=33)
     rollout = airl.learner.collect(noise_world())
-    table = airl.discriminator._table(flat(rollout))
-    ends = rollout.terminated.flatten()
+    table = airl.discriminator._table(aged(rollout))
+    ends, last = rollout.terminated.flatten(), rollout.next_observations.flatten(0, 1)
     assert 0 < ends.sum() < rollout.ended.sum()
-    count = round(int(ends.sum()) * max(1.0, 0.9 ** (33 / int(ends.sum())) / 0.1))
-    assert len(table["rows"]) == 33 + count
+    lengths = (3 + torch.arange(3)).repeat(11)  # as the world ends its environments
+    counts = torch.tensor([round(0.9 ** int(length) / 0.1) for length in lengths]) * ends
+    assert len(table["rows"]) == 33 + counts.sum()
     own, stays = table["rows"][:33], table["rows"][33:]
     assert torch.equal(own[:, -1] > 0, ends)
     assert not own[:, 5].any()
-    assert torch.equal(own[ends][:, -6:-1], torch.zeros(int(ends.sum()), 5))
-    assert torch.equal(stays[0], torch.eye(19)[5] + torch.eye(19)[18])  # 5 + 1, 7, 5 + 1
+    assert torch.equal(own[:, -6:-1], last)
+    staying = last.repeat_interleave(counts, dim=0)
+    assert torch.equal(stays[:, :5], staying)
+    assert torch.equal(stays[:, 13:18], staying)
+    assert not stays[:, 6:13].any()  # no action
+    assert (stays[:, [5, 18]] == 1.0).all()
     assert (table["alive"] == 1.0).all()
     assert (table["log_probs"][33:] == 0.0).all()
-    airl.discriminator.rows.observe(table["rows"])
-    inputs = airl.discriminator.rows.standardise(table["rows"])
-    torch.testing.assert_close(inputs[33:], stays)
+    rows = airl.discriminator.rows
+    rows.observe(table["rows"])
+    inputs = rows.standardise(table["rows"])
     torch.testing.assert_close(inputs[:33, :5].mean(0), torch.zeros(5), rtol=0, atol=1e-5)
+    assert not inputs[33:, 6:13].any()
+    expected = (staying - own[:, :5].mean(0)) / own[:, :5].std(0, correction=0)
+    torch.testing.assert_close(inputs[33:, :5], expected)
+    torch.testing.assert_close(inputs[33:, 13:18], expected)
+
+
+def test_slopes_are_compared_between_transitions_of_one_kind(make_airl, noise_world):
+    airl = make_airl(absorbing="indicator", batch_steps=33, gamma=0.9)
+    rollout = airl.learner.collect(noise_world())
+    rows = airl.discriminator._table(aged(rollout))["rows"]
+    end = int(rollout.terminated.flatten().nonzero()[0])
+    ordinary, into, stay = rows[0], rows[end], rows[-1]
+    pairs = [(ordinary, ordinary), (into, into), (stay, stay)]
+    pairs += [(ordinary, into), (into, stay), (stay, ordinary)]
+    halves = torch.cat([torch.stack([pair[side] for pair in pairs]) for side in (0, 1)])
+    batch = airl.discriminator.rows.comparable(halves)
+    assert batch["alike"].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    expected = torch.ones(19)
+    expected[[5, 18]] = 0.0  # the marks
+    assert torch.equal(batch["compared"][0], expected)
+    assert torch.equal(batch["compared"][1], expected)
+    expected[6:13] = 0.0  # nothing is done there
+    assert torch.equal(batch["compared"][2], expected)
 
 
 @pytest.mark.parametrize("form", ["airl", "f", "g"])
-def test_rewards_count_from_that_of_the_absorbing_state(make_airl, noise_world, form):
-    airl = make_airl(absorbing="indicator", reward_form=form)
+def test_the_end_is_worth_what_staying_there_is_paid(make_airl, noise_world, form):
+    airl = make_airl(absorbing="indicator", reward_form=form, gamma=GAMMA, batch_steps=33)
     rollout = airl.learner.collect(noise_world())
     airl.discriminator.learn(rollout)
-    rewards, metrics = airl.discriminator.pay(rollout)
-    shaped, row = airl.discriminator.network, torch.zeros(1, 19)
-    row[0, 5] = row[0, 18] = 1.0
-    expected = shaped.reward(row)
+    rewards, after_end, metrics = airl.discriminator.pay(rollout)
+    ended, d = rollout.terminated, airl.discriminator
+    last = torch.cat([rollout.next_observations[ended], torch.ones(int(ended.sum()), 1)], dim=1)
+    rows = d.rows.standardise(torch.cat([last, torch.zeros(len(last), 7), last], dim=1))
+    staying = d.network.reward(rows)
     if form != "g":  # it is followed by itself: g + γ h - h
-        expected = expected + (0.99 - 1.0) * shaped.potential(row[:, :6])
-    torch.testing.assert_close(metrics["reward/absorbing"], expected[0])
-    mean = metrics["reward/learned"] - metrics["reward/absorbing"]
-    torch.testing.assert_close(rewards.mean(), mean)
+        staying = staying + (GAMMA - 1.0) * d.network.potential(rows[:, :6])
+    assert staying.unique().numel() == len(last) > 1
+    torch.testing.assert_close(metrics["reward/absorbing"], staying.mean())
+    # with what the learner is given, and values that are as much less, the advantages are equal
+    paid, plain = rewards + metrics["reward/learned"], torch.zeros_like(rewards)
+    plain[ended] = staying.detach() / (1.0 - GAMMA)
+    values, following = torch.randn(2, *paid.shape, generator=torch.Generator().manual_seed(0))
+    offset = metrics["reward/learned"] / (1.0 - GAMMA)
+    flags, options = (ended, rollout.ended), {"gamma": GAMMA, "gae_lambda": 0.8}
+    expected = gae(paid, values, following, *flags, terminal_values=plain, **options)
+    lower = values - offset, following - offset
+    given = gae(rewards, *lower, *flags, terminal_values=after_end, **options)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kept_reward_has_the_return_of_staying_for_ever(make_airl, noise_world, float64):
+    """Σ γ^t r, nothing after the end, is Σ γ^t g with the stays, less one constant a step."""
+    airl, length = make_airl(absorbing="indicator", gamma=GAMMA, reward_form="g"), 6
+    world = noise_world()
+    for _ in range(3):
+        airl.iteration(world)
+    d, path = airl.discriminator, torch.randn(length + 1, 5)
+    actions = torch.arange(length) % 7
+    terminated = torch.arange(length) == length - 1
+    rewards = airl.reward(path[:-1].numpy(), actions.numpy(), path[1:].numpy(), terminated.numpy())
+    paid = sum(GAMMA**t * reward for t, reward in enumerate(rewards))
+
+    def g(rows):
+        return d.network.reward(d.rows.standardise(rows)).detach()
+
+    going = g(d.rows(path[:-1], actions, path[1:], terminated))
+    staying = g(d.rows.absorbing(path[-1:]))[0]
+    demos = d._demos["next_observations"][d._demos["terminated"]]
+    constant = g(d.rows.absorbing(demos)).mean()
+    endless = torch.cat([going, staying.expand(2_000)]) - constant
+    discounts = GAMMA ** torch.arange(len(endless)).double()
+    assert paid == pytest.approx((discounts * endless).sum().item(), rel=1e-9)
+    assert abs(staying - constant) > 1e-3
+    cut = airl.reward(path[:-1].numpy(), actions.numpy(), path[1:].numpy(), np.zeros(length, bool))
+    np.testing.assert_allclose(cut[:-1], (going - constant)[:-1].numpy(), rtol=1e-9)
 
 
 # -- the reward that is kept ---------------------------------------------------------------------
@@ -279,15 +354,47 @@ def test_the_reward_is_g_and_moves_with_its_state(make_airl, noise_world, absorb
     arrays = {name: value.numpy() for name, value in flat(rollout).items()}
     rewards = airl.reward(**arrays)
     assert rewards.dtype == np.float64
-    paid, _ = airl.discriminator.pay(rollout)
-    np.testing.assert_allclose(rewards, paid.flatten().numpy(), rtol=1e-6)
+    paid, _, _ = airl.discriminator.pay(rollout)
+    going_on = ~arrays["terminated"] if absorbing == "indicator" else np.ones(12, bool)
+    difference = rewards[going_on] - paid.flatten().numpy()[going_on]  # one constant for all
+    np.testing.assert_allclose(difference, difference[0], atol=1e-5)
+    assert (difference[0] == 0.0) == (absorbing == "off")
     changed = airl.reward(**arrays | {"actions": (arrays["actions"] + 1) % 7})
     assert np.array_equal(changed, rewards) == (on == "state")
     following = airl.reward(**arrays | {"next_observations": arrays["observations"]})
-    np.testing.assert_array_equal(following, rewards)
+    assert np.array_equal(following, rewards) == (absorbing == "off")
+    np.testing.assert_array_equal(following[going_on], rewards[going_on])
     assert not np.array_equal(other.reward(**arrays), rewards)
     other.load_reward_state(airl.reward_state())
     np.testing.assert_array_equal(other.reward(**arrays), rewards)
+
+
+def test_the_defaults_tell_demonstrated_actions_from_own_ones(make_algorithm, make_demos):
+    """States are alike, actions differ, and a step changes a state by a hundredth of its spread."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(900, 2, generator=generator)
+    actions = torch.randint(2, (900,), generator=generator)
+    shown = states[:, 0] > 0
+    good = (actions == 1) == shown
+    following = states + 0.01 * torch.nn.functional.one_hot(actions, 2)
+    demos = DemoTensors(
+        observations=states[good],
+        actions=actions[good],
+        episode_ids=torch.zeros(int(good.sum()), dtype=torch.int64),
+        next_observations=following[good],
+        terminated=torch.zeros(int(good.sum()), dtype=torch.bool),
+    )
+    airl = make_algorithm("airl", shape=(2,), action=2, demos=demos, env_steps=100_000)
+    rows = (value.unflatten(0, (300, 3)) for value in (states, actions, following))
+    none = torch.zeros(300, 3, dtype=torch.bool)
+    rollout = Rollout(*rows, torch.zeros(300, 3), none, none)
+    for _ in range(20):
+        metrics = airl.discriminator.learn(rollout)
+    # own actions are shown ones as often as not: 2 log 2 - 2 JS is 0.95 at best
+    assert metrics["discriminator/loss"] < 1.2 < 2 * math.log(2)  # the penalty included
+    rewards, _, _ = airl.discriminator.pay(rollout)
+    right, wrong = rewards.flatten()[good][:, None], rewards.flatten()[~good][:, None]
+    assert (right > wrong.T).double().mean() > 0.95  # the area under the curve
 
 
 @pytest.mark.parametrize("on", ["state", "state-action"])
@@ -314,7 +421,6 @@ def test_it_goes_where_the_demonstrator_stays(make_airl, tabular_world, on):
         epochs=4,
         d_learning_rate=0.01,
         d_steps=20,
-        d_gradient_penalty=0.0,
         d_batch_size=64,
         env_steps=6_000,
     )

@@ -52,6 +52,13 @@ def noise_rows(discriminator, count=33, *, seed=1):
     return discriminator.rows(observations, torch.randint(7, (count,), generator=generator))
 
 
+def with_ends(discriminator, rows, *stays, seed=5):
+    """Append rows of absorbing states of noise, as many of each as `stays` says."""
+    generator = torch.Generator().manual_seed(seed)
+    last = torch.randn(len(stays), 5, generator=generator)
+    return discriminator.with_absorbing(rows, last, torch.tensor(stays))
+
+
 # -- rewards ------------------------------------------------------------------------------------
 
 
@@ -193,22 +200,30 @@ def test_the_penalty_of_a_flat_logit_has_a_finite_gradient(float64):
     assert torch.isfinite(gradient).all()
 
 
-def test_nothing_is_asked_of_slopes_towards_the_absorbing_state(float64, make_discriminator):
-    """Half the pairs have it on one side, one on both: their slopes do not count."""
+def test_slopes_are_compared_between_absorbing_states_or_between_others(
+    float64, make_discriminator
+):
+    """Not between the two kinds, nor towards the mark, nor towards actions where there are none."""
     discriminator = make_discriminator(absorbing="indicator", d_gradient_penalty=1.0)
     own, demo = noise_rows(discriminator, 8), noise_rows(discriminator, 8, seed=2)
-    absorbing = discriminator.with_absorbing(own[:0], 1)[0]
-    own[:3], demo[2:4] = absorbing, absorbing
+    ends, others = with_ends(discriminator, own[:0], 1, 1, 1, 1, 1).split([3, 2])
+    own[:3], demo[2:4] = ends, others
     mix = torch.rand(8, 1, generator=torch.Generator().manual_seed(3))
+    net = discriminator.network
 
     def penalty(rows):
         batch = {"own": own[rows], "demo": demo[rows], "mix": mix[rows]}
         parameters = discriminator.engine.parameters
         return discriminator._loss(parameters, {}, batch)[1]["discriminator/gradient_penalty"]
 
-    torch.testing.assert_close(penalty(slice(0, 8)), penalty(slice(4, 8)))
-    assert penalty(slice(4, 8)) > 0
-    assert penalty(slice(0, 4)) == 0  # no pair is left
+    between = (mix * demo + (1 - mix) * own).requires_grad_()
+    (slopes,) = torch.autograd.grad(net(between).sum(), between)
+    shortfall = [(slopes[row, :width].norm() - 1).square() for row, width in ((2, 5), (4, 12))]
+    torch.testing.assert_close(penalty(slice(2, 3)), shortfall[0])
+    torch.testing.assert_close(penalty(slice(4, 5)), shortfall[1])
+    assert penalty(slice(0, 2)) == penalty(slice(3, 4)) == 0
+    expected = (penalty(slice(2, 3)) + 4 * penalty(slice(4, 8))) / 5
+    torch.testing.assert_close(penalty(slice(0, 8)), expected)
 
 
 def test_steps_take_the_penalty_down(float64, make_discriminator):
@@ -230,7 +245,7 @@ def test_steps_take_the_penalty_down(float64, make_discriminator):
 def test_compiled_steps_with_penalty_equal_eager_ones(make_discriminator):
     options = {"d_gradient_penalty": 10.0, "absorbing": "indicator"}
     eager, fast = (make_discriminator(compile=switch, **options) for switch in ("off", "on"))
-    own = eager.with_absorbing(noise_rows(eager), 2)
+    own = with_ends(eager, noise_rows(eager), 2, 5)
     for _ in range(3):
         eager.learn(own)
         fast.learn(own)
@@ -365,52 +380,84 @@ def test_shapes_are_flattened_and_actions_one_hot(make_discriminator):
 
 
 @pytest.mark.parametrize("absorbing", ["off", "value", "indicator"])
-def test_absorbing_rows_stand_for_terminated_demonstrations_alone(
-    make_discriminator, make_demos, absorbing
+@pytest.mark.parametrize("demo_every", [1, 2])
+def test_demonstrated_ends_are_rows_of_their_own(
+    make_discriminator, make_demos, absorbing, demo_every
 ):
+    """(s_T, no action, mark), each as often as the rest of its own episode counts."""
     demos = make_demos((3, 9, 5), terminated=[True, False, True])
-    discriminator = make_discriminator(demos=demos, absorbing=absorbing)
+    discriminator = make_discriminator(demos=demos, absorbing=absorbing, demo_every=demo_every)
     rows = discriminator.demo_rows
     if absorbing != "indicator":
-        assert rows.shape == (17, 12)
-        assert discriminator.absorbing_logit() == 0
+        assert rows.shape[1] == 12
+        assert (discriminator.absorbing_logits(demos.next_observations[:3]) == 0).all()
         return
-    # discounted by 0.9, 2 ends after 8.5 steps are 2 * 0.9**8.5 / 0.1 = 8.2 steps in s_abs
-    assert rows.shape == (17 + 8, 13)
-    assert rows[:, -1].tolist() == [0.0] * 17 + [1.0] * 8
-    assert (rows[17:, :-1] == 0).all()
-    own = discriminator.with_absorbing(noise_rows(discriminator), 4)
-    assert own[:, -1].tolist() == [0.0] * 33 + [1.0] * 17  # 4 * 0.9**8.25 / 0.1 = 16.8
-    late = discriminator.with_absorbing(noise_rows(discriminator), 1)
-    assert late[:, -1].tolist() == [0.0] * 33 + [1.0]  # 0.3 would be none
+    marks = rows[:, -1] == 1
+    counts = [round(0.9**length / 0.1) for length in (3, 5)]
+    assert counts == [7, 6]
+    last = demos.next_observations[[2, 16]].repeat_interleave(torch.tensor(counts), dim=0)
+    assert torch.equal(rows[marks, :5], last)
+    assert (rows[marks, 5:12] == 0).all()
+    assert marks.sum() == 13
+    assert marks[-13:].all()
 
 
-def test_where_nothing_ever_ends_the_absorbing_state_is_left_undecided(
+def test_own_ends_are_rows_of_their_own(make_discriminator):
+    discriminator = make_discriminator(absorbing="indicator")
+    rows, last = noise_rows(discriminator), torch.randn(33, 5)
+    stays = torch.zeros(33, dtype=torch.int64)
+    stays[4], stays[20] = 3, 1
+    result = discriminator.with_absorbing(rows, last, stays)
+    assert torch.equal(result[:33], rows)
+    assert torch.equal(result[33:, :5], last[[4, 4, 4, 20]])
+    assert (result[33:, 5:12] == 0).all()
+    assert result[:, -1].tolist() == [0.0] * 33 + [1.0] * 4
+
+
+def test_where_nothing_ever_ends_absorbing_states_are_left_undecided(
     make_discriminator, make_demos
 ):
-    """Its logit would be whatever the others' weights make of it."""
-    demos = make_demos(terminated=[False] * 3)
+    """Their logits would be whatever the others' weights make of them."""
+    demos, last = make_demos(terminated=[False] * 3), torch.randn(3, 5)
     discriminator = make_discriminator(demos=demos, absorbing="indicator")
     own = noise_rows(discriminator)
     discriminator.learn(own)
-    assert discriminator.absorbing_logit() == 0
-    discriminator.learn(discriminator.with_absorbing(own, 1))
-    assert discriminator.absorbing_logit() != 0
+    assert (discriminator.absorbing_logits(last) == 0).all()
+    discriminator.learn(with_ends(discriminator, own, 1))
+    assert (discriminator.absorbing_logits(last) != 0).all()
     restored = make_discriminator(demos=demos, absorbing="indicator")
     restored.load_state_dict(discriminator.state_dict())
-    assert restored.absorbing_logit() == discriminator.absorbing_logit()
+    assert torch.equal(restored.absorbing_logits(last), discriminator.absorbing_logits(last))
 
 
-def test_the_absorbing_state_is_zeros_and_does_not_move_the_statistics(make_discriminator):
+def test_a_crash_is_told_from_the_demonstrators_landing(make_discriminator, make_demos):
+    """Both sides end equally often, but elsewhere."""
+    demos = make_demos((4, 4), terminated=[True, True])
+    demos.next_observations[demos.terminated] = torch.tensor([2.0, 0.0, 0.0, 0.0, 0.0])
+    discriminator = make_discriminator(
+        absorbing="indicator", demos=demos, d_learning_rate=0.01, d_steps=300
+    )
+    own = discriminator.demo_rows[:8]
+    landing, crash = torch.tensor([[2.0, 0.0, 0, 0, 0], [-2.0, 0.0, 0, 0, 0]]).split(1)
+    stays = torch.tensor([0, 0, 0, 7, 0, 0, 0, 7])
+    discriminator.learn(discriminator.with_absorbing(own, crash.expand(8, 5), stays))
+    assert discriminator.absorbing_logits(landing).item() > 2.0
+    assert discriminator.absorbing_logits(crash).item() < -2.0
+
+
+def test_absorbing_states_have_no_action_and_do_not_move_the_statistics(make_discriminator):
     discriminator = make_discriminator(absorbing="indicator")
     ordinary = noise_rows(discriminator) + 3.0
     ordinary[:, -1] = 0.0
-    discriminator.observe(discriminator.with_absorbing(ordinary, 4))
+    rows = with_ends(discriminator, ordinary, 4, 9)
+    discriminator.observe(rows)
     assert discriminator._moments.count == 33
-    inputs = discriminator.standardise(discriminator.with_absorbing(ordinary, 1))
-    assert inputs[-1].tolist() == [0.0] * 12 + [1.0]
-    assert (inputs[:-1, -1] == 0).all()
-    assert inputs[:-1].mean(0).abs().max() < 1e-5
+    inputs = discriminator.standardise(rows)
+    mean, std = ordinary.mean(0), ordinary.std(0, correction=0)
+    torch.testing.assert_close(inputs[33:, :5], ((rows - mean) / std)[33:, :5])
+    assert (inputs[33:, 5:12] == 0).all()
+    assert inputs[:, -1].tolist() == [0.0] * 33 + [1.0] * 13
+    assert inputs[:33].mean(0).abs().max() < 1e-5
 
 
 def test_nothing_but_absorbing_rows_changes_no_statistics(make_discriminator):
@@ -420,24 +467,28 @@ def test_nothing_but_absorbing_rows_changes_no_statistics(make_discriminator):
     ordinary[:, -1] = 0.0
     discriminator.observe(ordinary)
     mean, std = discriminator._mean.clone(), discriminator._std.clone()
-    discriminator.observe(discriminator.with_absorbing(ordinary, 4)[len(ordinary) :])
+    discriminator.observe(with_ends(discriminator, ordinary, 4)[len(ordinary) :])
     assert torch.equal(discriminator._mean, mean)
     assert torch.equal(discriminator._std, std)
 
 
-def test_the_logit_of_the_absorbing_state_follows_who_ends_more_often(make_discriminator):
-    """Every third own row is an end, of the demonstrations one in six: to end looks like us."""
+def test_logits_of_absorbing_states_follow_who_ends_more_often(make_discriminator, make_demos):
+    """All end in one place: every third own row is an end, of the demonstrations one in six."""
+    demos, last = make_demos(), torch.zeros(1, 5)
+    demos.next_observations[demos.terminated] = 0.0
     discriminator = make_discriminator(
+        demos=demos,
         absorbing="indicator",
         gamma=0.5,  # one row for each end
         d_learning_rate=0.02,
         d_steps=300,
         d_entropy_weight=0.0,
     )
-    own = discriminator.with_absorbing(noise_rows(discriminator, 20), 10)
-    discriminator.learn(own)
-    ratio = math.log((3 / 20) / (10 / 30))  # log ρ_E / ρ_π at s_abs: 3 of 20 rows, 10 of 30
-    assert discriminator.absorbing_logit().item() == pytest.approx(ratio, abs=0.4)
+    own = noise_rows(discriminator, 20)
+    stays = torch.arange(20) % 2
+    discriminator.learn(discriminator.with_absorbing(own, last.expand(20, 5), stays))
+    ratio = math.log((3 / 20) / (10 / 30))  # log ρ_E / ρ_π there: 3 of 20 rows, 10 of 30
+    assert discriminator.absorbing_logits(last).item() == pytest.approx(ratio, abs=0.4)
 
 
 def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminator, make_demos):
@@ -458,7 +509,7 @@ def test_subsampling_keeps_every_kth_pair_of_each_demonstration(make_discriminat
 def test_subsampling_does_not_make_ends_more_frequent(make_discriminator, make_demos):
     demos = make_demos((20, 10), terminated=[True, True])
     rows = make_discriminator(demos=demos, demo_every=5, absorbing="indicator").demo_rows
-    assert (rows[:, -1] == 1).sum() == 4  # 2 * 0.9**15 / 0.1
+    assert (rows[:, -1] == 1).sum() == 1 + 3  # 0.9**20 / 0.1 and 0.9**10 / 0.1
     assert (rows[:, -1] == 0).sum() == 30
     assert len(rows[rows[:, -1] == 0].unique(dim=0)) == 6
 
@@ -528,8 +579,13 @@ def test_images_are_rows_of_bytes_scaled_to_one(
     beside = make_discriminator(absorbing=absorbing, demos=make_demos())
     assert len(rows) == len(beside.demo_rows)
     last = rows[torch.arange(17, len(rows))]
-    assert last.sum() == last[:, -1].sum() == len(rows) - 17
     assert (len(rows) > 17) == indicator
+    if indicator:
+        ends = demos.next_observations[[2, 11, 16]].flatten(1)
+        counts = torch.tensor([7, 4, 6])  # 0.9**3 / 0.1 and so on
+        assert torch.equal(last[:, :pixels], ends.repeat_interleave(counts, dim=0))
+        assert (last[:, pixels:-1] == 0).all()
+        assert (last[:, -1] == 1).all()
 
 
 def test_it_learns_to_tell_images_apart(make_discriminator, make_demos, image_shape):

@@ -10,6 +10,7 @@ import torch
 
 from rlfd.algorithms.base import DemoTensors
 from rlfd.algorithms.core.discriminator import imitation_reward
+from rlfd.algorithms.core.rollout import gae
 from rlfd.errors import RlfdError
 
 SMALL = {"batch_steps": 12, "value_batch_size": 5, "value_epochs": 2, "minibatch_size": 5}
@@ -101,7 +102,9 @@ def test_the_discriminator_learns_first_and_then_pays_for_the_same_rollout(
     for part, method in ((gail.source, "learn"), (gail.source, "pay"), (gail.learner, "improve")):
         inner = getattr(part, method)
         monkeypatch.setattr(
-            part, method, lambda *a, _inner=inner, _name=method: order.append(_name) or _inner(*a)
+            part,
+            method,
+            lambda *a, _inner=inner, _name=method, **k: order.append(_name) or _inner(*a, **k),
         )
     before = gail.source.discriminator.engine.count
     gail.iteration(noise_world())
@@ -117,7 +120,8 @@ def test_pairs_are_paid_by_their_logits(make_gail, noise_world, form):
     gail = make_gail(reward_form=form)
     rollout = gail.learner.collect(noise_world())
     gail.source.learn(rollout)
-    rewards, metrics = gail.source.pay(rollout)
+    rewards, after_end, metrics = gail.source.pay(rollout)
+    assert after_end is None
     discriminator = gail.source.discriminator
     for t, n in ((0, 0), (3, 1), (2, 2)):
         row = discriminator.rows(rollout.observations[t, n][None], rollout.actions[t, n][None])
@@ -129,39 +133,99 @@ def test_pairs_are_paid_by_their_logits(make_gail, noise_world, form):
 
 @pytest.mark.parametrize("form", ["gail", "neg", "airl", "bounded"])
 @pytest.mark.parametrize("absorbing", ["value", "indicator"])
-def test_where_the_end_has_a_value_rewards_count_from_there(
-    make_gail, noise_world, form, absorbing
-):
-    gail = make_gail(reward_form=form, absorbing=absorbing)
+def test_the_end_is_worth_what_staying_there_is_paid(make_gail, noise_world, form, absorbing):
+    """As V(s_T) = r(s_T, marked) / (1 - γ) says for each end, or one constant for all."""
+    gail = make_gail(reward_form=form, absorbing=absorbing, batch_steps=33, gamma=0.9)
     rollout = gail.learner.collect(noise_world())
     gail.source.learn(rollout)
-    rewards, metrics = gail.source.pay(rollout)
-    neutral = imitation_reward(torch.zeros(()), form)
-    if absorbing == "value":
-        torch.testing.assert_close(metrics["reward/absorbing"], neutral)
-    else:
-        assert metrics["reward/absorbing"] != neutral
-        logit = gail.source.discriminator.absorbing_logit()
-        assert metrics["reward/absorbing"] == imitation_reward(logit, form)
-    mean = metrics["reward/learned"] - metrics["reward/absorbing"]
-    torch.testing.assert_close(rewards.mean(), mean)
+    rewards, after_end, metrics = gail.source.pay(rollout)
+    d, ended = gail.source.discriminator, rollout.terminated
+    rows = d.rows(rollout.flat(rollout.observations), rollout.flat(rollout.actions))
+    paid = imitation_reward(d.logits(rows), form).view_as(rewards)
+    last = rollout.next_observations[ended]
+    staying = imitation_reward(torch.zeros(len(last)), form)
+    if absorbing == "indicator":
+        ends = torch.cat([last, torch.zeros(len(last), 7), torch.ones(len(last), 1)], dim=1)
+        staying = imitation_reward(d.logits(ends), form)
+        assert staying.unique().numel() == len(last) > 1
+    plain = torch.zeros_like(paid)
+    plain[ended] = staying / (1.0 - 0.9)
+    torch.testing.assert_close(metrics["reward/learned"], paid.mean())
+    torch.testing.assert_close(metrics["reward/absorbing"], staying.mean())
+    # with what the learner is given, and values that are as much less, the advantages are equal
+    values, following = torch.randn(2, *paid.shape, generator=torch.Generator().manual_seed(0))
+    offset = paid.mean() / (1.0 - 0.9)
+    options = {"gamma": 0.9, "gae_lambda": 0.8}
+    flags = rollout.terminated, rollout.ended
+    expected = gae(paid, values, following, *flags, terminal_values=plain, **options)
+    lower = values - offset, following - offset
+    given = gae(rewards, *lower, *flags, terminal_values=after_end, **options)
+    torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_own_absorbing_rows_stand_for_terminated_episodes_alone(
-    make_gail, noise_world, monkeypatch
+@pytest.mark.parametrize("g_steps", [1, 2])
+def test_own_ends_are_shown_as_often_as_the_rest_of_their_episodes_counts(
+    make_gail, noise_world, monkeypatch, g_steps
 ):
-    gail = make_gail(absorbing="indicator", gamma=0.9, batch_steps=33)
+    """Environment i ends every 3 + i steps, also where rollouts cut that in two or are skipped."""
+    gail = make_gail(absorbing="indicator", gamma=0.9, batch_steps=21, g_steps=g_steps)
     world = noise_world()
     seen = spy(monkeypatch, gail.source.discriminator, "learn")
     rollouts = spy(monkeypatch, gail.source, "learn")
-    for _ in range(3):
+    for _ in range(4):
         gail.iteration(world)
+    counts = torch.tensor([max(1, round(0.9**length / 0.1)) for length in (3, 4, 5)])
     for (rows, _), (rollout, _) in zip(seen, rollouts, strict=True):
-        terminated, ended = int(rollout.terminated.sum()), int(rollout.ended.sum())
-        assert 0 < terminated < ended  # some were cut
-        absorbing = round(terminated * max(1.0, 0.9 ** (33 / terminated) / 0.1))
-        assert len(rows) == 33 + absorbing
-        assert int(rows[:, -1].sum()) == absorbing
+        terminated, ended = rollout.terminated, rollout.ended
+        assert 0 < terminated.sum() < ended.sum()  # some were cut
+        stays = (terminated * counts).flatten()
+        last = rollout.next_observations.flatten(0, 1).repeat_interleave(stays, dim=0)
+        assert torch.equal(rows[21:, :5], last)
+        assert (rows[21:, 5:12] == 0).all()
+        assert rows[:, -1].tolist() == [0.0] * 21 + [1.0] * len(last)
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_crash_is_not_worth_what_the_demonstrators_landing_is(make_gail, tabular_world, learner):
+    """Shown: 3, 2 and a landing, 5. The learner starts at 0 and goes to 1 or 2, whatever comes.
+
+    For it 2, which looks demonstrated, leads to a crash, 6; 1, which does not, to the landing. All
+    episodes take two steps and end.
+    """
+    following = np.array([[1, 2], [5, 5], [6, 6], [2, 2], [0, 0], [5, 5], [6, 6]])
+    states = torch.tensor([3, 2]).repeat(6)
+    demos = DemoTensors(
+        observations=torch.eye(7)[states],
+        actions=torch.arange(12) // 3 % 2,
+        episode_ids=torch.arange(6).repeat_interleave(2),
+        next_observations=torch.eye(7)[torch.tensor([2, 5]).repeat(6)],
+        terminated=states == 2,
+    )
+    gail = make_gail(
+        learner=learner,
+        absorbing="indicator",
+        shape=(7,),
+        action=2,
+        demos=demos,
+        num_envs=5,
+        gamma=0.9,
+        batch_steps=200,
+        value_batch_size=50,
+        minibatch_size=50,
+        delta=0.05,
+        learning_rate=0.01,
+        epochs=5,
+        d_learning_rate=0.01,
+        d_steps=10,
+        d_batch_size=64,
+        d_gradient_penalty=1.0,
+        env_steps=8_000,
+    )
+    world = tabular_world(following, np.zeros((7, 2)), terminal=(5, 6), starts=(0,), horizon=9)
+    while world.env_steps < 8_000:
+        gail.iteration(world)
+    outputs = gail.learner.actor.network(torch.eye(7)[:1])
+    assert torch.softmax(outputs, dim=1)[0, 0].item() > 0.9
 
 
 def test_own_pairs_come_from_the_last_rollouts(make_gail, noise_world, monkeypatch):
@@ -255,7 +319,7 @@ def test_images_are_paid_by_the_discriminator_and_need_ppo(make_gail, noise_worl
     gail = make_gail(shape=image_shape, learner="ppo")
     rollout = gail.learner.collect(noise_world(shape=image_shape))
     gail.source.learn(rollout)
-    rewards, _ = gail.source.pay(rollout)
+    rewards, _, _ = gail.source.pay(rollout)
     rows = gail.source.discriminator.rows(
         rollout.flat(rollout.observations), rollout.flat(rollout.actions)
     )

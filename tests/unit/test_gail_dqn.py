@@ -129,9 +129,17 @@ def test_own_absorbing_rows_are_as_frequent_as_terminations_in_memory_say(
     marks = torch.cat(seen)[:, -1]
     ends, steps = int(memory._memory["terminated"].sum()), len(memory)
     assert 0 < ends < memory._memory["ended"].sum()  # some were cut
-    absorbing = ends * 0.9 ** (steps / ends) / 0.1
-    assert marks.mean().item() == pytest.approx(absorbing / (steps + absorbing), abs=0.02)
-    assert (torch.cat(seen)[marks > 0, :-1] == 0).all()
+    slots, lengths = memory.ends()
+    assert lengths.tolist() == (3 + slots % 3).tolist()  # as the world ends its environments
+    counts = torch.tensor([round(0.9**length / 0.1) for length in lengths.tolist()])
+    total = counts.sum().item()
+    assert marks.mean().item() == pytest.approx(total / (steps + total), abs=0.02)
+    assert (torch.cat(seen)[marks > 0, 5:-1] == 0).all()
+    shown = torch.cat(seen)[marks > 0, :5]
+    last = memory.gather(slots)["next_observations"]
+    for state, count in zip(last, counts, strict=True):
+        share = (shown == state).all(1).float().mean().item()
+        assert share == pytest.approx(count.item() / total, abs=0.03)
 
 
 def test_without_terminations_no_row_is_absorbing(make, noise_world, monkeypatch):
@@ -153,15 +161,22 @@ def test_without_terminations_no_row_is_absorbing(make, noise_world, monkeypatch
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("absorbing", ["value", "indicator"])
-def test_where_the_end_has_a_value_rewards_count_from_there(make, noise_world, form, absorbing):
-    gail = make(reward_form=form, absorbing=absorbing)
+def test_the_end_is_worth_what_staying_there_is_paid(make, noise_world, form, absorbing):
+    """Q counts from c / (1 - γ), with c what an undecided D pays, and so does V(s_T)."""
+    gail = make(reward_form=form, absorbing=absorbing, gamma=0.9)
     run(gail, noise_world(), 9)
     batch, d = drawn(gail), gail.discriminator
-    logits = d.logits(d.rows(batch["observations"], batch["actions"]))
-    absorbing_logit = d.absorbing_logit() if absorbing == "indicator" else torch.zeros(())
-    expected = imitation_reward(logits, form) - imitation_reward(absorbing_logit, form)
-    torch.testing.assert_close(gail.pay(batch), expected)
-    assert (absorbing_logit != 0) == (absorbing == "indicator")
+    undecided = imitation_reward(torch.zeros(()), form)
+    paid = imitation_reward(d.logits(d.rows(batch["observations"], batch["actions"])), form)
+    ended = batch["discounts"] == 0
+    assert 0 < ended.sum() < 33
+    staying = undecided.expand(33)
+    if absorbing == "indicator":
+        ends = torch.cat([batch["next_observations"], torch.zeros(33, 7), torch.ones(33, 1)], dim=1)
+        staying = imitation_reward(d.logits(ends), form)
+    target = paid + 0.9 * ended * staying / (1.0 - 0.9)  # r + γ V(s_T)
+    offset = undecided * torch.where(ended, 1.0 / (1.0 - 0.9), 1.0)
+    torch.testing.assert_close(gail.pay(batch), target - offset, rtol=1e-4, atol=1e-4)
 
 
 def test_a_reward_of_one_sign_is_reported_once(make, noise_world, caplog):

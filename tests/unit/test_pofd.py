@@ -144,7 +144,7 @@ def test_the_policy_is_improved_by_the_combination(make_algorithm, noise_world, 
     pofd.iteration(noise_world(reward=2.0))
     ((rollout, rewards),) = seen
     learned = (rewards - 2.0) / 0.3
-    expected, _ = pofd.source.pay(rollout)
+    expected, _, _ = pofd.source.pay(rollout)
     torch.testing.assert_close(learned, expected, rtol=1e-5, atol=1e-6)
     assert (expected > 0).all()
     assert (expected < 1).all()

@@ -175,15 +175,40 @@ def test_state_round_trip_gives_identical_samples():
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_restored_memory_counts_no_terminations_of_its_own_past():
-    short, used = make_buffer(), make_buffer()
+def test_a_restored_memory_knows_no_ends_of_its_own_past():
+    short, used = make_buffer(ages=True), make_buffer(ages=True)
     recorder = Recorder(short)
     recorder.add(5)
     Recorder(used, seed=1).add(11)
-    expected = sum(row["terminated"] for rows in recorder.history for row in rows)
-    assert used.terminations > expected > 0
+    expected = [row["terminated"] for rows in zip(*recorder.history, strict=True) for row in rows]
+    assert len(used.ends()[0]) > sum(expected) > 0
     used.load_state_dict(short.state_dict())
-    assert used.terminations == short.terminations == expected
+    for one in (used, short):
+        slots, lengths = one.ends()
+        assert slots.tolist() == np.flatnonzero(expected).tolist()
+        assert torch.equal(lengths, short.ends()[1])
+    used.load_state_dict(make_buffer(ages=True).state_dict())
+    Recorder(used, seed=2).add(1)
+    assert (used._memory["ages"][0] == 1).all()
+
+
+def test_episodes_are_as_old_as_their_steps_also_where_the_ring_begins_anew():
+    buffer = make_buffer(ages=True)
+    recorder = Recorder(buffer)
+    ages, expected = np.zeros(3, int), {}
+    for time in range(2 * buffer.rows + 3):
+        recorder.add(1)
+        ages += 1
+        rows = [column[-1] for column in recorder.history]
+        for column, row in enumerate(rows):
+            slot = time % buffer.rows * 3 + column
+            expected.pop(slot, None)
+            if row["terminated"]:
+                expected[slot] = ages[column]
+        ages[[row["terminated"] or row["truncated"] for row in rows]] = 0
+    slots, lengths = buffer.ends()
+    assert dict(zip(slots.tolist(), lengths.tolist(), strict=True)) == expected
+    assert max(expected.values()) > 2
 
 
 def test_priorities_are_drawn_in_proportion():

@@ -157,25 +157,56 @@ def plain_batch(size, terminated, actions):
     }
 
 
+class Ends:
+    """A memory of a batch, whose terminal transitions ended episodes of the given lengths."""
+
+    def __init__(self, batch, slots, lengths):
+        self.batch = batch
+        self.slots, self.lengths = torch.as_tensor(slots), torch.as_tensor(lengths)
+
+    def __len__(self):
+        return len(self.batch["observations"])
+
+    def ends(self):
+        return self.slots, self.lengths
+
+    def gather(self, slots):
+        return {name: value[slots] for name, value in self.batch.items()}
+
+
 @pytest.mark.parametrize("action", [SEVEN, BOX], ids=lambda a: a.kind)
 def test_rows_as_from_a_memory_with_absorbing_states(action):
-    """Of n rows with K terminations, n + K: (s, a, s_abs) for the K, and K self-loops."""
-    size = 4000
+    """(s, a, s_T) for each end, and as many self-loops of its s_T as the rest of it counts."""
+    size, ends, lengths = 4000, [17, 999, 3001], [9, 2, 14]
     generator = torch.Generator().manual_seed(3)
-    terminated = torch.rand(size, generator=generator) < 0.25
+    terminated = torch.zeros(size, dtype=torch.bool)
+    terminated[ends] = True
     actions = torch.randint(1, 7, (size,), generator=generator)
     zero = torch.tensor(0)
     if action is BOX:
         actions, zero = torch.rand(size, 2, generator=generator), torch.tensor([0.0, 1.5])
     batch = plain_batch(size, terminated, actions)
-    k = int(terminated.sum())
-    result = rows(action).apply(batch, terminations=k, total=size, generator=generator)
+    few = {name: value[900:1030] for name, value in batch.items()}
+    counts = [max(1, round(GAMMA**length / (1.0 - GAMMA))) for length in lengths]
+    memory = Ends(few, [10, 99, 110], lengths)  # of 130 rows
+    last = few["next_observations"][memory.slots].clone()
+    last[:, -1] = 1.0
+    result = rows(action).apply(batch, memory, generator)
     loop = in_absorbing_state(result["observations"])
-    assert loop.float().mean().item() == pytest.approx(k / (size + k), abs=0.02)
-    s_abs = torch.tensor([0.0] * 5 + [1.0])
-    assert (result["observations"][loop] == s_abs).all()
+    for state, count in zip(last, counts, strict=True):
+        found = (result["observations"] == state).all(1)
+        share = count / (130 + sum(counts))
+        assert found.float().mean().item() == pytest.approx(share, abs=0.02)
+        loop = loop & ~found
+        assert (result["next_observations"][found] == state).all()
+    assert not loop.any()  # there are no others
+    loop = in_absorbing_state(result["observations"])
     assert (result["actions"][loop] == zero).all()
-    assert (result["next_observations"][loop | terminated] == s_abs).all()
+    into = terminated & ~loop
+    assert torch.equal(
+        result["next_observations"][into, :-1], batch["next_observations"][into, :-1]
+    )
+    assert (result["next_observations"][into, -1] == 1.0).all()
     kept = ~loop & ~terminated  # truncations are among them: nothing tells them apart here
     for name in ("observations", "actions", "next_observations"):
         assert torch.equal(result[name][kept], batch[name][kept])
@@ -186,9 +217,8 @@ def test_rows_as_from_a_memory_with_absorbing_states(action):
 
 def test_without_terminations_nothing_changes():
     batch = plain_batch(50, torch.zeros(50, dtype=torch.bool), torch.ones(50, dtype=torch.int64))
-    result = rows().apply(
-        batch, terminations=0, total=50, generator=torch.Generator().manual_seed(0)
-    )
+    memory = Ends(batch, torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+    result = rows().apply(batch, memory, torch.Generator().manual_seed(0))
     assert all(torch.equal(value, batch[name]) for name, value in result.items())
 
 
@@ -199,7 +229,9 @@ def test_marking_appends_a_zero():
 
 
 @pytest.mark.parametrize("name", ["sqil", "sqil-sac"])
-def test_memories_count_their_terminations(name, make_algorithm, make_demos, noise_world):
+def test_memories_know_their_ends_and_how_long_it_took(
+    name, make_algorithm, make_demos, noise_world
+):
     demos = make_demos((3, 9, 5), terminated=[True, True, False])
     options = {"action": SEVEN}
     if name == "sqil-sac":
@@ -209,17 +241,25 @@ def test_memories_count_their_terminations(name, make_algorithm, make_demos, noi
     )
     world = noise_world()
     store = sqil.demos if name == "sqil-sac" else sqil.loop.demos
-    assert store.terminations == 2
+    assert [values.tolist() for values in store.ends()] == [[2, 11], [3, 9]]
     terminated = []
     step = world.step
     world.step = lambda actions: terminated.append(t := step(actions)) or t
     after(sqil, world, 29)
-    newest = np.concatenate([t.terminated for t in terminated[-15:]])
-    assert sqil.learner.replay.terminations == newest.sum() > 0
+    newest = np.stack([t.terminated for t in terminated[-15:]])
+    replay = sqil.learner.replay
+    slots, lengths = replay.ends()
+    assert len(slots) == newest.sum() > 3
+    assert lengths.tolist() == (3 + slots % 3).tolist()  # as the world ends its environments
     # memory keeps terminations as they were, and marked observations
-    assert sqil.learner.replay._seen._before.shape == (15, 3, 6)
+    assert replay._seen._before.shape == (15, 3, 6)
     seen = np.random.default_rng(0).normal(size=(13, 5)).astype(np.float32)
     assert len(sqil.act(seen, greedy=True)) == 13
+    restored = make_algorithm(
+        name, demos=demos, absorbing="indicator", buffer_size=45, **SMALL | options
+    )
+    restored.load_state_dict(sqil.state_dict())
+    assert torch.equal(restored.learner.replay._memory["ages"], replay._memory["ages"])
 
 
 def test_nobody_acts_in_the_absorbing_state(float64, build, noise_world):
@@ -235,9 +275,10 @@ def test_nobody_acts_in_the_absorbing_state(float64, build, noise_world):
     batch |= {"noise": noise, "actor": learner.actor_engine.flat, "critics": learner.engine.flat}
     target = learner.engine.target_parameters
     values = learner.next_values(target, batch)
-    s_abs = torch.eye(6)[[5]]
-    alone = learner.values(target, s_abs, torch.zeros(1, 2)).amin()
-    torch.testing.assert_close(values[following], alone.expand(int(following.sum())))
+    ends = batch["next_observations"][following]
+    alone = learner.values(target, ends, torch.zeros(len(ends), 2)).amin(0)
+    torch.testing.assert_close(values[following], alone)
+    assert values[following].unique().numel() > 1  # it is not forgotten where
     actor = learner.actor_engine.parameters
     whole = learner.actor_loss(actor, {}, batch)[1]["loss/actor"]
     less = {name: batch[name][~looping] for name in ("observations", "noise")}
