@@ -72,8 +72,7 @@ from rlfd.algorithms.base import (
 from rlfd.algorithms.core.absorbing import (
     HorizonAudit,
     check_discount,
-    relative_to_absorbing,
-    terminal_values,
+    counted_from,
 )
 from rlfd.algorithms.core.discriminator import INPUT_CLIP
 from rlfd.algorithms.core.engine import Batch, Parameters, UpdateEngine
@@ -375,15 +374,11 @@ class TrajectoryReward:
         metrics = {"reward/learned": rewards.mean(), "reward/absorbing": torch.zeros(())}
         if not self._indicator:
             return rewards, None, metrics
-        origin = rewards.mean()
         stays = torch.zeros_like(rewards)
         stays[ended] = self.absorbing_rewards(rollout.next_observations[ended])
         if bool(ended.any()):
             metrics["reward/absorbing"] = stays[ended].mean()
-        after_end = terminal_values(
-            relative_to_absorbing(stays, origin), self.config.gamma, rewards.shape
-        )
-        return relative_to_absorbing(rewards, origin), after_end, metrics
+        return *counted_from(rewards.mean(), rewards, stays, self.config.gamma), metrics
 
     def transition_rewards(
         self, observations: Tensor, actions: Tensor, following: Tensor, terminated: Tensor
@@ -397,10 +392,8 @@ class TrajectoryReward:
         if not self._indicator:
             return rewards
         gamma, stays = self.config.gamma, self.absorbing_rewards(following)
-        stays = relative_to_absorbing(stays, self._origin)
-        after_end = terminal_values(stays, gamma, rewards.shape)
-        rewards = relative_to_absorbing(rewards, self._origin)
-        return rewards + gamma * torch.where(terminated, after_end, 0.0)
+        paid, after_end = counted_from(self._origin, rewards, stays, gamma)
+        return paid + gamma * torch.where(terminated, after_end, 0.0)
 
     @property
     def _origin(self) -> Tensor:

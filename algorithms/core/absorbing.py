@@ -15,7 +15,7 @@ Where an episode ended is not forgotten, so that a crash is not worth what a lan
 
 A constant c taken from all rewards, also from those after the end, takes c / (1 - γ) from all
 values and changes no advantage (`counted_from`); it spares the value function an offset of
-hundreds. With c = r_abs of `value` V(s') is 0 again (`relative_to_absorbing`).
+hundreds.
 
 A truncated episode has not ended: it shows no such row and its value is bootstrapped as usual.
 """
@@ -40,9 +40,7 @@ __all__ = [
     "counted_from",
     "draw_stays",
     "episode_steps",
-    "relative_to_absorbing",
     "stays_after",
-    "terminal_values",
 ]
 
 logger = logging.getLogger("rlfd.absorbing")
@@ -167,27 +165,6 @@ class EpisodeAges:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._ages = state["ages"].to(self._ages.device)
-
-
-def terminal_values(reward: Tensor, gamma: float, shape: torch.Size) -> Tensor:
-    """Return V(s_abs) = r_abs / (1 - γ) everywhere; only terminated rows make use of it.
-
-    Args:
-        reward: r_abs, a scalar.
-        gamma: γ < 1.
-        shape: Of the rollout, (T, N).
-    """
-    return (reward / (1.0 - gamma)).expand(shape)
-
-
-def relative_to_absorbing(rewards: Tensor, absorbing_reward: Tensor) -> Tensor:
-    """Return r - r_abs: with V(s') = 0 after the end, the advantages of r with `terminal_values`.
-
-    Args:
-        rewards: r. Any shape.
-        absorbing_reward: r_abs, a scalar; 0 for absorbing=off.
-    """
-    return rewards - absorbing_reward
 
 
 def counted_from(

@@ -12,8 +12,7 @@ from rlfd.algorithms.core.absorbing import (
     HorizonAudit,
     absorbing_steps,
     check_discount,
-    relative_to_absorbing,
-    terminal_values,
+    counted_from,
 )
 from rlfd.algorithms.core.rollout import gae
 from rlfd.errors import RlfdError
@@ -22,10 +21,12 @@ GAMMA = 0.9
 
 
 def test_an_absorbing_state_is_worth_its_reward_for_ever(float64):
-    values = terminal_values(torch.tensor(0.7), GAMMA, torch.Size([5, 3]))
-    assert values.shape == (5, 3)
-    endless = sum(0.7 * GAMMA**step for step in range(2_000))
-    torch.testing.assert_close(values, torch.full((5, 3), endless), rtol=1e-12, atol=0)
+    absorbing = torch.tensor([[0.7, -0.2, 0.0]])
+    rewards = torch.tensor([[1.0, 2.0, 3.0]])
+    paid, values = counted_from(torch.tensor(0.5), rewards, absorbing, GAMMA)
+    endless = sum((absorbing - 0.5) * GAMMA**step for step in range(2_000))
+    torch.testing.assert_close(values, endless, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(paid, rewards - 0.5)
 
 
 def test_only_terminated_rows_see_it(float64):
@@ -34,9 +35,9 @@ def test_only_terminated_rows_see_it(float64):
     terminated[2, 0] = terminated[6, 1] = True
     ended = terminated.clone()
     ended[3, 2] = True  # cut
-    constant = torch.tensor(2.5)
-    value = terminal_values(constant, GAMMA, torch.Size([7, 3]))
-    rewards = constant.expand(7, 3)
+    rewards, value = counted_from(
+        torch.tensor(0.0), torch.full((7, 3), 2.5), torch.full((7, 3), 2.5), GAMMA
+    )
     options = {"gamma": GAMMA, "gae_lambda": 0.8}
     advantages = gae(rewards, value, value, terminated, ended, terminal_values=value, **options)
     torch.testing.assert_close(advantages, torch.zeros(7, 3))
@@ -46,27 +47,21 @@ def test_only_terminated_rows_see_it(float64):
     torch.testing.assert_close(without[:, 2], torch.zeros(7))  # but to be cut is none
 
 
-def test_both_ways_to_give_the_end_a_value_have_the_same_advantages(float64):
-    """V of the one is V of the other plus r_abs / (1 - γ), everywhere."""
+def test_from_where_rewards_are_counted_changes_no_advantage(float64):
+    """V of the one is V of the other plus c / (1 - γ), everywhere; ends differ in their worth."""
     generator = torch.Generator().manual_seed(0)
-    rewards, values, following = torch.randn(3, 7, 5, generator=generator).unbind()
+    rewards, values, following, absorbing = torch.randn(4, 7, 5, generator=generator).unbind()
     terminated = torch.rand(7, 5, generator=generator) < 0.3
     ended = terminated | (torch.rand(7, 5, generator=generator) < 0.2)
-    absorbing = torch.tensor(0.7)
-    worth = terminal_values(absorbing, GAMMA, rewards.shape)
     options = {"gamma": GAMMA, "gae_lambda": 0.8}
-    first = gae(
-        rewards,
-        values + worth,
-        following + worth,
-        terminated,
-        ended,
-        terminal_values=worth,
-        **options,
-    )
-    paid = relative_to_absorbing(rewards, absorbing)
-    second = gae(paid, values, following, terminated, ended, **options)
-    torch.testing.assert_close(first, second)
+
+    def advantages(origin):
+        paid, worth = counted_from(torch.tensor(origin), rewards, absorbing, GAMMA)
+        offset = origin / (1.0 - GAMMA)
+        now, then = values - offset, following - offset
+        return gae(paid, now, then, terminated, ended, terminal_values=worth, **options)
+
+    torch.testing.assert_close(advantages(0.7), advantages(0.0))
 
 
 def test_it_needs_a_discount():
