@@ -13,6 +13,8 @@ from rlfd.algorithms.core.absorbing import (
     absorbing_steps,
     check_discount,
     counted_from,
+    episode_steps,
+    stays_after,
 )
 from rlfd.algorithms.core.rollout import gae
 from rlfd.errors import RlfdError
@@ -124,3 +126,39 @@ def test_episodes_grow_over_rollouts_and_ages_are_restored():
     other.load_state_dict(ages.state_dict())
     for one in (ages, other):
         assert torch.equal(one(ended[2:]), expected[2:])
+
+
+def test_only_terminal_transitions_are_followed_by_stays(float64):
+    terminated = torch.tensor([[False, True, False], [True, False, False]])
+    ages = torch.tensor([[4, 7, 1], [3, 1, 30]])
+    expected = torch.tensor([[0, round(GAMMA**7 / 0.1), 0], [round(GAMMA**3 / 0.1), 0, 0]])
+    assert torch.equal(stays_after(terminated, ages, gamma=GAMMA), expected)
+
+
+def test_steps_of_whole_episodes_are_counted_from_one():
+    ids = torch.tensor([0, 0, 0, 1, 2, 2, 2, 2, 2])
+    assert episode_steps(ids).tolist() == [1, 2, 3, 1, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("origin", [-1.7, 0.0, 0.4])
+def test_a_constant_less_for_ever_changes_no_advantage(float64, origin):
+    """V of the one is V of the other less c / (1 - γ), everywhere and also after the end."""
+    generator = torch.Generator().manual_seed(0)
+    rewards, absorbing, values, following = torch.randn(4, 7, 5, generator=generator).unbind()
+    terminated = torch.rand(7, 5, generator=generator) < 0.3
+    ended = terminated | (torch.rand(7, 5, generator=generator) < 0.2)
+    options = {"gamma": GAMMA, "gae_lambda": 0.8}
+    plain = absorbing / (1.0 - GAMMA)
+    expected = gae(rewards, values, following, terminated, ended, terminal_values=plain, **options)
+    paid, after_end = counted_from(torch.tensor(origin), rewards, absorbing, GAMMA)
+    less = origin / (1.0 - GAMMA)
+    given = gae(
+        paid,
+        values - less,
+        following - less,
+        terminated,
+        ended,
+        terminal_values=after_end,
+        **options,
+    )
+    torch.testing.assert_close(given, expected)
