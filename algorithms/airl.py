@@ -15,8 +15,8 @@ an advantage, and belongs to the dynamics that it was learned with.
 Departures from the paper:
   * the step of the policy may be PPO's (`learner=ppo`) instead of TRPO's.
   * π may be paid f or g and an entropy bonus instead of f - log π (`reward_form`).
-  * log π is clipped, for actions that the policy hardly ever takes, and continuous demonstrated
-    actions are kept off their bounds.
+  * log π is clipped, for actions that the policy hardly ever takes; of continuous actions it is
+    that of what is executed, which f sees: draws beyond a bound are the bound.
   * inputs are standardised by statistics of both sides together; gradient penalty and entropy of D,
     and an absorbing state after termination, are settings. Without the latter h(s') is 0 there.
 """
@@ -74,8 +74,6 @@ from rlfd.algorithms.registry import register
 from rlfd.seeding import derive
 
 __all__ = ["AIRL", "AIRLConfig", "ShapedDiscriminator", "ShapedReward"]
-
-ACTION_LIMIT = 1.0 - 1e-5  # of continuous demonstrated actions, whose bounds are ±1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,12 +246,9 @@ class ShapedDiscriminator:
         )
         self.audit = HorizonAudit(config.absorbing)
         self._saw_absorbing = False
-        actions = actor.distribution.encode(demos.actions)
-        if problem.action.kind == "continuous":
-            actions = actions.clamp(-ACTION_LIMIT, ACTION_LIMIT)
         self._demos: Batch = {
             "observations": demos.observations.to(torch.get_default_dtype()),
-            "actions": actions,
+            "actions": actor.distribution.encode(demos.actions),
             "next_observations": demos.next_observations.to(torch.get_default_dtype()),
             "terminated": demos.terminated,
             "ages": episode_steps(demos.episode_ids),
@@ -269,7 +264,8 @@ class ShapedDiscriminator:
     def log_probs(self, observations: Tensor, actions: Tensor) -> Tensor:
         """Return log π(a|s) of the current policy, clipped, a constant. Shape (B,)."""
         network, limit = self.actor.network, self.config.log_prob_clip
-        log_probs = self.actor.distribution.log_prob(
+        # f sees what is executed, so this is the density of that
+        log_probs = self.actor.distribution.executed_log_prob(
             network(observations), network.log_std, actions
         )
         return log_probs.clamp(-limit, limit)

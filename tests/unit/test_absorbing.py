@@ -49,23 +49,6 @@ def test_only_terminated_rows_see_it(float64):
     torch.testing.assert_close(without[:, 2], torch.zeros(7))  # but to be cut is none
 
 
-def test_from_where_rewards_are_counted_changes_no_advantage(float64):
-    """V of the one is V of the other plus c / (1 - γ), everywhere; ends differ in their worth."""
-    generator = torch.Generator().manual_seed(0)
-    rewards, values, following, absorbing = torch.randn(4, 7, 5, generator=generator).unbind()
-    terminated = torch.rand(7, 5, generator=generator) < 0.3
-    ended = terminated | (torch.rand(7, 5, generator=generator) < 0.2)
-    options = {"gamma": GAMMA, "gae_lambda": 0.8}
-
-    def advantages(origin):
-        paid, worth = counted_from(torch.tensor(origin), rewards, absorbing, GAMMA)
-        offset = origin / (1.0 - GAMMA)
-        now, then = values - offset, following - offset
-        return gae(paid, now, then, terminated, ended, terminal_values=worth, **options)
-
-    torch.testing.assert_close(advantages(0.7), advantages(0.0))
-
-
 def test_it_needs_a_discount():
     with pytest.raises(RlfdError, match="absorbing=indicator needs gamma < 1") as caught:
         check_discount("indicator", 1.0)

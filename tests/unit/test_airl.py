@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rlfd.algorithms.airl import ACTION_LIMIT, ShapedReward
+from rlfd.algorithms.airl import ShapedReward
 from rlfd.algorithms.base import ActionSpec, DemoTensors
 from rlfd.algorithms.core.absorbing import EpisodeAges
 from rlfd.algorithms.core.discriminator import discrimination_loss
@@ -86,7 +86,7 @@ def test_the_reward_is_the_log_odds_of_d(
         row = airl.discriminator.rows.standardise(airl.discriminator.rows(**parts))
         alive = 1.0 - parts["terminated"].double() * (absorbing == "off")
         f = shaped(row, alive)
-        pi = airl.learner.actor.distribution.log_prob(
+        pi = airl.learner.actor.distribution.executed_log_prob(
             network(parts["observations"]), network.log_std, parts["actions"]
         ).exp()
         d = f.exp() / (f.exp() + pi)
@@ -219,19 +219,23 @@ def test_log_pi_is_that_of_the_current_policy_for_demonstrations_and_remembered_
     assert [len(part["actions"]) for part, _ in tables] == [36, 17]
 
 
-def test_log_pi_is_clipped_and_demonstrated_actions_are_kept_off_their_bounds(
-    make_airl, make_demos
-):
+def test_log_pi_is_clipped_and_of_what_is_executed(make_airl, make_demos):
+    """f sees 1 where 3 was drawn, so both must have the same log π."""
     actions = torch.tensor([[-1.0, 3.0], [0.5, 0.0]]).repeat(9, 1)[:17]
     airl = make_airl(
         action=CONTINUOUS, demos=make_demos(actions=actions), log_prob_clip=5.0, log_std_start=-5.0
     )
-    demos = airl.discriminator._demos
-    limits = torch.tensor([[-ACTION_LIMIT, ACTION_LIMIT], [0.5, -ACTION_LIMIT]])
-    torch.testing.assert_close(demos["actions"][:2], limits)
-    log_probs = airl.discriminator.log_probs(demos["observations"], demos["actions"])
+    demos, learned = airl.discriminator._demos, airl.discriminator
+    log_probs = learned.log_probs(demos["observations"], demos["actions"])
     assert log_probs.tolist() == [-5.0] * 17  # of a policy that is nearly certain of the middle
-    assert airl.discriminator.log_probs(demos["observations"], 0 * demos["actions"]).max() <= 5.0
+    assert learned.log_probs(demos["observations"], 0 * demos["actions"]).max() <= 5.0
+    wide = make_airl(action=CONTINUOUS, demos=make_demos(actions=actions), log_std_start=0.5)
+    drawn, seen = 3.0 * torch.randn(17, 2), demos["observations"]
+    learned = wide.discriminator
+    assert (drawn.abs() > 1.0).any()
+    torch.testing.assert_close(
+        learned.log_probs(seen, drawn), learned.log_probs(seen, drawn.clamp(-1.0, 1.0))
+    )
 
 
 # -- the absorbing state ------------------------------------------------------------------------
