@@ -90,7 +90,8 @@ class TransitionRows:
         inputs = ((rows - self.mean) / self.std).clamp(-INPUT_CLIP, INPUT_CLIP)
         if not self.indicator:
             return inputs
-        before, actions, after = inputs.split([self.states, self.features, self.states], dim=1)
+        parts = torch.split(inputs, [self.states, self.features, self.states], dim=1)
+        before, actions, after = parts
         return torch.cat([before, actions * (1.0 - self.marks(rows)[0]), after], dim=1)
 
     def observe(self, rows: Tensor) -> None:
