@@ -463,7 +463,15 @@ class Runner:
             self._truncate_logs({}, {})
             checkpoint.forget_after(self.run.checkpoints, -1)
             return False
-        self.algorithm.load_state_dict(state["algorithm"])
+        try:
+            self.algorithm.load_state_dict(state["algorithm"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RlfdError(
+                f"the checkpoint of {self.run.path} does not fit this version of "
+                f"'{self.config.algo}': {type(error).__name__} {error}",
+                "go on with the code that it was written by (made_by in its run.json), or start "
+                "it anew with --overwrite",
+            ) from error
         if self.world is not None:
             self.world.load_state_dict(state["world"])
         self.pending = state["pending"]

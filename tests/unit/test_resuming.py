@@ -8,7 +8,7 @@ import pytest
 from rlfd import algorithms
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
-from rlfd.experiments import runner
+from rlfd.experiments import checkpoint, runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
 
@@ -59,6 +59,18 @@ def test_logs_are_looked_at_before_any_is_cut(train, damaged, how):
     with pytest.raises(RlfdError, match=rf"{damaged} (has 150 bytes|was changed)"):
         train(resume=True)
     assert snapshot(run.path) == before
+
+
+def test_a_checkpoint_of_another_version(train):
+    """Its state lacks what this one's next update depends on."""
+    run = unfinish(train().run_dir)
+    state, _ = checkpoint.load_newest(run.checkpoints)
+    del state["algorithm"]["learner"]
+    checkpoint.save_resume(run.checkpoints, state["progress"], state)
+    with pytest.raises(RlfdError, match="does not fit this version of 'dqn': KeyError") as caught:
+        train(resume=True)
+    assert caught.value.exit_code == 2
+    assert "made_by" in caught.value.hint
 
 
 def test_nothing_to_resume(train, tmp_path):
