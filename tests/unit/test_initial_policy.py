@@ -15,6 +15,8 @@ from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
 from rlfd.experiments.initial_policy import same_init
 
+from .tiny_runs import acknowledge
+
 CARTPOLE = EnvConfig("CartPole")
 OPTIONS = {
     "steps": 210, "num_envs": 3, "log_every": 60, "eval_every": 90, "eval_episodes": 2,
@@ -243,6 +245,7 @@ def test_a_policy_without_its_clip_has_that_of_its_method(train, tmp_path):
     place = checkpoint.list_policies(source.checkpoints)[step]
     clone = checkpoint.load_policy(place)
     checkpoint.write_policy(place, {n: value for n, value in clone.items() if n != "clip"})
+    acknowledge(source)
     settings = ["activation=tanh", "batch_steps=105"]
     run = train("ppo", init=str(source.path), settings=settings)
     assert policy(run, 0)["clip"] == clone["clip"] > 1e30

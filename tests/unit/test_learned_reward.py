@@ -15,6 +15,8 @@ from rlfd.experiments import checkpoint, learned_reward, runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
 
+from .tiny_runs import acknowledge
+
 CARTPOLE = EnvConfig("CartPole")
 OPTIONS = {
     "steps": 240, "num_envs": 3, "log_every": 60, "eval_every": 120, "eval_episodes": 2,
@@ -213,12 +215,16 @@ def test_a_damaged_reward_and_one_of_other_networks(folder, train):
     (path,) = checkpoint.list_rewards(source.checkpoints).values()
     state = checkpoint.load_policy(path)
     checkpoint.write_policy(path, {n: v for n, v in state.items() if n != "g.0.bias"})
+    with pytest.raises(RlfdError, match="was damaged since it finished"):
+        train(exp_name="refused", reward_from=str(source.path))
+    acknowledge(source)
     with pytest.raises(RlfdError, match="does not fit its run"):
         train(exp_name="refused", reward_from=str(source.path))
     path.write_bytes(b"nonsense")
     with pytest.raises(RlfdError, match="cannot be read"):
-        train(exp_name="refused", reward_from=str(source.path))
+        train(exp_name="refused", reward_from=f"{source.path}:60")
     path.unlink()
+    acknowledge(source)
     with pytest.raises(RlfdError, match="no saved reward yet"):
         train(exp_name="refused", reward_from=str(source.path))
     assert not (folder / "runs/refused").exists()

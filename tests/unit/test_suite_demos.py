@@ -110,7 +110,9 @@ def test_demonstrations_that_another_launcher_made_meanwhile_are_taken(folders, 
 
 
 def test_policies_that_do_not_come_along_are_named_before_anything_is_collected(folders):
-    suite = parse_suite("steps", SHIPPED)
+    text = SHIPPED.replace("pretrain_env_steps = 70", "learning_starts = 90")
+    text = text.replace("steps = 800", "steps = 800\nsettings = { learning_starts = 90 }")
+    suite = parse_suite("steps", text)
     with pytest.raises(RlfdError) as caught:
         reproduce.reproduce(suite, **folders, engine=Inside())
     assert caught.value.message == (
@@ -130,7 +132,7 @@ def test_policies_that_do_not_come_along_are_named_before_anything_is_collected(
     found = datasets_of(suite, sections, *folders.values(), NullReporter(), collect=True)
     assert list(found) == ["CartPole/steps-v0"]
     # a mixture needs its parts, unless it is there
-    mixed = SHIPPED.replace(
+    mixed = text.replace(
         "[[groups]]",
         '[[demos]]\nname = "mixed"\nmix = { shipped = 1 }\nepisodes = 2\n'
         '[[groups]]\nname = "mixed"\ntitle = "Mixed"\ndemos = ["mixed"]\n[[groups]]',
