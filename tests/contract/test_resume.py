@@ -312,6 +312,7 @@ def test_killed_at_random_moments(lab, place, name):
     assert_same(left_behind(place), expected)
 
 
+CHECKPOINT = "rlfd.experiments.checkpoint"
 MOMENTS = {
     "before anything was written": ("rlfd.experiments.run_dir:RunDir.create", 1, "before"),
     "before the state was written": ("rlfd.experiments.run_dir:RunDir.write_status", 1, "before"),
@@ -320,8 +321,8 @@ MOMENTS = {
     "before an evaluation is written": ("rlfd.experiments.runner:evaluation_row", 9, "after"),
     "in an evaluation": ("rlfd.envs.play:_Player.advance", 300, "after"),
     "before a policy is in its place": ("pathlib:Path.replace", 3, "before"),
-    "while the first checkpoint is written": ("rlfd.experiments.checkpoint:file_digest", 1, "before"),
-    "while a checkpoint is written": ("rlfd.experiments.checkpoint:file_digest", 7, "after"),
+    "while the first checkpoint is written": (f"{CHECKPOINT}:file_digest", 1, "before"),
+    "while a checkpoint is written": (f"{CHECKPOINT}:file_digest", 7, "after"),
     "while a checkpoint is flushed": ("rlfd.files:fsync_path", 17, "before"),
     "before it is in its place": ("rlfd.experiments.checkpoint:publish_folder", 3, "before"),
     "before an old checkpoint is removed": ("shutil:rmtree", 1, "before"),
