@@ -78,7 +78,7 @@ class GAILConfig(DiscriminatorFields, TrustRegionFields, ClipFields):
     )
     d_steps: int = hyper(50, "Adam steps of the discriminator per iteration", low=1)
     d_learning_rate: float = hyper(1e-3, "Adam's step size for the discriminator", above=0)
-    d_gradient_penalty: float = hyper(10.0, "λ, weight of the gradient penalty", low=0)
+    d_gradient_penalty: float = hyper(1.0, "λ, weight of the gradient penalty", low=0)
     g_steps: int = hyper(1, "rollouts and policy improvements per iteration", low=1)
 
     def __post_init__(self) -> None:

@@ -192,7 +192,7 @@ ON_POLICY: dict[Key, Preset] = {
     ),
     ("gcl", "default", "Pendulum"): Preset(
         run={"steps": 200_000, "num_envs": 5, "eval_every": 20_000},
-        algorithm={"batch_steps": 1_000, "gamma": 0.9, "value_batch_size": 64},
+        algorithm={"batch_steps": 1_000, "value_batch_size": 64},
     ),
     ("gcl", "default", "LunarLander"): Preset(
         run={"steps": 300_000, "num_envs": 16, "eval_every": 50_000},
