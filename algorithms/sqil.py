@@ -58,8 +58,12 @@ from rlfd.errors import RlfdError
 
 __all__ = ["SQIL", "BootstrapMode", "SQILConfig", "demo_rewards", "squared_soft_bellman_errors"]
 
-BootstrapMode = Literal["full", "semi", "target"]
-MODE = "gradient through V(s'), or V(s') held constant, or from the target network"
+BootstrapMode = Literal["full", "demos", "semi", "target"]
+MODE = (
+    "V(s') with its gradient; with it after demonstrated transitions, from a target network after "
+    "own ones; held constant; or from the target network"
+)
+_TARGET = ("target_update", "polyak_tau", "target_every_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +72,10 @@ class SoftImitationConfig(QLearnerConfig):
 
     readers: ClassVar[Readers] = {
         "mode": {
-            "target": ("target_update", "polyak_tau", "target_every_updates"),
-            "semi": (),
             "full": (),
+            "demos": _TARGET,
+            "semi": (),
+            "target": _TARGET,
         },
     }
 
@@ -92,6 +97,11 @@ class SoftImitationConfig(QLearnerConfig):
     rollout_policy: Literal["learner", "uniform"] = hyper(
         "learner", "who acts; uniform is the paper's ablation"
     )
+
+    @property
+    def use_target(self) -> bool:
+        """Whether a target network is read."""
+        return self.mode in ("demos", "target")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -189,12 +199,18 @@ class SoftImitationLoop:
     def values_after(
         self, parameters: Parameters, target: Parameters, next_observations: Tensor
     ) -> Tensor:
-        """Return V(s') (eq 2) as `mode` says, Q(s', 0) in the absorbing state. Shape (B,)."""
-        if self.config.mode == "full":
+        """Return V(s') (eq 2) of both halves, as `mode` says; Q(s', 0) in the absorbing state."""
+        mode = self.config.mode
+        if mode == "full":
             return self._soft_values(parameters, next_observations)
+        if mode == "demos":
+            demo, next_observations = next_observations.chunk(2)
         with torch.no_grad():
-            source = target if self.config.mode == "target" else parameters
-            return self._soft_values(source, next_observations)
+            source = parameters if mode == "semi" else target
+            values = self._soft_values(source, next_observations)
+        if mode == "demos":
+            values = torch.cat([self._soft_values(parameters, demo), values])
+        return values
 
     def _soft_values(self, parameters: Parameters, observations: Tensor) -> Tensor:
         q_values = self.learner.values(parameters, observations)
@@ -319,7 +335,7 @@ class SQIL(Algorithm):
             problem,
             config,
             self._loss,
-            use_target=config.mode == "target",
+            use_target=config.use_target,
             replay={"ages": self.absorbing is not None},
         )
         self.loop = SoftImitationLoop(problem, config, self.learner, absorbing=self.absorbing)

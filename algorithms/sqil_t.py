@@ -94,7 +94,7 @@ class SQILT(Algorithm):
 
     def __init__(self, problem: Problem, config: SQILTConfig) -> None:
         self.config = config
-        self.learner = QLearner(problem, config, self._loss, use_target=config.mode == "target")
+        self.learner = QLearner(problem, config, self._loss, use_target=config.use_target)
         self.loop = SoftImitationLoop(
             problem, config, self.learner, with_starts=config.value_at_start
         )

@@ -23,8 +23,9 @@ UNUSUAL = {
 class Case:
     """SQIL's and SQIL-T's losses over whole data sets: every demonstration, as many own rows.
 
-    SQIL-T has its default settings besides those given, SQIL differentiates through V(s'). The code
-    divides all sums by |D_demo|; this multiplies them again.
+    SQIL-T has its default settings besides those given; SQIL takes V(s') of own transitions alike,
+    and differentiates through that of demonstrated ones.
+    The code divides all sums by |D_demo|; this multiplies them again.
     """
 
     def __init__(self, make_algorithm, demos, **settings):
@@ -36,7 +37,7 @@ class Case:
         self.sqil = sqil = make_algorithm(
             "sqil",
             demos=demos,
-            mode="full",
+            mode="demos" if config.mode == "demos" else "full",
             absorbing="off",
             reward=config.alpha / (2 * config.lambda_demo),  # eq 18
             gamma=config.gamma,
@@ -121,10 +122,11 @@ def test_without_discount_both_gradients_are_the_same(make_case, temperature):
     torch.testing.assert_close(eq_15, eq_18, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("mode", ["full", "demos"])
 @pytest.mark.parametrize("gamma", [0.99, 0.9, 0.0])
-def test_with_discount_they_differ_by_the_values_on_the_way(make_case, gamma):
+def test_with_discount_they_differ_by_the_values_on_the_way(make_case, gamma, mode):
     """∇ℓ = ∇eq 18 + α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t)."""
-    case = make_case(gamma=gamma, **UNUSUAL)
+    case = make_case(gamma=gamma, mode=mode, **UNUSUAL)
     difference = case.gradient("eq 15") - case.gradient("eq 18")
     assert difference.abs().max() > 1e-3
     torch.testing.assert_close(difference, case.remainder(), rtol=1e-10, atol=1e-10)
