@@ -9,18 +9,23 @@ form regularised behavioural cloning. With B of eq 16 and trajectories ζ of the
 `value_at_start=true` minimises eq 15 instead. Sums are estimated by means over minibatches, all
 divided by |D_demo|. α = 2 λ_demo r corresponds to SQIL's reward r (eq 18): the gradient of eq 15 is
 that of λ_demo B(D_demo, r) + λ_samp B(D_samp, 0), and α (1 - γ) Σ_ζ Σ_{t ≥ 1} ∇V(s_t) besides. This
-stands on ∇V(s') in B: what cloning takes from V(s_t), the step before has to give back.
+stands on ∇V(s') in B(D_demo, 0): what cloning takes from V(s_t), the step before gives back.
 
-Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, except that
-V(s') is differentiated through, as in the paper (`mode=full`; held constant, what was cloned
-decays), and that there is no reward for a terminal rule to change.
+What a demonstrated state is worth comes from its boundary alone: cloning is indifferent to V. With
+V = 0 after a demonstrated end, eq 19 wants δ = 0, so that all of them are worth nothing, less than
+the entropy of hovering beside them. With SQIL's terminal rule (`absorbing=value`) an end is worth
+r / (1 - γ), and V(s_t) = γ^(T - t) r / (1 - γ) rises towards it.
+
+Departures from the paper in the default settings: those of `rlfd.algorithms.sqil`, the terminal
+rule among them, except that V(s') is differentiated through after demonstrated transitions
+(`mode=demos`), where the derivation needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,14 +33,18 @@ from torch import Tensor
 
 from rlfd.algorithms.base import Algorithm, Metrics, Needs, PolicyMode, Problem, World, hyper
 from rlfd.algorithms.core import soft
+from rlfd.algorithms.core.absorbing import check_discount
 from rlfd.algorithms.core.engine import Batch, Parameters
 from rlfd.algorithms.core.q_learner import QLearner, select
 from rlfd.algorithms.registry import register
 from rlfd.algorithms.sqil import (
+    MODE,
+    BootstrapMode,
     SoftImitationConfig,
     SoftImitationLoop,
     squared_soft_bellman_errors,
 )
+from rlfd.errors import RlfdError
 
 __all__ = ["SQILT", "SQILTConfig", "cloning_losses"]
 
@@ -44,9 +53,30 @@ __all__ = ["SQILT", "SQILTConfig", "cloning_losses"]
 class SQILTConfig(SoftImitationConfig):
     """Hyperparameters of SQIL-T."""
 
+    mode: BootstrapMode = hyper("demos", MODE)
+    temperature: float = hyper(0.05, "τ of V and π; the paper's is 1", above=0)
+    absorbing: Literal["off", "value"] = hyper(
+        "value", "a demonstrated end is worth 0, or r / (1 - γ) with r = α / (2 λ_demo)"
+    )
     alpha: float = hyper(2.0, "α, weight of the cloning term", low=0)
     lambda_demo: float = hyper(1.0, "λ_demo, weight of the demonstrations' Bellman error", low=0)
     value_at_start: bool = hyper(False, "add -α V(s_0) of each demonstration: eq 15, not eq 19")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_discount(self.absorbing, self.gamma)
+        if self.absorbing == "value" and self.lambda_demo == 0.0:
+            raise RlfdError(
+                "absorbing=value needs lambda_demo > 0: the Bellman error is what it acts on",
+                "set absorbing=off",
+            )
+
+    @property
+    def end_value(self) -> float:
+        """V after a demonstrated termination."""
+        if self.absorbing == "off":
+            return 0.0
+        return self.alpha / (2.0 * self.lambda_demo) / (1.0 - self.gamma)  # r of eq 18, for ever
 
 
 def cloning_losses(q_values: Tensor, actions: Tensor, temperature: float) -> Tensor:
@@ -114,8 +144,9 @@ class SQILT(Algorithm):
         demo_next, own_next = next_values.chunk(2)
 
         cloning = cloning_losses(demo_q_values, batch["demo/actions"], config.temperature).mean()
+        after_end = torch.where(batch["demo/terminated"], config.gamma * config.end_value, 0.0)
         demo_error = squared_soft_bellman_errors(
-            demo_q, 0.0, batch["demo/discounts"], demo_next
+            demo_q, after_end, batch["demo/discounts"], demo_next
         ).mean()
         own_error = squared_soft_bellman_errors(own_q, 0.0, batch["own/discounts"], own_next).mean()
         loss = (

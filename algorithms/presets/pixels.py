@@ -62,9 +62,6 @@ _SQIL_ATARI = Preset(
     algorithm={**_COPIED, "adam_epsilon": 1e-4, "target_every_updates": 10_000},
 )
 
-# The same without a target network, which SQIL-T has none of.
-_SQIL_T_ATARI = Preset(algorithm={**_ATARI, "adam_epsilon": 1e-4})
-
 # The table of appendix A.2 for images, where it differs from that for Lunar Lander; of games it has
 # Pong. The four convolutions of its Car Racing network are the three of the Nature network here.
 # Adam's step size is not stated there.
@@ -196,8 +193,7 @@ PIXELS: dict[Key, Preset] = {
         (name, "default", "Atari"): preset
         for names, preset in (
             (("psq", "bc-soft-q"), _PRETRAINED_ATARI),
-            (("sqil",), _SQIL_ATARI),
-            (("sqil-t",), _SQIL_T_ATARI),
+            (("sqil", "sqil-t"), _SQIL_ATARI),
             (("dqfd", "dqfd-reward-free"), _DQFD_ATARI),
         )
         for name in names

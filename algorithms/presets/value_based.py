@@ -63,7 +63,7 @@ VALUE_BASED: dict[Key, Preset] = {
         algorithm={**_PAPER_IMITATION, "reward": 1.0, "absorbing": "off"},
     ),
     ("sqil-t", "paper", None): Preset(
-        run={"num_envs": 1}, algorithm={**_PAPER_IMITATION, "alpha": 2.0}
+        run={"num_envs": 1}, algorithm={**_PAPER_IMITATION, "alpha": 2.0, "absorbing": "off"}
     ),
     ("dqn", "default", "LunarLander"): Preset(
         run={"steps": 400_000, "num_envs": 16},

@@ -18,6 +18,7 @@ UNUSUAL = {
     "lambda_samp": LAMBDA_SAMP,
     "temperature": 1.0,
 }
+ENDLESS = {"gamma": 1.0, "absorbing": "off"}
 
 
 class Case:
@@ -38,7 +39,7 @@ class Case:
             "sqil",
             demos=demos,
             mode="demos" if config.mode == "demos" else "full",
-            absorbing="off",
+            absorbing=config.absorbing,
             reward=config.alpha / (2 * config.lambda_demo),  # eq 18
             gamma=config.gamma,
             temperature=config.temperature,
@@ -106,7 +107,7 @@ def make_case(float64, make_algorithm, make_demos):
 
 
 def test_the_default_settings_keep_what_the_derivation_stands_on(make_case):
-    """Equal gradients but for the remainder need ∇V(s') in both Bellman errors (`mode=full`)."""
+    """Equal gradients but for the remainder need ∇V(s') after demonstrated transitions."""
     case = make_case()
     assert case.config == SQILTConfig(hidden=case.config.hidden, value_at_start=True)
     difference = case.gradient("eq 15") - case.gradient("eq 18")
@@ -116,7 +117,7 @@ def test_the_default_settings_keep_what_the_derivation_stands_on(make_case):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
 def test_without_discount_both_gradients_are_the_same(make_case, temperature):
-    case = make_case(**UNUSUAL | {"gamma": 1.0, "temperature": temperature})
+    case = make_case(**UNUSUAL | ENDLESS | {"temperature": temperature})
     eq_15, eq_18 = case.gradient("eq 15"), case.gradient("eq 18")
     assert eq_15.abs().max() > 1.0
     torch.testing.assert_close(eq_15, eq_18, rtol=1e-10, atol=1e-10)
@@ -134,7 +135,7 @@ def test_with_discount_they_differ_by_the_values_on_the_way(make_case, gamma, mo
 
 def test_a_cut_demonstration_leaves_the_value_of_its_last_state(make_case):
     """At γ = 1 the telescoped sum of a demonstration without end leaves -α ∇V(s_T)."""
-    case = make_case(gamma=1.0, terminated=[True, False, True], **UNUSUAL)
+    case = make_case(terminated=[True, False, True], **UNUSUAL | ENDLESS)
     last = case.demos.next_observations[[sum(LENGTHS[:2]) - 1]]
     correction = case.gradient(lambda p: -case.config.alpha * case.values(p, last).sum())
     difference = case.gradient("eq 15") - case.gradient("eq 18")
@@ -142,46 +143,67 @@ def test_a_cut_demonstration_leaves_the_value_of_its_last_state(make_case):
     torch.testing.assert_close(difference, correction, rtol=1e-10, atol=1e-10)
 
 
+class Chain:
+    """One demonstration along a table of six states; the last one is its end."""
+
+    length = 5
+
+    def __init__(self, make_algorithm, make_demos, **settings):
+        demos = make_demos((5,), actions=torch.tensor([6, 1, 0, 4, 1]), shape=(6,))
+        self.demos = demos = dataclasses.replace(
+            demos, observations=torch.eye(6)[:-1], next_observations=torch.eye(6)[1:]
+        )
+        self.algorithm = make_algorithm(
+            "sqil-t", demos=demos, shape=(6,), hidden=(), lambda_samp=0, **settings
+        )
+        self.config, self.learner = self.algorithm.config, self.algorithm.learner
+        self.parameters = self.learner.engine.parameters
+        self.discounts = self.config.gamma * (~demos.terminated).double()
+        self.batch = {
+            f"{half}/{name}": value
+            for half in ("demo", "own")
+            for name, value in (
+                ("observations", demos.observations),
+                ("actions", demos.actions),
+                ("next_observations", demos.next_observations),
+                ("terminated", demos.terminated),
+                ("discounts", self.discounts),
+            )
+        } | {"own/weight": torch.tensor(0.0), "demo/starts": demos.observations[:1]}
+
+    def loss(self, parameters):
+        target = self.learner.engine.target_parameters
+        return self.length * self.algorithm._loss(parameters, target, self.batch)[0]
+
+    def values(self, parameters, observations):
+        q_values = self.learner.values(parameters, observations)
+        return soft.soft_value(q_values, self.config.temperature)
+
+    def errors(self):
+        """δ, with V(s') = 0 after the end."""
+        q_values = self.learner.values(self.parameters, self.demos.observations)
+        following = self.values(self.parameters, self.demos.next_observations)
+        return q_values[torch.arange(5), self.demos.actions] - self.discounts * following
+
+
+@pytest.mark.parametrize("absorbing", ["off", "value"])
 @pytest.mark.parametrize("value_at_start", [False, True])
 def test_what_a_demonstrated_state_is_worth_comes_through_the_state_before_it(
-    float64, make_algorithm, make_demos, value_at_start
+    float64, make_algorithm, make_demos, value_at_start, absorbing
 ):
     """Raising Q(s_t, ·) by c changes the loss by c (2 λ_demo (δ_t - γ δ_{t-1}) - α [t = 0]).
 
-    Cloning has no say in it, so values of demonstrated states come from V(s_0) alone: at the
-    minimum of a table δ_t = γ^t α / (2 λ_demo) with it (eq 15), and 0 without (eq 19).
+    Cloning has no say in it, so values of demonstrated states come from V(s_0) and from the end
+    alone: without terminal rule at the minimum of a table δ_t = γ^t α / (2 λ_demo) with V(s_0)
+    (eq 15), and 0 without (eq 19).
     """
-    length = 5
-    demos = make_demos((length,), actions=torch.tensor([6, 1, 0, 4, 1]), shape=(length + 1,))
-    demos = dataclasses.replace(
-        demos, observations=torch.eye(6)[:-1], next_observations=torch.eye(6)[1:]
-    )
-    algorithm = make_algorithm(
-        "sqil-t", demos=demos, shape=(6,), hidden=(), lambda_samp=0, value_at_start=value_at_start
-    )
-    config, learner = algorithm.config, algorithm.learner
-    discounts = config.gamma * (~demos.terminated).double()
-    batch = {
-        f"{half}/{name}": value
-        for half in ("demo", "own")
-        for name, value in (
-            ("observations", demos.observations),
-            ("actions", demos.actions),
-            ("next_observations", demos.next_observations),
-            ("discounts", discounts),
-        )
-    } | {"own/weight": torch.tensor(0.0), "demo/starts": demos.observations[:1]}
-    parameters = learner.engine.parameters
-    gradients = torch.func.grad(
-        lambda p: length * algorithm._loss(p, learner.engine.target_parameters, batch)[0]
-    )(parameters)
-    raised = gradients["body.0.weight"].sum(0)[:length]  # over the actions of each state
-
-    q_values = learner.values(parameters, demos.observations)
-    values = soft.soft_value(
-        learner.values(parameters, demos.next_observations), config.temperature
-    )
-    errors = q_values[torch.arange(length), demos.actions] - discounts * values  # δ
+    chain = Chain(make_algorithm, make_demos, value_at_start=value_at_start, absorbing=absorbing)
+    config = chain.config
+    gradients = torch.func.grad(chain.loss)(chain.parameters)
+    raised = gradients["body.0.weight"].sum(0)[: chain.length]  # over the actions of each state
+    errors = chain.errors()
+    if absorbing == "value":
+        errors[-1] -= config.gamma * config.alpha / (2 * config.lambda_demo) / (1 - config.gamma)
     expected = 2 * config.lambda_demo * errors
     expected[1:] -= 2 * config.lambda_demo * config.gamma * errors[:-1]
     expected[0] -= config.alpha * value_at_start
@@ -189,9 +211,38 @@ def test_what_a_demonstrated_state_is_worth_comes_through_the_state_before_it(
     torch.testing.assert_close(raised, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("gamma", [1.0, 0.9])
-def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, gamma):
-    case = make_case(gamma=gamma, **UNUSUAL)
+@pytest.mark.parametrize(("absorbing", "end"), [("off", 0.0), ("value", 20.0)])
+def test_demonstrated_states_are_worth_more_the_nearer_the_end(
+    float64, make_algorithm, make_demos, absorbing, end
+):
+    """At the minimum of eq 19 Q(s_t, a_t) = γ V(s_{t+1}) up to V(s_T) = r / (1 - γ), or 0.
+
+    In the directions that cloning is indifferent to, where one step of Newton's method finds it:
+    the demonstrated actions' advantages have no minimum.
+    """
+    chain = Chain(make_algorithm, make_demos, absorbing=absorbing, gamma=0.9, alpha=4.0)
+
+    def shifted(shift):
+        weights = chain.parameters["body.0.weight"]
+        return chain.loss(
+            chain.parameters | {"body.0.weight": weights + torch.cat([shift, torch.zeros(1)])}
+        )
+
+    zero = torch.zeros(5)
+    gradient, curvature = torch.func.grad(shifted)(zero), torch.func.hessian(shifted)(zero)
+    best = -torch.linalg.solve(curvature, gradient)
+    q_values = chain.learner.values(chain.parameters, chain.demos.observations)
+    advantages = q_values[torch.arange(5), chain.demos.actions] - chain.values(
+        chain.parameters, chain.demos.observations
+    )
+    values = chain.values(chain.parameters, chain.demos.observations) + best
+    following = torch.cat([values[1:], torch.tensor([end])])
+    torch.testing.assert_close(values + advantages, 0.9 * following, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("settings", [ENDLESS, {"gamma": 0.9}])
+def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, settings):
+    case = make_case(**UNUSUAL | settings)
     eq_15, eq_19 = (case.losses[name](case.parameters) for name in ("eq 15", "eq 19"))
     starts = case.values(case.parameters, case.demos.observations[case.first])
     assert len(starts) == len(LENGTHS)
@@ -201,7 +252,7 @@ def test_equations_15_and_19_differ_by_the_values_at_the_starts(make_case, gamma
 
 
 def test_loss_is_equation_19_term_by_term(make_case):
-    case, gamma = make_case(gamma=0.9, **UNUSUAL), 0.9
+    case, gamma = make_case(gamma=0.9, absorbing="off", **UNUSUAL), 0.9
     demos, parameters, batch = case.demos, case.parameters, case.batch(1.0)
 
     def bellman_errors(half):
