@@ -216,7 +216,7 @@ def resolve(
     for name, reader in algorithm.unread().items():
         if name in given or name in written:
             raise RlfdError(
-                f"setting '{name}' of {algo} has no effect here, only {reader} reads it",
+                f"setting '{name}' of {algo} has no effect here, {reader} reads it",
                 f"leave it out, or add --set {reader}",
             )
     typed = _typed(RunConfig, run)

@@ -227,12 +227,12 @@ def test_images_go_to_a_gpu_where_there_is_one(monkeypatch, given):
         ("rwr-offline", "allow_negative=true", "form=raw"),
         ("dagger", "decay=0.5", "schedule=exponential"),
         ("dqn", "target_every_updates=7", "target_update=copy"),
-        ("sqil-t", "target_update=copy", "mode=target"),
-        ("sqil-t", "polyak_tau=0.02", "mode=target"),
+        ("sqil-t", "mode=full target_update=copy", "mode=target"),
+        ("sqil-t", "mode=semi polyak_tau=0.02", "mode=target"),
     ],
 )
 def test_settings_that_nothing_reads(algo, setting, reader):
-    refused("has no effect here", f"add --set {reader}", algo=algo, settings=[setting])
+    refused("has no effect here", f"add --set {reader}", algo=algo, settings=setting.split())
     resolve(algo, EnvConfig("CartPole"), settings=[setting, reader])
 
 
