@@ -162,9 +162,7 @@ def test_settings_out_of_range_are_refused(setting, message):
 
 
 def test_a_choice_that_does_not_exist_is_refused():
-    with pytest.raises(
-        RlfdError, match="setting 'mode' is 'half', expected one of full, demos, "
-    ):
+    with pytest.raises(RlfdError, match="setting 'mode' is 'half', expected one of full, demos, "):
         algorithms.get("sqil").Config(mode="half")
 
 
