@@ -9,6 +9,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     DataDir,
     Debug,
     Env,
@@ -97,6 +98,7 @@ def collect_demos(
     ] = None,
     reward: Reward = "dense",
     env_option: EnvOptions = None,
+    allow_import: AllowImport = None,
     episodes: Annotated[
         int | None,
         typer.Option(

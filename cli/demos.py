@@ -11,7 +11,7 @@ import typer
 from rlfd.cli.collect_demos import print_new
 from rlfd.cli.console import Output
 from rlfd.cli.errors import Command, Commands
-from rlfd.cli.options import DataDir, Debug, Json, Quiet, examples, parse_positive
+from rlfd.cli.options import AllowImport, DataDir, Debug, Json, Quiet, examples, parse_positive
 from rlfd.errors import RlfdError
 
 __all__ = ["app"]
@@ -63,6 +63,7 @@ def mix(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the choice of episodes.", rich_help_panel=_WHAT)
     ] = 0,
+    allow_import: AllowImport = None,
     data_dir: DataDir = Path("data"),
     json: Json = False,
     quiet: Quiet = False,

@@ -10,6 +10,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     Debug,
     Json,
     NoProgress,
@@ -66,6 +67,7 @@ def evaluate(
             min=0, help="Seed. Left out: the run's evaluation seed.", rich_help_panel=_HOW
         ),
     ] = None,
+    allow_import: AllowImport = None,
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
     quiet: Quiet = False,

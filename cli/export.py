@@ -9,6 +9,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     Debug,
     Json,
     NoProgress,
@@ -62,6 +63,7 @@ def export(
             min=0, help="Seed. Left out: the run's evaluation seed.", rich_help_panel=_SCORE
         ),
     ] = None,
+    allow_import: AllowImport = None,
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
     quiet: Quiet = False,

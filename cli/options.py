@@ -13,6 +13,7 @@ import typer
 from rlfd.errors import RlfdError
 
 __all__ = [
+    "AllowImport",
     "DataDir",
     "Debug",
     "Env",
@@ -23,6 +24,7 @@ __all__ = [
     "Reward",
     "RunsDir",
     "Verbose",
+    "allowing",
     "complete_env",
     "examples",
     "given",
@@ -34,6 +36,7 @@ __all__ = [
     "parse_run",
     "parse_seeds",
     "policy_mode",
+    "typed_env",
 ]
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -120,6 +123,16 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def allowing(env: str) -> list[str]:
+    """Return the words that a command needs which finds an environment's name in a file."""
+    return [word for package in _packages(env) for word in ("--allow-import", package)]
+
+
+def _packages(env: str) -> list[str]:
+    """Return the package in the name of an environment, or none."""
+    return [package] if (package := env.rpartition(":")[0].partition(".")[0]) else []
+
+
 def examples(*lines: str) -> str:
     """Return the end of a command's help: one example per line."""
     return "\n".join(["[bold]Examples[/bold]", *(f"  $ {line}" for line in lines)])
@@ -132,10 +145,26 @@ def complete_env(incomplete: str) -> list[str]:
     return [name for name in envs.names() if name.startswith(incomplete)]
 
 
+def typed_env(name: str | None) -> str | None:
+    """Let the package of an environment that was typed be imported, for names in files as well."""
+    allow_imports(_packages(name or ""))
+    return name
+
+
+def allow_imports(names: list[str] | None) -> list[str] | None:
+    """Let names of environments that come from files import these packages."""
+    if names:
+        from rlfd import envs
+
+        envs.allow_import(*names)
+    return names
+
+
 Env = Annotated[
     str,
     typer.Option(
         "--env",
+        callback=typed_env,
         help="Short name ('rlfd list envs') or any Gymnasium id.",
         rich_help_panel="Environment",
         autocompletion=complete_env,
@@ -156,6 +185,17 @@ EnvOptions = Annotated[
         "--env-option",
         metavar="KEY=VALUE",
         help="Option of the environment; repeat for more.",
+        rich_help_panel="Environment",
+    ),
+]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        callback=allow_imports,
+        metavar="PACKAGE",
+        help="Import this package where a file names an environment PACKAGE:ID; repeat for more. "
+        "What is typed after --env needs no permission.",
         rich_help_panel="Environment",
     ),
 ]

@@ -101,7 +101,7 @@ class PolicyFile:
     @property
     def env(self) -> EnvConfig:
         """The environment that it was trained on."""
-        return EnvConfig.from_json(self.config["env"])
+        return EnvConfig.from_json(self.config["env"], str(self.path))
 
 
 def is_policy_file(text: str | Path) -> bool:

@@ -30,7 +30,7 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
+from rlfd.envs import EnvConfig, frame_stack, names, note_file, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
 
@@ -341,6 +341,7 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         if not metadata.get("env_spec"):
             return info
         env_spec = json.loads(metadata["env_spec"])
+        note_file(env_spec["id"], str(path))
         return replace(info, gym_id=env_spec["id"], gym_kwargs=dict(env_spec.get("kwargs") or {}))
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
@@ -350,7 +351,7 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     success = [flag for flag in ours["success"] if flag is not None]
     return replace(
         info,
-        env=EnvConfig.from_json(ours["env"]),
+        env=EnvConfig.from_json(ours["env"], str(path)),
         gym_id=ours["gym_id"],
         demonstrator=dict(ours["demonstrator"]),
         content_hash=ours["content_hash"],

@@ -105,8 +105,12 @@ class RunConfig:
         return plain
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> RunConfig:
+    def from_json(cls, value: Mapping[str, Any], source: str = "") -> RunConfig:
         """Read what `to_json` returned.
+
+        Args:
+            value: What it returned.
+            source: The file that holds it, for messages.
 
         Raises:
             RlfdError: If a field is unknown or has the wrong type.
@@ -119,7 +123,7 @@ class RunConfig:
         for name in ("env", "algorithm"):
             _check_table(name, values[name])
         algo = algorithms.get(_convert("algo", values["algo"], str))
-        env = EnvConfig.from_json(values.pop("env"))
+        env = EnvConfig.from_json(values.pop("env"), source)
         algorithm = algo.Config(**_typed(algo.Config, values.pop("algorithm")))
         return cls(env=env, algorithm=algorithm, **_typed(cls, values))
 

@@ -93,7 +93,7 @@ def env_of_demos(
     except RlfdError as error:
         if algorithms.get(algo).needs.interaction:
             raise
-        return demos.absent_env(info), error.message
+        return demos.absent_env(info), str(error)
     env = elsewhere(recorded, start, reward)
     return check(dataclasses.replace(env, options={**env.options, **(options or {})})), ""
 
@@ -174,7 +174,7 @@ def _env_spaces(env: EnvConfig) -> tuple[spaces.Box, ActionSpec]:
 
 @functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
 def _spaces_of(env: str) -> tuple[spaces.Box, ActionSpec]:
-    with contextlib.closing(make(EnvConfig.from_json(json.loads(env)))) as made:
+    with contextlib.closing(make(EnvConfig(**json.loads(env)))) as made:
         observation_space, action = made.observation_space, _action_spec(made.action_space)
     assert isinstance(observation_space, spaces.Box)  # `make` saw to it
     return observation_space, action

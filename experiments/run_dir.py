@@ -264,7 +264,7 @@ class RunDir:
         """
         value = self._read_json("config.json")
         value.pop("provenance", None)
-        return RunConfig.from_json(value)
+        return RunConfig.from_json(value, str(self.path / "config.json"))
 
     def provenance(self) -> dict[str, str]:
         """Read which layer set each field."""

@@ -190,7 +190,7 @@ def load_policy_file(path: Path, policy: str | None = None) -> TrainedPolicy:
     state = checkpoints.load_policy(path)
     if checkpoints.policy_digest(state) != description.tensors:
         raise damaged(path, "its tensors are not what was written")
-    config = RunConfig.from_json(description.config)
+    config = RunConfig.from_json(description.config, str(path))
     torch.set_num_threads(config.threads)
     algorithm = build_for_acting(config)
     try:

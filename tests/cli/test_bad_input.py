@@ -456,3 +456,25 @@ def test_a_replay_memory_that_does_not_fit(folder, monkeypatch):
     needed = "1,000,000 transitions needs 7.08 GB", "3.50 GB are free"
     assert_refused(outcome, *needed, "--set buffer_size=490000")
     assert not list(folder.iterdir())
+
+
+def test_a_stranger_in_a_file_is_imported_only_with_the_users_word(full_folder, monkeypatch):
+    code = (
+        "from pathlib import Path\n"
+        "import gymnasium\n"
+        "Path('imported').touch()\n"
+        "gymnasium.register('Strange-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (full_folder / "strangers.py").write_text(code)
+    file = full_folder / RUN / "config.json"
+    values = json.loads(file.read_text())
+    values["env"]["name"] = "strangers:Strange-v0"
+    file.write_text(json.dumps(values))
+    monkeypatch.setenv("PYTHONPATH", str(full_folder))
+    command = ("evaluate", RUN, "--episodes", 3)
+    refused = run_outside(*command)
+    assert_refused(refused, "strangers:Strange-v0", "config.json", "--allow-import strangers")
+    assert run_outside("list", "runs").code == run_outside("plot", RUN, "--table").code == 0
+    assert not (full_folder / "imported").exists()
+    assert run_outside(*command, "--allow-import", "strangers").code == 0
+    assert (full_folder / "imported").exists()
