@@ -20,8 +20,10 @@ from rlfd.cli.options import (
     Reward,
     RunsDir,
     Verbose,
+    finite,
     parse_checkpoint,
     parse_env_options,
+    parse_episodes,
     parse_positive,
     policy_mode,
 )
@@ -67,6 +69,7 @@ def collect_demos(
         typer.Option(
             min=0.0,
             max=1.0,
+            callback=finite,
             help="Probability of a random action instead of the demonstrator's.",
             rich_help_panel=_WHO,
         ),
@@ -76,6 +79,7 @@ def collect_demos(
         typer.Option(
             min=0.0,
             max=1.0,
+            callback=finite,
             help="Probability of doing nothing instead: wrong always in the same way.",
             rich_help_panel=_WHO,
         ),
@@ -84,6 +88,7 @@ def collect_demos(
         float,
         typer.Option(
             min=0.0,
+            callback=finite,
             metavar="STD",
             help="Gaussian noise on continuous actions, in units of half their range.",
             rich_help_panel=_WHO,
@@ -102,7 +107,7 @@ def collect_demos(
     episodes: Annotated[
         int | None,
         typer.Option(
-            parser=parse_positive,
+            parser=parse_episodes,
             metavar="N",
             help="Episodes to keep. Left out: 100; Atari, most of MuJoCo 10, Car Racing 20.",
             rich_help_panel=_WHAT,
@@ -119,11 +124,19 @@ def collect_demos(
     ] = None,
     min_return: Annotated[
         float | None,
-        typer.Option(help="Keep only episodes of at least this return.", rich_help_panel=_WHAT),
+        typer.Option(
+            callback=finite,
+            help="Keep only episodes of at least this return.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     max_return: Annotated[
         float | None,
-        typer.Option(help="Keep only episodes of at most this return.", rich_help_panel=_WHAT),
+        typer.Option(
+            callback=finite,
+            help="Keep only episodes of at most this return.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     name: Annotated[
         str | None,

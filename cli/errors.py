@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ __all__ = ["Command", "Commands", "report_error"]
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
+# how torch says it
+_OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|Storage size calculation overflow")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {
     errno.EACCES,
@@ -79,6 +82,12 @@ def report_error(error: BaseException, *, debug: bool = False) -> int:
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno is not None:
         return _report_os_error(error, error.errno)
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        print_error(
+            f"there is not enough memory: {error or 'a small piece was not to be had'}",
+            "ask for less at a time: fewer environments, smaller networks, batches or memories",
+        )
+        return FAILED
     print_error(
         f"unexpected {type(error).__name__}: {error}",
         "" if debug else "this should not happen: run again with --debug for the traceback",

@@ -18,6 +18,7 @@ from rlfd.cli.options import (
     RunsDir,
     Verbose,
     parse_checkpoint,
+    parse_episodes,
     policy_mode,
 )
 
@@ -32,7 +33,10 @@ def evaluate(
         typer.Argument(help="A run, by folder or path below --runs-dir, or an exported policy."),
     ],
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes to play.", rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            parser=parse_episodes, metavar="N", help="Episodes to play.", rich_help_panel=_HOW
+        ),
     ] = 100,
     start: Annotated[
         str | None,

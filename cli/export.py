@@ -17,6 +17,7 @@ from rlfd.cli.options import (
     RunsDir,
     Verbose,
     parse_checkpoint,
+    parse_episodes,
     policy_mode,
 )
 
@@ -55,7 +56,13 @@ def export(
         typer.Option("--overwrite", help="Replace the file.", rich_help_panel=_WHAT),
     ] = False,
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes of the score.", rich_help_panel=_SCORE)
+        int,
+        typer.Option(
+            parser=parse_episodes,
+            metavar="N",
+            help="Episodes of the score.",
+            rich_help_panel=_SCORE,
+        ),
     ] = 100,
     seed: Annotated[
         int | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from rlfd.errors import RlfdError
+from rlfd.jsons import parse_json
 
 __all__ = [
     "AllowImport",
@@ -27,11 +28,13 @@ __all__ = [
     "allowing",
     "complete_env",
     "examples",
+    "finite",
     "given",
     "parse_checkpoint",
     "parse_count",
     "parse_demonstrator",
     "parse_env_options",
+    "parse_episodes",
     "parse_positive",
     "parse_run",
     "parse_seeds",
@@ -39,6 +42,7 @@ __all__ = [
     "typed_env",
 ]
 
+MOST_EPISODES = 10**6
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)(?P<suffix>[kmb]?)")
 
@@ -46,10 +50,10 @@ _COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)(?P<suffix>[kmb]
 def parse_count(text: str | int) -> int:
     """Return the whole number that `text` stands for: ``1e6``, ``10_000``, ``2.5M``, ``60k``."""
     match = _COUNT.fullmatch(str(text).strip().lower())
-    number = 0.0
-    if match is not None:
+    number = math.inf
+    if match is not None and match["number"].isascii():
         number = float(match["number"].replace("_", "")) * _SUFFIXES[match["suffix"]]
-    if match is None or number != int(number) or number > 10**15:
+    if not number <= 10**15 or number != int(number):
         raise typer.BadParameter(f"'{text}' is not a whole number such as 60000, 60k, 1e6 or 2.5M.")
     return int(number)
 
@@ -59,6 +63,21 @@ def parse_positive(text: str | int) -> int:
     number = parse_count(text)
     if number == 0:
         raise typer.BadParameter("expected at least 1.")
+    return number
+
+
+def parse_episodes(text: str | int) -> int:
+    """As `parse_positive`, and refuse more than anybody can keep."""
+    number = parse_positive(text)
+    if number > MOST_EPISODES:
+        raise typer.BadParameter(f"expected at most {MOST_EPISODES:,}.")
+    return number
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse infinities and what is no number, which Python reads as numbers."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not a finite number.")
     return number
 
 
@@ -112,7 +131,7 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
                 "write for example --env-option push_scale=0.1",
             )
         try:
-            options[key.strip()] = json.loads(value)
+            options[key.strip()] = parse_json(value)
         except ValueError:
             options[key.strip()] = value
     return options

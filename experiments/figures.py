@@ -34,7 +34,7 @@ from rlfd.experiments.drawing import (
     FigureFiles,
     ReferenceLine,
     assign_styles,
-    check_suffix,
+    check_place,
     maths,
     save,
     short_number,
@@ -110,7 +110,7 @@ def plot_learning_curves(
     Raises:
         RlfdError: For a format or axis that is not known, or if nothing has been evaluated yet.
     """
-    check_suffix(out)
+    check_place(out)
     if x not in X_AXES:
         raise unknown_name("horizontal axis", x, X_AXES)
     results = load_results(runs)

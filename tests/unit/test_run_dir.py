@@ -209,7 +209,7 @@ def test_files_that_are_not_there_yet(tmp_path):
 def test_a_run_that_nobody_holds_is_not_running(tmp_path):
     run = start(tmp_path)
     run.write_status({"state": "running", "env_steps": 5})
-    assert run.status() == {"state": "interrupted", "env_steps": 5}
+    assert run.status() == {"state": "interrupted", "env_steps": 5, "updates": 0}
     assert not (run.path / ".lock").exists()  # looking leaves nothing behind
     with run.lock():
         assert run.is_locked()
