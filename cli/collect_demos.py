@@ -69,7 +69,6 @@ def collect_demos(
         typer.Option(
             min=0.0,
             max=1.0,
-            callback=finite,
             help="Probability of a random action instead of the demonstrator's.",
             rich_help_panel=_WHO,
         ),
@@ -79,7 +78,6 @@ def collect_demos(
         typer.Option(
             min=0.0,
             max=1.0,
-            callback=finite,
             help="Probability of doing nothing instead: wrong always in the same way.",
             rich_help_panel=_WHO,
         ),

@@ -110,10 +110,9 @@ def _report_os_error(error: OSError, number: int) -> int:
         return FAILED
     reason = (error.strerror or type(error).__name__).lower()
     if number in _NOT_WRITABLE:
-        print_error(
-            f"cannot use {place}: {reason}",
-            "choose a folder that you may write to with --runs-dir, --data-dir or --out",
-        )
+        folder = "choose a folder that you may write to with --runs-dir, --data-dir or --out"
+        hint = "choose a shorter name" if number == errno.ENAMETOOLONG else folder
+        print_error(f"cannot use {place}: {reason}", hint)
         return WRONG_USAGE
     print_error(
         f"cannot use {place}: {reason}", "run again with --debug to see what was done with it"

@@ -95,7 +95,8 @@ def complaint(answer: Answer, *, may_last: bool = False) -> str:
     if code not in (0, 1, 2, 130):
         return f"exit code {code}"
     errors = re.findall(r"^error: ", stderr, re.MULTILINE)
-    if code in (1, 2) and not errors and "stopped, nothing was changed" not in stderr:
+    explained = errors or "stopped, nothing was changed" in stderr or "Usage: " in stdout
+    if code in (1, 2) and not explained:
         return f"exit code {code} without an error"
     if code == 0 and errors:
         return "an error, and exit code 0"
