@@ -459,6 +459,7 @@ def test_a_replay_memory_that_does_not_fit(folder, monkeypatch):
 
 
 HUGE = "9" * 310
+NEW = (*TRAIN, "--seed", 9)
 
 
 @pytest.mark.parametrize(
