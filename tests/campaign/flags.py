@@ -68,7 +68,7 @@ def case(laboratory: Laboratory, rng: random.Random) -> str:
     if rng.random() < 0.2:
         words.insert(rng.randint(len(name.split()), len(words)), rng.choice([*ODD, *THINGS]))
     place = laboratory.copy("flagged")
-    answer = laboratory.run(place, words, kill_after=15.0)
+    answer = laboratory.run(place, words, cpu=10)
     wrong = complaint(answer, may_last=True)
     if not wrong and answer["code"] == 2 and answer["stdout"] and "Usage" not in answer["stdout"]:
         wrong = "results, and exit code 2"

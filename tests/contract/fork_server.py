@@ -7,6 +7,7 @@ Run as a program. A request is one line of JSON on stdin, the answer one line on
     kill_with   that signal; SIGKILL if left out
     trap        where the process is to send itself a signal instead (see `set_trap`)
     memory      bytes of address space that it may have
+    cpu         seconds of processor time that it may take
     python_path a folder that it may import from, too
 
 Nothing may be computed in the server itself: torch's threads do not survive a fork.
@@ -74,6 +75,9 @@ def be_the_process(request: dict[str, Any]) -> NoReturn:
             os.dup2(os.open(name, flags, 0o600), number)
         if request.get("python_path"):
             sys.path.append(request["python_path"])
+        if request.get("cpu"):
+            used = int(time.process_time()) + request["cpu"]
+            resource.setrlimit(resource.RLIMIT_CPU, (used, used))
         if request.get("memory"):
             resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
         if request.get("trap"):
