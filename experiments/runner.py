@@ -475,15 +475,17 @@ class Runner:
             return False
         try:
             self.algorithm.load_state_dict(state["algorithm"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            if self.world is not None:
+                self.world.load_state_dict(state["world"])
+        except (RlfdError, OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever methods and simulators raise at what does not fit
             raise RlfdError(
                 f"the checkpoint of {self.run.path} does not fit this version of "
                 f"'{self.config.algo}': {type(error).__name__} {error}",
                 "go on with the code that it was written by (made_by in its run.json), or start "
                 "it anew with --overwrite",
             ) from error
-        if self.world is not None:
-            self.world.load_state_dict(state["world"])
         self.pending = state["pending"]
         self.wall_before = state["wall_seconds"]
         # an older state has no digests

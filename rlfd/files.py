@@ -6,6 +6,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 STALE_SECONDS = 3600.0
+
+logger = logging.getLogger("rlfd.files")
 
 
 def fsync_path(path: Path) -> None:
@@ -125,7 +128,8 @@ def _remove(path: Path) -> None:
 def folders_with(root: Path, name: str) -> Iterator[Path]:
     """Yield every folder at or below `root` that has an entry called `name`, sorted.
 
-    Links are followed, but no folder is looked into twice; what is hidden below `root` is left out.
+    Links are followed, but no folder is looked into twice; what is hidden below `root` is left out,
+    and so is, with a warning, what cannot be read.
     """
     seen: set[Path] = set()
 
@@ -133,12 +137,16 @@ def folders_with(root: Path, name: str) -> Iterator[Path]:
         if folder.resolve() in seen:
             return
         seen.add(folder.resolve())
-        if (folder / name).exists():
+        try:
+            has_it, paths = (folder / name).exists(), sorted(folder.iterdir())
+            below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
+        except OSError as error:  # not ours to read
+            logger.warning("cannot look into %s: %s", folder, error.strerror)
+            return
+        if has_it:
             yield folder
-        with contextlib.suppress(OSError):  # not ours to read
-            for below in sorted(folder.iterdir()):
-                if not below.name.startswith(".") and below.is_dir():
-                    yield from look(below)
+        for path in below:
+            yield from look(path)
 
     if root.is_dir():
         yield from look(root)

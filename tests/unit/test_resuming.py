@@ -96,6 +96,15 @@ def test_a_checkpoint_without_what_it_needs_falls_back(train, change):
     assert learned(run) == before
 
 
+def test_a_checkpoint_whose_world_is_none(train):
+    run = unfinish(train().run_dir)
+    state, _ = checkpoint.load_newest(run.checkpoints)
+    state["world"]["envs"][1]["seed"] = 0.5
+    checkpoint.save_resume(run.checkpoints, state["progress"], state)
+    with pytest.raises(RlfdError, match="does not fit this version of 'dqn'"):
+        train(resume=True)
+
+
 def test_nothing_to_resume(train, tmp_path):
     with pytest.raises(RlfdError, match="no run to resume"):
         train(resume=True)
