@@ -9,6 +9,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     DataDir,
     Debug,
     Env,
@@ -19,8 +20,10 @@ from rlfd.cli.options import (
     Reward,
     RunsDir,
     Verbose,
+    finite,
     parse_checkpoint,
     parse_env_options,
+    parse_episodes,
     parse_positive,
     policy_mode,
 )
@@ -83,6 +86,7 @@ def collect_demos(
         float,
         typer.Option(
             min=0.0,
+            callback=finite,
             metavar="STD",
             help="Gaussian noise on continuous actions, in units of half their range.",
             rich_help_panel=_WHO,
@@ -97,10 +101,11 @@ def collect_demos(
     ] = None,
     reward: Reward = "dense",
     env_option: EnvOptions = None,
+    allow_import: AllowImport = None,
     episodes: Annotated[
         int | None,
         typer.Option(
-            parser=parse_positive,
+            parser=parse_episodes,
             metavar="N",
             help="Episodes to keep. Left out: 100; Atari, most of MuJoCo 10, Car Racing 20.",
             rich_help_panel=_WHAT,
@@ -117,11 +122,19 @@ def collect_demos(
     ] = None,
     min_return: Annotated[
         float | None,
-        typer.Option(help="Keep only episodes of at least this return.", rich_help_panel=_WHAT),
+        typer.Option(
+            callback=finite,
+            help="Keep only episodes of at least this return.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     max_return: Annotated[
         float | None,
-        typer.Option(help="Keep only episodes of at most this return.", rich_help_panel=_WHAT),
+        typer.Option(
+            callback=finite,
+            help="Keep only episodes of at most this return.",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
     name: Annotated[
         str | None,

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -37,10 +38,22 @@ REFRESHES_PER_SECOND = 4.0
 
 
 class _Console(Console):
-    """A console that tells when its pipe was closed instead of leaving silently."""
+    """A console that tells when its pipe was closed, and lets no text steer the terminal."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, "stdout was closed")
+
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        """Return what is printed, without control characters in its texts."""
+        return (_harmless(segment) for segment in super().render(*args, **kwargs))
+
+
+def _harmless(segment: Segment) -> Segment:
+    """Show control characters of a text instead of sending them; Rich's own are no texts."""
+    text, style, control = segment
+    if control or text.isprintable():
+        return segment
+    return Segment("".join(c if c.isprintable() or c in "\n\t" else "�" for c in text), style)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -11,7 +11,7 @@ import typer
 from rlfd.cli.collect_demos import print_new
 from rlfd.cli.console import Output
 from rlfd.cli.errors import Command, Commands
-from rlfd.cli.options import DataDir, Debug, Json, Quiet, examples, parse_positive
+from rlfd.cli.options import AllowImport, DataDir, Debug, Json, Quiet, examples, parse_episodes
 from rlfd.errors import RlfdError
 
 __all__ = ["app"]
@@ -54,7 +54,7 @@ def mix(
     episodes: Annotated[
         int | None,
         typer.Option(
-            parser=parse_positive,
+            parser=parse_episodes,
             metavar="N",
             help="Episodes in all. Left out: as many as the shares allow, none of them twice.",
             rich_help_panel=_WHAT,
@@ -63,6 +63,7 @@ def mix(
     seed: Annotated[
         int, typer.Option(min=0, help="Of the choice of episodes.", rich_help_panel=_WHAT)
     ] = 0,
+    allow_import: AllowImport = None,
     data_dir: DataDir = Path("data"),
     json: Json = False,
     quiet: Quiet = False,
@@ -88,7 +89,7 @@ def _parse_part(text: str) -> tuple[str, float]:
         if not (colon and name):
             raise ValueError
         return name, float(Fraction(share))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise RlfdError(
             f"cannot read '{text}' as part of a mixture, expected a dataset and its share",
             "write for example controller:0.5 or controller:1/2",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ __all__ = ["Command", "Commands", "report_error"]
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
+# how torch says it
+_OUT_OF_MEMORY = re.compile(r"DefaultCPUAllocator|out of memory|Storage size calculation overflow")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {
     errno.EACCES,
@@ -79,6 +82,12 @@ def report_error(error: BaseException, *, debug: bool = False) -> int:
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno is not None:
         return _report_os_error(error, error.errno)
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
+        print_error(
+            f"there is not enough memory: {error or 'a small piece was not to be had'}",
+            "ask for less at a time: fewer environments, smaller networks, batches or memories",
+        )
+        return FAILED
     print_error(
         f"unexpected {type(error).__name__}: {error}",
         "" if debug else "this should not happen: run again with --debug for the traceback",
@@ -101,10 +110,9 @@ def _report_os_error(error: OSError, number: int) -> int:
         return FAILED
     reason = (error.strerror or type(error).__name__).lower()
     if number in _NOT_WRITABLE:
-        print_error(
-            f"cannot use {place}: {reason}",
-            "choose a folder that you may write to with --runs-dir, --data-dir or --out",
-        )
+        folder = "choose a folder that you may write to with --runs-dir, --data-dir or --out"
+        hint = "choose a shorter name" if number == errno.ENAMETOOLONG else folder
+        print_error(f"cannot use {place}: {reason}", hint)
         return WRONG_USAGE
     print_error(
         f"cannot use {place}: {reason}", "run again with --debug to see what was done with it"

@@ -10,6 +10,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     Debug,
     Json,
     NoProgress,
@@ -17,6 +18,7 @@ from rlfd.cli.options import (
     RunsDir,
     Verbose,
     parse_checkpoint,
+    parse_episodes,
     policy_mode,
 )
 
@@ -31,7 +33,10 @@ def evaluate(
         typer.Argument(help="A run, by folder or path below --runs-dir, or an exported policy."),
     ],
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes to play.", rich_help_panel=_HOW)
+        int,
+        typer.Option(
+            parser=parse_episodes, metavar="N", help="Episodes to play.", rich_help_panel=_HOW
+        ),
     ] = 100,
     start: Annotated[
         str | None,
@@ -66,6 +71,7 @@ def evaluate(
             min=0, help="Seed. Left out: the run's evaluation seed.", rich_help_panel=_HOW
         ),
     ] = None,
+    allow_import: AllowImport = None,
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
     quiet: Quiet = False,

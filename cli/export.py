@@ -9,6 +9,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    AllowImport,
     Debug,
     Json,
     NoProgress,
@@ -16,6 +17,7 @@ from rlfd.cli.options import (
     RunsDir,
     Verbose,
     parse_checkpoint,
+    parse_episodes,
     policy_mode,
 )
 
@@ -54,7 +56,13 @@ def export(
         typer.Option("--overwrite", help="Replace the file.", rich_help_panel=_WHAT),
     ] = False,
     episodes: Annotated[
-        int, typer.Option(min=1, help="Episodes of the score.", rich_help_panel=_SCORE)
+        int,
+        typer.Option(
+            parser=parse_episodes,
+            metavar="N",
+            help="Episodes of the score.",
+            rich_help_panel=_SCORE,
+        ),
     ] = 100,
     seed: Annotated[
         int | None,
@@ -62,6 +70,7 @@ def export(
             min=0, help="Seed. Left out: the run's evaluation seed.", rich_help_panel=_SCORE
         ),
     ] = None,
+    allow_import: AllowImport = None,
     runs_dir: RunsDir = Path("runs"),
     json: Json = False,
     quiet: Quiet = False,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from typing import Annotated
 
 import typer
@@ -19,7 +17,9 @@ from rlfd.cli.options import examples
 from rlfd.cli.plot import plot
 from rlfd.cli.reproduce import reproduce
 from rlfd.cli.show import show
+from rlfd.cli.streams import make_safe
 from rlfd.cli.train import train
+from rlfd.interrupts import end_with_parent
 
 __all__ = ["app", "main"]
 
@@ -146,6 +146,6 @@ app.command(
 
 def main() -> None:
     """Run the program."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # ± is a ? where the locale has no such character
-        sys.stdout.reconfigure(errors="replace")
+    make_safe()
+    end_with_parent()
     app(prog_name="rlfd")

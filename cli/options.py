@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from rlfd.errors import RlfdError
+from rlfd.jsons import parse_json
 
 __all__ = [
+    "AllowImport",
     "DataDir",
     "Debug",
     "Env",
@@ -23,19 +25,24 @@ __all__ = [
     "Reward",
     "RunsDir",
     "Verbose",
+    "allowing",
     "complete_env",
     "examples",
+    "finite",
     "given",
     "parse_checkpoint",
     "parse_count",
     "parse_demonstrator",
     "parse_env_options",
+    "parse_episodes",
     "parse_positive",
     "parse_run",
     "parse_seeds",
     "policy_mode",
+    "typed_env",
 ]
 
+MOST_EPISODES = 10**6
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)(?P<suffix>[kmb]?)")
 
@@ -43,10 +50,10 @@ _COUNT = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?(e\+?\d{1,2})?)(?P<suffix>[kmb]
 def parse_count(text: str | int) -> int:
     """Return the whole number that `text` stands for: ``1e6``, ``10_000``, ``2.5M``, ``60k``."""
     match = _COUNT.fullmatch(str(text).strip().lower())
-    number = 0.0
-    if match is not None:
+    number = math.inf
+    if match is not None and match["number"].isascii():
         number = float(match["number"].replace("_", "")) * _SUFFIXES[match["suffix"]]
-    if match is None or number != int(number) or number > 10**15:
+    if not number <= 10**15 or number != int(number):
         raise typer.BadParameter(f"'{text}' is not a whole number such as 60000, 60k, 1e6 or 2.5M.")
     return int(number)
 
@@ -56,6 +63,21 @@ def parse_positive(text: str | int) -> int:
     number = parse_count(text)
     if number == 0:
         raise typer.BadParameter("expected at least 1.")
+    return number
+
+
+def parse_episodes(text: str | int) -> int:
+    """As `parse_positive`, and refuse more than anybody can keep."""
+    number = parse_positive(text)
+    if number > MOST_EPISODES:
+        raise typer.BadParameter(f"expected at most {MOST_EPISODES:,}.")
+    return number
+
+
+def finite(number: float | None) -> float | None:
+    """Refuse infinities and what is no number, which Python reads as numbers."""
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not a finite number.")
     return number
 
 
@@ -109,7 +131,7 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
                 "write for example --env-option push_scale=0.1",
             )
         try:
-            options[key.strip()] = json.loads(value)
+            options[key.strip()] = parse_json(value)
         except ValueError:
             options[key.strip()] = value
     return options
@@ -118,6 +140,16 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+def allowing(env: str) -> list[str]:
+    """Return the words that a command needs which finds an environment's name in a file."""
+    return [word for package in _packages(env) for word in ("--allow-import", package)]
+
+
+def _packages(env: str) -> list[str]:
+    """Return the package in the name of an environment, or none."""
+    return [package] if (package := env.rpartition(":")[0].partition(".")[0]) else []
 
 
 def examples(*lines: str) -> str:
@@ -132,10 +164,26 @@ def complete_env(incomplete: str) -> list[str]:
     return [name for name in envs.names() if name.startswith(incomplete)]
 
 
+def typed_env(name: str | None) -> str | None:
+    """Let the package of an environment that was typed be imported, for names in files as well."""
+    allow_imports(_packages(name or ""))
+    return name
+
+
+def allow_imports(names: list[str] | None) -> list[str] | None:
+    """Let names of environments that come from files import these packages."""
+    if names:
+        from rlfd import envs
+
+        envs.allow_import(*names)
+    return names
+
+
 Env = Annotated[
     str,
     typer.Option(
         "--env",
+        callback=typed_env,
         help="Short name ('rlfd list envs') or any Gymnasium id.",
         rich_help_panel="Environment",
         autocompletion=complete_env,
@@ -156,6 +204,17 @@ EnvOptions = Annotated[
         "--env-option",
         metavar="KEY=VALUE",
         help="Option of the environment; repeat for more.",
+        rich_help_panel="Environment",
+    ),
+]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        callback=allow_imports,
+        metavar="PACKAGE",
+        help="Import this package where a file names an environment PACKAGE:ID; repeat for more. "
+        "What is typed after --env needs no permission.",
         rich_help_panel="Environment",
     ),
 ]

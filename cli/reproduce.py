@@ -112,7 +112,8 @@ def reproduce(
     """Work off every run of a suite, then print and save its tables and figures.
 
     Finished runs are left alone and interrupted ones continued, so the command can be repeated
-    until all is there. Exit code 1 means that a run failed; the others were made.
+    until all is there. Exit code 1 means that a run failed, or that another process still makes it;
+    the others are there.
     """
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     from rlfd.experiments.launch import LocalEngine
@@ -153,10 +154,14 @@ def reproduce(
         figure_suffix=f".{figure_format}",
     )
     _print_result(output, result)
-    if result.failures:
+    failed, elsewhere = len(result.failures), len(result.elsewhere)
+    if failed or elsewhere:
+        parts = {"failed": failed, "are being made by another process": elsewhere}
+        hints = ["their logs are named above; --retry-failed starts them again"] if failed else []
+        hints += ["the same command again, once that is done, completes it"] if elsewhere else []
         raise RunFailed(
-            f"{len(result.failures)} of {len(result.jobs)} runs failed",
-            "their logs are named above; --retry-failed starts them again",
+            ", ".join(f"{n} of {len(result.jobs)} runs {what}" for what, n in parts.items() if n),
+            "; ".join(hints),
         )
 
 
@@ -186,6 +191,7 @@ def _print_result(output: Output, result: ReproduceResult) -> None:
                     {"run": job.job.name, "error": job.error, "log": job.log}
                     for job in result.failures
                 ],
+                "elsewhere": [job.job.name for job in result.elsewhere],
             }
         )
         return

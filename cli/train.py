@@ -11,6 +11,7 @@ import typer
 
 from rlfd.cli.console import Output, command_line, duration, number, share
 from rlfd.cli.options import (
+    AllowImport,
     DataDir,
     Debug,
     EnvOptions,
@@ -19,6 +20,7 @@ from rlfd.cli.options import (
     Quiet,
     RunsDir,
     Verbose,
+    allowing,
     complete_env,
     given,
     parse_count,
@@ -26,6 +28,7 @@ from rlfd.cli.options import (
     parse_env_options,
     parse_positive,
     parse_run,
+    typed_env,
 )
 from rlfd.errors import RlfdError
 
@@ -47,6 +50,7 @@ def train(
             "from.",
             rich_help_panel="Environment",
             autocompletion=complete_env,
+            callback=typed_env,
         ),
     ] = None,
     start: Annotated[
@@ -66,6 +70,7 @@ def train(
         ),
     ] = None,
     env_option: EnvOptions = None,
+    allow_import: AllowImport = None,
     demos: Annotated[
         str | None,
         typer.Option(
@@ -301,7 +306,8 @@ def train(
     _print_result(output, run)
     following = []
     if is_playable(env_config.name):
-        following.append(command_line("rlfd", "evaluate", run.path))
+        words = allowing(env_config.name)
+        following.append(command_line("rlfd", "evaluate", run.path, *words))
     if resolved.config.final_episodes or resolved.config.eval_every:
         following.append(command_line("rlfd", "plot", run.path.parent, "--out", "figure.png"))
     output.next_commands(*(following or [command_line("rlfd", "show", run.path)]))

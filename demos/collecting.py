@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ __all__ = ["Progress", "collect"]
 Progress = Callable[[int, int, float], None]
 
 EPISODE_STREAM = 0xDE30  # keeps the episodes' seeds apart from every other use of a seed
+SEEDS_AT_ONCE = 2**12  # even: two of them come from one draw
 ATTEMPTS, LEAST_ATTEMPTS = 20, 100  # episodes a filter may look at: for each one kept, in all
 
 
@@ -86,11 +87,10 @@ def collect(
     prepare(name, env, data_dir)  # before the work, not after it
 
     policy.reset(keep.limit)
-    seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)
     num_envs = num_envs or (4 if keep.frame_stack else 16)
     rollouts = play_episodes(
         env,
-        seeds=seeds.tolist(),
+        seeds=_seeds(seed, keep.limit),
         act=policy.act,
         states=policy.sees_states,
         num_envs=num_envs,
@@ -123,6 +123,14 @@ def collect(
         name=name,
         data_dir=data_dir,
     )
+
+
+def _seeds(seed: int, limit: int) -> Iterator[int]:
+    """Yield the seeds of the episodes; nobody knows before how many are needed."""
+    rng = np.random.default_rng([EPISODE_STREAM, seed])
+    while limit > 0:
+        yield from rng.integers(2**31, size=min(limit, SEEDS_AT_ONCE)).tolist()
+        limit -= SEEDS_AT_ONCE
 
 
 class _Filter:

@@ -167,9 +167,10 @@ def _locate(text: str, data_dir: Path, env: EnvConfig | None, same_reward: bool 
     root = demos_folder(data_dir)
     own = list_all(data_dir)
     suitable = find(env, data_dir, same_reward=same_reward) if env is not None else []
-    for info in [*suitable, *own]:
-        if text in _spellings(info.id):
-            return info.path
+    meant = [info for info in [*suitable, *own] if text in _spellings(info.id)]
+    if meant:  # a clock that was wrong makes no version older
+        same = [info for info in meant if _base(info.id) == _base(meant[0].id)]
+        return max(same, key=lambda info: _age(info)[1]).path
     for path in scan(root):  # what is there but cannot be read: the reader will say why
         if text in _spellings(path.relative_to(root).as_posix()):
             return path
@@ -189,6 +190,11 @@ def _spellings(identity: str) -> list[str]:
     """Return every text that means this dataset, given that newer ones are asked first."""
     texts = [identity, identity.rsplit("/", 1)[-1]]
     return texts + [match["name"] for text in texts if (match := VERSIONED.fullmatch(text))]
+
+
+def _base(identity: str) -> str:
+    """Return an id without its version."""
+    return match["name"] if (match := VERSIONED.fullmatch(identity)) else identity
 
 
 def _minari_root() -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError, unknown_name
+from rlfd.jsons import Form, parse_json
 
 __all__ = [
     "STRENGTHS",
@@ -36,6 +37,26 @@ __all__ = [
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 TEXT, DIGEST = "rlfd", "rlfd_sha256"
+FORM: Form = {
+    "format": int,
+    "config": {"algo": str, "env": {}, "preset": str},
+    "checkpoint": int,
+    "mode": str,
+    "command": str,
+    "score": {
+        "start": str,
+        "episodes": int,
+        "seed": int,
+        "return_mean": float,
+        "return_std": float,
+        "length_mean": float,
+        "success_rate": (float, type(None)),
+    },
+    "tensors": str,
+    "date": str,
+    "created_with": str,
+}
+"""What a policy file says about itself."""
 STRENGTHS = ("strong", "weak", "ceiling")
 FOLDER = Path(__file__).parent / "policies"
 
@@ -101,7 +122,7 @@ class PolicyFile:
     @property
     def env(self) -> EnvConfig:
         """The environment that it was trained on."""
-        return EnvConfig.from_json(self.config["env"])
+        return EnvConfig.from_json(self.config["env"], str(self.path))
 
 
 def is_policy_file(text: str | Path) -> bool:
@@ -124,6 +145,7 @@ def read_policy_file(path: Path) -> PolicyFile:
     from safetensors import SafetensorError, safe_open
 
     try:
+        path.open("rb").close()  # it says why; `safe_open` takes all for missing
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
     except FileNotFoundError as error:
@@ -140,16 +162,16 @@ def read_policy_file(path: Path) -> PolicyFile:
         )
     if metadata.get(DIGEST) != _sha256(text):
         raise damaged(path, "its description is not what was written")
-    content = json.loads(text)
-    version = content.pop("format")
-    if version != FORMAT_VERSION:
-        raise RlfdError(
-            f"policy {path} has format {version}, expected {FORMAT_VERSION}",
-            f"it was written by rlfd {content.get('created_with')}; export it again",
-        )
     try:
+        content = parse_json(text, FORM)
+        version = content.pop("format")
+        if version != FORMAT_VERSION:
+            raise RlfdError(
+                f"policy {path} has format {version}, expected {FORMAT_VERSION}",
+                f"it was written by rlfd {content.get('created_with')}; export it again",
+            )
         return PolicyFile(path=path, **content | {"score": Score(**content["score"])})
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"its description is incomplete: {error}") from error
 
 

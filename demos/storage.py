@@ -8,16 +8,15 @@ frames each is stored once and compressed without loss; to Minari these are the 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import errno
+import hashlib
 import io
 import json
 import logging
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -30,9 +29,10 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
+from rlfd.envs import EnvConfig, frame_stack, names, note_file, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
-from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
+from rlfd.files import folders_with, fsync_folder, new_temporary, probe, sweep, write_json
+from rlfd.jsons import Form, parse_json, read_json
 
 __all__ = [
     "Spaces",
@@ -49,8 +49,41 @@ __all__ = [
 FORMAT_VERSION = 1
 METADATA, ARRAYS = "metadata.json", "main_data.hdf5"
 KEY = "rlfd"
-STALE_SECONDS = 3600.0
 FRAMES_IN_CHUNK = 32
+MOST_FRAMES = 64
+# Minari checks with assertions, h5py answers a damaged file with any of these.
+MINARI_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError,
+    RuntimeError, AssertionError, NotImplementedError,
+)  # fmt: skip
+ENV_SPEC_FORM: Form = {"id": str, "kwargs": ({}, type(None))}
+METADATA_FORM: Form = {
+    "dataset_id": str,
+    "total_episodes": int,
+    "total_steps": int,
+    "observation_space": str,
+    "action_space": str,
+    "env_spec": (str, type(None)),
+    KEY: (
+        {
+            "format": int,
+            "env": {},
+            "gym_id": str,
+            "kwargs": {},
+            "demonstrator": {"parts": [{"id": str, "name": str, "share": float}]},
+            "content_hash": str,
+            "created": str,
+            "created_with": str,
+            "seeds": [(int, type(None))],
+            "returns": [(float, type(None))],
+            "success": [(bool, type(None))],
+            "told_hash": str,
+            "frame_stack": int,
+        },
+        type(None),
+    ),
+}
+"""What `metadata.json` holds."""
 VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
 Spaces: TypeAlias = tuple[spaces.Space[Any], spaces.Space[Any]]
@@ -89,25 +122,15 @@ def prepare(name: str, env: EnvConfig, data_dir: Path) -> Path:
             "use letters, digits, '-' and '_' only, such as 'expert-early'",
         )
     folder = demos_folder(data_dir) / _plain(env.label)
-    probe = folder / f".{os.getpid()}.tmp"
     try:
+        probe(folder / f"{name}-v00000")
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        _sweep(folder)
+        sweep(folder)
     except OSError as error:
         _raise_for_disk(error, folder)
     if VERSIONED.fullmatch(name) and (folder / name).exists():
         raise _taken(folder, name)
     return folder
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a writer that was killed left behind; writing takes seconds, not hours."""
-    for path in folder.glob(".*.tmp"):
-        with contextlib.suppress(FileNotFoundError):  # another writer has just finished
-            if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                shutil.rmtree(path, ignore_errors=True)
 
 
 def write_demonstrations(
@@ -142,6 +165,7 @@ def write_demonstrations(
         "seeds": [episode.seed for episode in episodes],
         "returns": [None if np.isnan(r) else r for r in (e.episode_return for e in episodes)],
         "success": [episode.success for episode in episodes],
+        "told_hash": _hash_of([e.success for e in episodes], [e.seed for e in episodes]),
         "frame_stack": frame_stack(env),
     }
     stored_space = _one_frame(observation_space) if frame_stack(env) > 1 else observation_space
@@ -166,11 +190,19 @@ def write_demonstrations(
     return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
 
 
+def _hash_of(success: Sequence[bool | None], seeds: Sequence[int | None]) -> str:
+    """Return the SHA-256 over what is told of episodes and is not among their arrays."""
+    text = json.dumps([list(success), list(seeds)])
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
 def _one_frame(stack: spaces.Box) -> spaces.Box:
     return spaces.Box(stack.low[-1], stack.high[-1], dtype=np.uint8)
 
 
-def _stack_of(frame: spaces.Box, size: int) -> spaces.Box:
+def _stack_of(frame: spaces.Space[Any], size: int) -> spaces.Box:
+    if not isinstance(frame, spaces.Box) or frame.dtype != np.uint8 or len(frame.shape) < 2:
+        raise ValueError(f"{size} observations in a stack are to be pictures, not {frame}")
     low, high = (np.repeat(bound[None], size, axis=0) for bound in (frame.low, frame.high))
     return spaces.Box(low, high, dtype=np.uint8)
 
@@ -315,10 +347,11 @@ def read_info(path: Path) -> DemoInfo:
     path = Path(path)
     file = _data_folder(path) / METADATA
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
-        return _parse_info(path, metadata)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _parse_info(path, read_json(file, METADATA_FORM))
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
+    except KeyError as error:
+        raise _damaged(path, f"it has no {error}") from error
 
 
 def _data_folder(path: Path) -> Path:
@@ -340,7 +373,8 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     if ours is None:
         if not metadata.get("env_spec"):
             return info
-        env_spec = json.loads(metadata["env_spec"])
+        env_spec = parse_json(metadata["env_spec"], ENV_SPEC_FORM)
+        note_file(env_spec["id"], str(path))
         return replace(info, gym_id=env_spec["id"], gym_kwargs=dict(env_spec.get("kwargs") or {}))
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
@@ -350,7 +384,7 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     success = [flag for flag in ours["success"] if flag is not None]
     return replace(
         info,
-        env=EnvConfig.from_json(ours["env"]),
+        env=EnvConfig.from_json(ours["env"], str(path)),
         gym_id=ours["gym_id"],
         demonstrator=dict(ours["demonstrator"]),
         content_hash=ours["content_hash"],
@@ -371,13 +405,13 @@ def read_spaces(path: Path) -> Spaces:
 
     path = Path(path)
     try:
-        metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
+        metadata = read_json(_data_folder(path) / METADATA, METADATA_FORM)
         observations, actions = (
             deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
         )
         stack = _frame_stack(metadata)
         return (_stack_of(observations, stack) if stack > 1 else observations), actions
-    except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
+    except MINARI_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -389,7 +423,10 @@ def mean_return(returns: Sequence[float | None]) -> float | None:
 
 def _frame_stack(metadata: dict[str, Any]) -> int:
     """Return how many frames an observation is made of; other data than ours have no stacks."""
-    return int((metadata.get(KEY) or {}).get("frame_stack", 0))
+    stack = int((metadata.get(KEY) or {}).get("frame_stack", 0))
+    if not 0 <= stack <= MOST_FRAMES:
+        raise ValueError(f"'frame_stack' is {stack}, expected 0 to {MOST_FRAMES}")
+    return stack
 
 
 def read_demonstrations(path: Path) -> Demonstrations:
@@ -406,14 +443,24 @@ def read_demonstrations(path: Path) -> Demonstrations:
             "collect some with 'rlfd collect-demos'",
         )
     try:
-        observation_space, action_space, raw = _read_minari(_data_folder(path))
+        demos = _read(path, info)
     except ImportError as error:
         raise RlfdError(
             f"demonstrations '{info.id}' cannot be read: {error}", "install what is missing"
         ) from error
-    # Minari checks with assertions, h5py answers a damaged file with any of these.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
+    except MemoryError as error:
+        raise RlfdError(
+            f"demonstrations '{info.id}' do not fit into memory: {error}",
+            "if they are not that large, their files are damaged",
+        ) from error
+    except MINARI_ERRORS as error:
         raise _damaged(path, error) from error
+    _check_values(demos)
+    return demos
+
+
+def _read(path: Path, info: DemoInfo) -> Demonstrations:
+    observation_space, action_space, raw = _read_minari(_data_folder(path))
     if not isinstance(observation_space, spaces.Box):
         raise RlfdError(
             f"demonstrations '{info.id}' have {type(observation_space).__name__} observations, "
@@ -430,31 +477,60 @@ def read_demonstrations(path: Path) -> Demonstrations:
     if transitions != info.transitions:
         raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
     found = content_hash(episodes)
-    if info.content_hash and found != info.content_hash:
+    if found != info.content_hash and info.env is not None:
         raise _damaged(path, "its content does not match the hash that was noted when written")
-    demos = Demonstrations(
+    return Demonstrations(
         replace(info, content_hash=found), episodes, observation_space, action_space
     )
-    _check_values(demos)
-    return demos
 
 
 def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list[dict[str, Any]]]:
     from minari.dataset.minari_storage import MinariStorage
 
+    _check_inside(data / ARRAYS)
     storage = MinariStorage.read(data.absolute())
     episodes = list(storage.get_episodes(range(storage.total_episodes)))
     return storage.observation_space, storage.action_space, episodes
+
+
+def _check_inside(path: Path) -> None:
+    """Refuse an HDF5 file that would have others, or parts of itself, read in its place.
+
+    Raises:
+        ValueError: Names the first such part.
+    """
+    import h5py
+
+    def look(group: Any) -> None:
+        for name in group:
+            link = group.get(name, getlink=True)
+            place = f"{group.name.rstrip('/')}/{name}"
+            if not isinstance(link, h5py.HardLink):
+                raise ValueError(f"'{place}' only points to somewhere else")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                look(item)
+            elif item.external or item.is_virtual:
+                raise ValueError(f"the numbers of '{place}' lie in another file")
+            elif h5py.check_dtype(ref=item.dtype) is not None:
+                raise ValueError(f"'{place}' holds references, not numbers")
+
+    if path.is_file():  # other formats have none
+        with h5py.File(path, "r") as file:
+            look(file)
 
 
 def _told_beside(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None], int]:
     """Return successes and seeds of the episodes, and of how many frames an observation is made."""
     if info.env is None:
         return [None] * info.episodes, [None] * info.episodes, 0
-    metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
+    metadata = read_json(_data_folder(path) / METADATA, METADATA_FORM)  # was read before
     success, seeds = list(metadata[KEY]["success"]), list(metadata[KEY]["seeds"])
     if not len(success) == len(seeds) == info.episodes:
         raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
+    written = metadata[KEY].get("told_hash")  # older ones have none
+    if written not in (None, _hash_of(success, seeds)):
+        raise _damaged(path, "its successes or seeds are not those that were written")
     return success, seeds, _frame_stack(metadata)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rlfd.envs.absent import is_playable
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.frames import stack_frames, unstack_frames
+from rlfd.envs.imports import allow_import, note_file
 from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import (
     check,
@@ -33,6 +34,7 @@ __all__ = [
     "Table",
     "Transitions",
     "World",
+    "allow_import",
     "check",
     "elsewhere",
     "frame_stack",
@@ -41,6 +43,7 @@ __all__ = [
     "make",
     "names",
     "noop",
+    "note_file",
     "play_episodes",
     "spec",
     "stack_frames",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import json
 import math
 import re
@@ -23,6 +22,7 @@ from rlfd.envs import atari, headless, lean
 from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
+from rlfd.envs.imports import import_package
 from rlfd.envs.rewards import Beyond, Delayed
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
@@ -61,20 +61,11 @@ def spec(name: str) -> EnvSpec:
         return EnvSpec(name=name, gym_id=name, description="known from demonstrations alone")
     package, _, gym_id = name.rpartition(":")
     if package:
-        _import(package, name)
+        import_package(package, name)
     if gym_id not in gymnasium.registry:
         registered = [f"{package}:{other}" if package else other for other in gymnasium.registry]
         raise unknown_name("environment", name, [*SPECS, *registered], LIST_HINT)
     return EnvSpec(name=name, gym_id=gym_id, description="Gymnasium environment, as it is")
-
-
-def _import(package: str, name: str) -> None:
-    """Let the package of ``package:Env-v0`` register it, as `gymnasium.make` does."""
-    try:
-        importlib.import_module(package)
-    except (ImportError, ValueError) as error:
-        message = f"environment '{name}' cannot be found: {error}"
-        raise RlfdError(message, "install the package before the colon") from error
 
 
 def check(config: EnvConfig) -> EnvConfig:

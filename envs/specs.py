@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
+from rlfd.envs.imports import note_file
 from rlfd.envs.rewards import OtherReward, Progress
 from rlfd.envs.tabular import Table
 from rlfd.envs.vector import Vector
@@ -63,8 +64,12 @@ class EnvConfig:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Json]) -> EnvConfig:
+    def from_json(cls, value: Mapping[str, Json], source: str = "") -> EnvConfig:
         """Return the config that `to_json` wrote, also before there were other rewards.
+
+        Args:
+            value: What it wrote.
+            source: The file that holds it, for messages.
 
         Raises:
             RlfdError: If a field is missing, unknown, or of the wrong type.
@@ -79,6 +84,7 @@ class EnvConfig:
             raise RlfdError("an environment's 'name', 'start' and 'reward' must be texts")
         if not isinstance(options, Mapping):
             raise RlfdError("an environment's 'options' must be a table of names and values")
+        note_file(name, source)
         return cls(name, start, dict(options), reward)
 
 

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from rlfd.files import (
     new_temporary,
     publish_folder,
     remove_temporaries,
+    usual_mode,
     write_json,
 )
+from rlfd.jsons import Form, expect, read_json
 
 __all__ = [
     "forget_after",
@@ -78,14 +81,21 @@ def _write_tensors(
     """Write tensors; a full disk shows as the OSError that it is."""
     try:
         save_file(tensors, path, metadata)
+        path.chmod(usual_mode())  # which it does not ask for
     except SafetensorError as error:
         found = _SYSTEM_ERROR.search(str(error))
         number = int(found[1]) if found else errno.EIO
         raise OSError(number, os.strerror(number), str(path)) from error
 
 
-def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def load_newest(
+    folder: Path, form: Mapping[str, Form] | None = None
+) -> tuple[dict[str, Any] | None, list[str]]:
     """Read the newest whole checkpoint below `folder`.
+
+    Args:
+        folder: Of a run's checkpoints.
+        form: What its state must hold.
 
     Returns:
         Its state, or None if there is none, and a sentence about each newer one that is damaged.
@@ -93,8 +103,10 @@ def load_newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     problems: list[str] = []
     for path in _resume_folders(folder).values():
         try:
-            return _load(path), problems
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            return _load(path, dict(form or {})), problems
+        except (
+            OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError
+        ) as error:  # fmt: skip
             problems.append(
                 f"checkpoint {path} is damaged ({error}), falling back to the one before"
             )
@@ -117,14 +129,17 @@ def forget_after(folder: Path, step: int, *, policy_too: bool = False) -> None:
                 path.unlink()
 
 
-def _load(path: Path) -> dict[str, Any]:
-    digests = json.loads((path / "complete.json").read_text(encoding="utf-8"))
+def _load(path: Path, form: dict[str, Form]) -> dict[str, Any]:
+    digests = read_json(path / "complete.json", {"*": str})
     for name in FILES:
         if file_digest(path / name) != digests[name]:
             raise ValueError(f"{name} is not what was written")
     tensors = load_file(path / "tensors.safetensors")
-    state = _unflatten(json.loads((path / "state.json").read_text(encoding="utf-8")), tensors)
-    assert isinstance(state, dict)
+    state: dict[str, Any] = _unflatten(read_json(path / "state.json", {}), tensors)
+    expect(state, form)
+    missing = [name for name in form if name not in state]
+    if missing:
+        raise ValueError(f"it has no {', '.join(missing)}")
     return state
 
 
@@ -221,6 +236,7 @@ def load_policy(path: Path) -> dict[str, Tensor]:
     """
     hint = "choose another one with --checkpoint"
     try:
+        path.open("rb").close()  # it says why; `safe_open` takes all for missing
         with safe_open(path, framework="pt") as file:
             written = (file.metadata() or {}).get(DIGEST)  # older and exported files have none
             policy = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from rlfd.algorithms.base import AlgorithmConfig
 from rlfd.algorithms.presets import environment_defaults, preset_layers
 from rlfd.envs import EnvConfig, check, frame_stack, is_playable, spec
 from rlfd.errors import RlfdError, unknown_name
+from rlfd.jsons import parse_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,8 +107,12 @@ class RunConfig:
         return plain
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> RunConfig:
+    def from_json(cls, value: Mapping[str, Any], source: str = "") -> RunConfig:
         """Read what `to_json` returned.
+
+        Args:
+            value: What it returned.
+            source: The file that holds it, for messages.
 
         Raises:
             RlfdError: If a field is unknown or has the wrong type.
@@ -119,9 +125,11 @@ class RunConfig:
         for name in ("env", "algorithm"):
             _check_table(name, values[name])
         algo = algorithms.get(_convert("algo", values["algo"], str))
-        env = EnvConfig.from_json(values.pop("env"))
+        env = EnvConfig.from_json(values.pop("env"), source)
         algorithm = algo.Config(**_typed(algo.Config, values.pop("algorithm")))
-        return cls(env=env, algorithm=algorithm, **_typed(cls, values))
+        config = cls(env=env, algorithm=algorithm, **_typed(cls, values))
+        _check_ranges(config)
+        return config
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,9 @@ OFFLINE: dict[str, Any] = {  # defaults of the methods that do not interact
     "eval_every": 0,
     "checkpoint_every": 1_000,
 }
+LARGEST = 2**63
+"""Of whole numbers, such as seeds."""
+MAXIMUM = {"num_envs": 2**16, "eval_episodes": 10**6, "final_episodes": 10**6, "threads": 2**10}
 MINIMUM = {
     "seed": 0,
     "steps": 0,
@@ -253,10 +264,7 @@ def _no_evaluation(run: dict[str, Any], provenance: dict[str, str]) -> None:
 
 
 def _check_run(config: RunConfig, interaction: bool) -> None:
-    for name, least in MINIMUM.items():
-        value = getattr(config, name)
-        if value is not None and value < least:
-            raise RlfdError(f"'{name}' is {value}, expected at least {least}")
+    _check_ranges(config)
     if interaction and config.steps == 0:
         raise RlfdError("'steps' is 0, expected at least 1", "give a budget with --steps")
     check_device(config.device)
@@ -266,6 +274,14 @@ def _check_run(config: RunConfig, interaction: bool) -> None:
             f"experiment name '{config.exp_name}' is used as a folder, "
             "expected letters, digits and -_.=,+"
         )
+
+
+def _check_ranges(config: RunConfig) -> None:
+    for limits, sign, words in ((MINIMUM, 1, "at least"), (MAXIMUM, -1, "at most")):
+        for name, limit in limits.items():
+            value = getattr(config, name)
+            if value is not None and sign * value < sign * limit:
+                raise RlfdError(f"'{name}' is {value}, expected {words} {limit}")
 
 
 def check_budget(config: RunConfig) -> None:
@@ -329,8 +345,8 @@ def _read_file(path: Path, algo: str) -> tuple[dict[str, Any], dict[str, Any], b
         raise RlfdError(f"configuration {path} is not text: {error}") from error
     kind = "TOML" if path.suffix == ".toml" else "JSON"
     try:
-        value = tomllib.loads(text) if kind == "TOML" else json.loads(text)
-    except ValueError as error:
+        value = tomllib.loads(text) if kind == "TOML" else parse_json(text)
+    except (ValueError, RecursionError) as error:
         raise RlfdError(f"configuration {path} is not valid {kind}: {error}") from error
     if not isinstance(value, dict):
         raise RlfdError(f"configuration {path} holds no table, expected 'run' and 'algorithm'")
@@ -422,10 +438,17 @@ def _number(name: str, text: str, kind: type[int] | type[float]) -> int | float:
     except ValueError:
         expected = "a whole number" if kind is int else "a number"
         raise _wrong_type(name, expected, text) from None
-    if kind is int:
-        if not value.is_integer():
-            raise _wrong_type(name, "a whole number", text)
-        return int(value)
+    if kind is int and not value.is_integer():
+        raise _wrong_type(name, "a whole number", text)
+    return _usable(name, int(value) if kind is int else value)
+
+
+def _usable(name: str, value: int | float) -> int | float:
+    """Refuse numbers that nothing can be counted or computed with."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _wrong_type(name, "a finite number", value)
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise RlfdError(f"setting '{name}' is too large, expected at most {LARGEST:.0e}")
     return value
 
 
@@ -450,12 +473,12 @@ def _convert(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, list | tuple):
             raise _wrong_type(name, "a list of whole numbers", value)
         return tuple(_convert(name, item, int) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and type(value) is int:
+        return float(_usable(name, value))
     if hint in (int, float, str, bool) and type(value) is not hint:
         words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         raise _wrong_type(name, words[hint], value)
-    return value
+    return _usable(name, value) if hint in (int, float) else value
 
 
 def _wrong_type(name: str, expected: str, value: Any) -> RlfdError:

@@ -20,7 +20,7 @@ from rlfd.envs import EnvConfig, Reference
 from rlfd.errors import RlfdError
 from rlfd.experiments import statistics
 from rlfd.experiments.results import Metric, RunResult
-from rlfd.files import new_temporary, write_text
+from rlfd.files import new_temporary, probe, sweep, write_text
 
 __all__ = [
     "COLUMN",
@@ -31,7 +31,7 @@ __all__ = [
     "FigureFiles",
     "ReferenceLine",
     "assign_styles",
-    "check_suffix",
+    "check_place",
     "known_scores",
     "maths",
     "random_line",
@@ -143,11 +143,11 @@ class FigureFiles:
     notes: tuple[str, ...]
 
 
-def check_suffix(out: Path) -> None:
-    """Refuse a figure of a format that is not known.
+def check_place(out: Path) -> None:
+    """Refuse a figure of a format that is not known, or where none can be written.
 
     Raises:
-        RlfdError: Names those that are.
+        RlfdError: Names the formats that are, or what is in the way.
     """
     if out.suffix.lower() not in FIGURE_SUFFIXES:
         raise RlfdError(
@@ -155,6 +155,15 @@ def check_suffix(out: Path) -> None:
             f"{', '.join(FIGURE_SUFFIXES)}",
             "end the file name with one of them",
         )
+    for file in (out, out.with_suffix(".csv")):
+        if file.is_dir():
+            raise RlfdError(f"cannot write {file}: a folder has that name", "choose another --out")
+        try:
+            probe(file)
+        except OSError as error:
+            raise RlfdError(
+                f"cannot write {file}: {error.strerror}", "choose another --out"
+            ) from error
 
 
 def style_context() -> Any:
@@ -188,7 +197,7 @@ def references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLi
 
 def known_scores(env: EnvConfig, metric: Metric) -> Reference | None:
     """Return the registry's scores where they were measured: dense reward, the usual options."""
-    if env.reward != "dense" and metric == "return":
+    if env.name not in envs.names() or (env.reward != "dense" and metric == "return"):
         return None
     usual = envs.check(EnvConfig(env.name, env.start, reward=env.reward)).options
     for name, value in envs.check(env).options.items():
@@ -280,6 +289,7 @@ def save(figure: Figure, out: Path, data: pd.DataFrame, header: Sequence[str]) -
     """
     place = out.with_suffix(".csv")
     out.parent.mkdir(parents=True, exist_ok=True)
+    sweep(out.parent, out.name)
     head = "".join(f"# {line}\n" for line in header)
     write_text(place, head + data.to_csv(index=False))
     kind = out.suffix.lower()[1:]

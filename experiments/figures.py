@@ -34,7 +34,7 @@ from rlfd.experiments.drawing import (
     FigureFiles,
     ReferenceLine,
     assign_styles,
-    check_suffix,
+    check_place,
     maths,
     save,
     short_number,
@@ -110,7 +110,7 @@ def plot_learning_curves(
     Raises:
         RlfdError: For a format or axis that is not known, or if nothing has been evaluated yet.
     """
-    check_suffix(out)
+    check_place(out)
     if x not in X_AXES:
         raise unknown_name("horizontal axis", x, X_AXES)
     results = load_results(runs)
@@ -225,7 +225,8 @@ def _x_values(result: RunResult, points: pd.Series[float], x: XAxis) -> Array:
     if x in ("env-steps", "labels"):  # who asks, asks at every step
         return steps
     if x == "frames":
-        default = envs.spec(result.env.name).options.get("frame_skip", 1)
+        ours = result.env.name in envs.names()  # of others nothing is known, nor looked up
+        default = envs.spec(result.env.name).options.get("frame_skip", 1) if ours else 1
         return steps * float(result.env.options.get("frame_skip", default))
     train = result.run.train()
     begin = np.zeros(1)

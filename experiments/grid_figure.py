@@ -25,7 +25,7 @@ from rlfd.experiments.drawing import (
     COLUMN,
     FigureFiles,
     assign_styles,
-    check_suffix,
+    check_place,
     maths,
     save,
     seeds_caption,
@@ -57,7 +57,7 @@ def plot_recovered(run: RunDir, out: Path, *, command: str = "") -> FigureFiles:
     Raises:
         RlfdError: For a format that is not known, or a run that has no such result.
     """
-    check_suffix(out)
+    check_place(out)
     found = read_recovered(run)
     if found is None:
         raise RlfdError(
@@ -173,7 +173,7 @@ def plot_gaps(
         out: The figure; its suffix says the format. The data go beside it as CSV.
         command: What the user typed, for the CSV.
     """
-    check_suffix(out)
+    check_place(out)
     styles = assign_styles((label, algo) for label, algo in algorithms.items())
     rows: list[dict[str, Any]] = []
     for task, lines in values.items():

@@ -3,7 +3,8 @@
 A run may need others, whose policies it starts from: it waits for them. What has been done is read
 from the run folders and nowhere else, so a launcher that was stopped, and two launchers on one
 disk, see the same truth. A run guards its folder with its own lock: of two processes that claim one
-run, the second gives way and is counted as running elsewhere.
+run, the second gives way and is counted as running elsewhere. A launcher that is killed takes the
+runs on its machine with it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rlfd.experiments.config import RunConfig
 from rlfd.experiments.memory import memory_share
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
-from rlfd.interrupts import StopSignal
+from rlfd.interrupts import PARENT, StopSignal
 
 __all__ = ["Engine", "Handle", "Job", "JobResult", "LocalEngine", "launch"]
 
@@ -86,6 +87,11 @@ class JobResult:
         """Whether the run ended without finishing."""
         return self.outcome in ("failed", "blocked", "interrupted")
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether there are results."""
+        return self.outcome in ("finished", "skipped")
+
 
 class Handle(Protocol):
     """A job under way."""
@@ -125,6 +131,8 @@ class LocalEngine:
         self._surroundings = {
             "OMP_NUM_THREADS": "1",
             "MKL_NUM_THREADS": "1",
+            "PYTHONSAFEPATH": "1",  # a secrets.py in the current folder is not Python's
+            PARENT: str(os.getpid()),
             **memory_share(self._slots),
         }
 
@@ -236,12 +244,12 @@ def launch(
                 time.sleep(_POLL_SECONDS)
     reporter.finish()
     if stop.requests and (pending or any(r.outcome == "interrupted" for r in results.values())):
-        done = sum(result.outcome in ("finished", "skipped") for result in results.values())
+        done = sum(result.is_finished for result in results.values())
         raise Interrupted(
             f"stopped with {done} of {len(jobs)} runs finished",
             "the same command again goes on from here",
         )
-    return [results[index] for index in range(len(jobs))]
+    return [_by_now(results[index]) for index in range(len(jobs))]
 
 
 def _log_file(log_dir: Path, job: Job) -> Path:
@@ -255,12 +263,12 @@ def _obstacle(job: Job, by_folder: Mapping[Path, int], results: Mapping[int, Job
         result = results.get(index) if index is not None else None
         if index is not None and result is None:
             return _WAIT
-        if result is not None and result.outcome in ("finished", "skipped"):
+        if result is not None and result.is_finished:
             continue
         run = RunDir(folder)
         if run.is_locked():  # somebody else is making it
             return _WAIT
-        if _status(run).get("state") != "finished":
+        if not _is_finished(folder):
             how = "failed" if result is not None and result.has_failed else "is not finished"
             return f"it starts from run {folder}, which {how}"
     return ""
@@ -326,6 +334,17 @@ def _status(run: RunDir) -> dict[str, Any]:
         return run.status()
     except RlfdError:
         return {}
+
+
+def _is_finished(folder: Path) -> bool:
+    return _status(RunDir(folder)).get("state") == "finished"
+
+
+def _by_now(result: JobResult) -> JobResult:
+    """Return a result as it is at the end, when another process may have finished its run."""
+    if result.outcome == "elsewhere" and _is_finished(result.job.run_dir):
+        return replace(result, outcome="skipped")
+    return result
 
 
 def _stop(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from rlfd.algorithms.core.networks import convolved_size
 from rlfd.demos import Demonstrations, Episode
 from rlfd.envs import EnvConfig, Table, check, elsewhere, make, names, spec, table
 from rlfd.errors import RlfdError
-from rlfd.experiments.config import RunConfig
+from rlfd.experiments.config import RunConfig, setting_text
 from rlfd.experiments.memory import available_memory
 from rlfd.seeding import derive
 
@@ -45,6 +47,9 @@ __all__ = [
     "tabular_model",
     "variant_for",
 ]
+
+COPIES = 5
+"""Of a network's weights: themselves, a target, a gradient, Adam's two moments."""
 
 
 def variant_for(algo: str, env: EnvConfig) -> str:
@@ -93,7 +98,7 @@ def env_of_demos(
     except RlfdError as error:
         if algorithms.get(algo).needs.interaction:
             raise
-        return demos.absent_env(info), error.message
+        return demos.absent_env(info), str(error)
     env = elsewhere(recorded, start, reward)
     return check(dataclasses.replace(env, options={**env.options, **(options or {})})), ""
 
@@ -174,7 +179,7 @@ def _env_spaces(env: EnvConfig) -> tuple[spaces.Box, ActionSpec]:
 
 @functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
 def _spaces_of(env: str) -> tuple[spaces.Box, ActionSpec]:
-    with contextlib.closing(make(EnvConfig.from_json(json.loads(env)))) as made:
+    with contextlib.closing(make(EnvConfig(**json.loads(env)))) as made:
         observation_space, action = made.observation_space, _action_spec(made.action_space)
     assert isinstance(observation_space, spaces.Box)  # `make` saw to it
     return observation_space, action
@@ -330,11 +335,38 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     return _build(config, placeholder)
 
 
+def _check_fits(config: RunConfig, inputs: int) -> None:
+    """Refuse networks and batches that memory cannot hold: torch would try, or the system end it.
+
+    Raises:
+        RlfdError: Says which setting, and how much it would need.
+    """
+    free = available_memory(config.device)
+    for field in dataclasses.fields(config.algorithm):
+        value = getattr(config.algorithm, field.name)
+        if isinstance(value, tuple) and all(isinstance(width, int) for width in value):
+            weights = sum(math.prod(pair) for pair in itertools.pairwise((inputs, *value)))
+            needed = COPIES * weights
+        elif field.name.endswith("batch_size") and isinstance(value, int):
+            needed = 2 * value * inputs  # what is observed before and after
+        else:
+            continue
+        needed *= torch.float32.itemsize
+        if free is not None and needed > free:
+            raise RlfdError(
+                f"{field.name}={setting_text(value)} needs {needed / 1e9:,.1f} GB, "
+                f"{free / 1e9:.1f} GB are free",
+                f"lower it with --set {field.name}=..., or train fewer runs at a time",
+            )
+
+
 def _build(
     config: RunConfig, demonstrations: DemoTensors | None, demonstrator: Oracle | None = None
 ) -> Algorithm:
     check_support(config.algo, config.env)
     space, action = _env_spaces(config.env)
+    images = frame_stack(space, config.env) > 0
+    _check_fits(config, convolved_size(space.shape) if images else math.prod(space.shape))
     known = table(config.env) if algorithms.get(config.algo).needs.dynamics else None
     problem = Problem(
         observation_shape=space.shape,

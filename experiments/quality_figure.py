@@ -24,7 +24,7 @@ from rlfd.experiments.drawing import (
     FigureFiles,
     ReferenceLine,
     assign_styles,
-    check_suffix,
+    check_place,
     known_scores,
     maths,
     random_line,
@@ -84,7 +84,7 @@ def plot_demonstrations(
     Raises:
         RlfdError: For a format or axis that is not known, or if no run was evaluated.
     """
-    check_suffix(out)
+    check_place(out)
     if x not in DEMO_AXES:
         raise unknown_name("horizontal axis", x, DEMO_AXES)
     results = load_results(runs)

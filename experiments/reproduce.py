@@ -58,6 +58,11 @@ class ReproduceResult:
         """Runs that ended without finishing."""
         return [result for result in self.jobs if result.has_failed]
 
+    @property
+    def elsewhere(self) -> list[JobResult]:
+        """Runs that another process has not finished yet; the tables are without them."""
+        return [result for result in self.jobs if result.outcome == "elsewhere"]
+
 
 def reproduce(
     suite: Suite,
@@ -282,6 +287,8 @@ def _save(
         lines += [f"![{files.figure.stem}]({files.figure.name})", ""]
     failed = [result for result in results if result.has_failed]
     lines += [f"* {result.outcome}: `{result.job.command}`: {result.error}" for result in failed]
+    missing = [result for result in results if result.outcome == "elsewhere"]
+    lines += [f"* not finished yet, by another process: `{r.job.command}`" for r in missing]
     if about["command"]:
         lines += ["", f"Made by `{about['command']}`."]
     folder.mkdir(parents=True, exist_ok=True)
@@ -297,5 +304,6 @@ def _save(
                 {"run": result.job.name, "exit_code": result.exit_code, "error": result.error}
                 for result in failed
             ],
+            "elsewhere": [result.job.name for result in missing],
         },
     )

@@ -132,40 +132,35 @@ def _with_dense_return(episodes: pd.DataFrame) -> pd.DataFrame:
 def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
     """Read the identity of every run, in the order given; a folder named twice counts once.
 
-    A run whose files are not those that it finished with is left out, with a warning.
+    A run whose files cannot be read, or are not those that it finished with, is left out, with a
+    warning.
 
     Raises:
         RlfdError: If there is no run, none is left, or one seed of one variant appears in two
             folders.
     """
     results: dict[tuple[str, str, str, int], RunResult] = {}
-    left_out: list[RunDir] = []
+    left_out: list[RlfdError] = []
     for run in runs:
-        config = run.config()
-        key = (config.exp_name, config.algo, config.env.label, config.seed)
         try:
-            run.check_results("*.csv")
+            result = _result(run)
         except RlfdError as error:
             logger.warning("%s; it is left out", error.message)
-            left_out.append(run)
+            left_out.append(error)
             continue
+        key = (result.exp_name, result.algo, result.env.label, result.seed)
         earlier = results.get(key)
         if earlier is not None:
             if earlier.run.path.resolve() == run.path.resolve():
                 continue
             raise RlfdError(
-                f"'{earlier.run.path}' and '{run.path}' are both seed {config.seed} of "
-                f"'{config.exp_name}/{config.algo}' on {config.env.label}",
+                f"'{earlier.run.path}' and '{run.path}' are both seed {result.seed} of "
+                f"'{result.exp_name}/{result.algo}' on {result.env.label}",
                 "name the runs of one folder only, or give them different --exp-name",
             )
-        results[key] = RunResult(
-            run=run,
-            algo=config.algo,
-            exp_name=config.exp_name,
-            env=config.env,
-            seed=config.seed,
-            status=run.status(),
-        )
+        results[key] = result
+    if len(left_out) == 1 and not results:
+        raise left_out[0]
     if left_out and not results:
         raise RlfdError(
             f"no run is left to look at, {len(left_out)} are damaged",
@@ -174,6 +169,21 @@ def load_results(runs: Iterable[RunDir]) -> list[RunResult]:
     if not results:
         raise RlfdError("there is no run to look at", "train one with 'rlfd train'")
     return list(results.values())
+
+
+def _result(run: RunDir) -> RunResult:
+    config = run.config()
+    run.check_results("*.csv")
+    result = RunResult(
+        run=run,
+        algo=config.algo,
+        exp_name=config.exp_name,
+        env=config.env,
+        seed=config.seed,
+        status=run.status(),
+    )
+    assert result.evaluations is not None  # read now: it raises where it cannot be
+    return result
 
 
 def comparable(config: RunConfig) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import time
@@ -36,6 +35,7 @@ from rlfd.files import (
     remove_temporaries,
     write_json,
 )
+from rlfd.jsons import Form, read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,8 @@ EVAL_COLUMNS = (
     "success",
     "landed",
 )
+TEXTS = ("phase", "policy")
+"""Columns that hold no numbers."""
 TRAIN_COLUMNS = (
     "env_steps",
     "updates",
@@ -76,6 +78,36 @@ TRAIN_COLUMNS = (
     "time/sample",
     "time/update",
 )
+
+NONE = type(None)
+RECORD = ({"digest": str, "checkpoint": int, "queries": int, "run": str}, NONE)
+RESULTS = {
+    "step": int,
+    "*": {"*": (float, NONE)},
+}
+STATUS: Form = {
+    "state": str,
+    "algo": str,
+    "env": str,
+    "start": str,
+    "reward": str,
+    "env_steps": int,
+    "updates": int,
+    "epochs": (int, NONE),
+    "wall_seconds": float,
+    "error": (str, NONE),
+    "final": ({"*": RESULTS}, NONE),
+    "files": ({"*": str}, NONE),
+    "demos": ({"name": str, "hash": str}, NONE),
+    "init": RECORD,
+    "demonstrator": RECORD,
+    "labels": ({"name": str}, NONE),
+    "reward_from": RECORD,
+    "made_by": [{}],
+    "warnings": [str],
+}
+"""What run.json holds."""
+PROVENANCE: Form = {"provenance": {"*": str}}
 
 
 class CsvLog:
@@ -93,7 +125,7 @@ class CsvLog:
         if self.size() == 0:
             self._append(",".join(self._columns) + "\n")
         else:  # perhaps by an older version, before a column was added
-            with open(path, encoding="utf-8") as stream:
+            with open(path, encoding="utf-8", errors="replace") as stream:  # `check` sees damage
                 self._columns = stream.readline().rstrip("\n").split(",")
 
     def size(self) -> int:
@@ -262,19 +294,23 @@ class RunDir:
         Raises:
             RlfdError: If it is missing or unreadable.
         """
-        value = self._read_json("config.json")
+        value = self._read_json("config.json", {})
         value.pop("provenance", None)
-        return RunConfig.from_json(value)
+        return RunConfig.from_json(value, str(self.path / "config.json"))
 
     def provenance(self) -> dict[str, str]:
         """Read which layer set each field."""
-        return dict(self._read_json("config.json").get("provenance", {}))
+        return dict(self._read_json("config.json", PROVENANCE).get("provenance", {}))
 
     def status(self) -> dict[str, Any]:
         """Read run.json; a run that was killed before writing it counts as interrupted."""
         if not (self.path / "run.json").is_file():
             return {"state": "interrupted", "env_steps": 0, "updates": 0}
-        status = self._read_json("run.json")
+        status = {"env_steps": 0, "updates": 0, **self._read_json("run.json", STATUS)}
+        if "state" not in status:
+            raise RlfdError(
+                f"{self.path / 'run.json'} does not say how the run is", "the run folder is damaged"
+            )
         if status["state"] == "running" and not self.is_locked():
             status["state"] = "interrupted"  # killed: nobody was there to say so
         return status
@@ -316,15 +352,13 @@ class RunDir:
                 "again with --overwrite",
             )
 
-    def _read_json(self, name: str) -> dict[str, Any]:
+    def _read_json(self, name: str, form: Form) -> dict[str, Any]:
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
+            value: dict[str, Any] = read_json(self.path / name, form)
         except (OSError, ValueError) as error:
             raise RlfdError(
                 f"cannot read {self.path / name}: {error}", "the run folder is damaged"
             ) from error
-        if not isinstance(value, dict):
-            raise RlfdError(f"{self.path / name} holds no table", "the run folder is damaged")
         return value
 
     @contextlib.contextmanager
@@ -390,17 +424,21 @@ class RunDir:
 
         try:
             table = pd.read_csv(self.path / name)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise RlfdError(
                 f"cannot read {self.path / name}: {error}", "the run may not have started yet"
             ) from error
         missing = [column for column in needed if column not in table]
         if missing:
-            raise RlfdError(
-                f"cannot read {self.path / name}: it has no column {', '.join(missing)}",
-                "the run folder is damaged",
-            )
-        return table
+            problem = f"it has no column {', '.join(missing)}"
+        else:
+            columns = {name: table[name] for name in table if name not in TEXTS}
+            # an empty column has no type of its own
+            odd = [n for n, c in columns.items() if c.dtype.kind not in "iufb" and c.notna().any()]
+            if not odd:
+                return table
+            problem = f"its column {', '.join(map(str, odd))} holds something else than numbers"
+        raise RlfdError(f"cannot read {self.path / name}: {problem}", "the run folder is damaged")
 
 
 def episode_row(record: Any) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from rlfd.experiments.provenance import provenance
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import CsvLog, RunDir, episode_row
 from rlfd.interrupts import StopSignal
+from rlfd.jsons import Form
 
 __all__ = ["Runner", "TrainResult", "result_of"]
 
@@ -44,6 +45,15 @@ MORE = 1.1
 """Share of the budget from which on too many env steps are worth a warning."""
 PRETRAIN_LOG_UPDATES = 1_000
 """Updates of pretraining between rows of train.csv and between checkpoints, at least."""
+STATE: dict[str, Form] = {
+    "progress": int,
+    "algorithm": {},
+    "world": ({}, type(None)),
+    "pending": {"*": [float]},
+    "log_sizes": {"*": int},
+    "wall_seconds": float,
+}
+"""What a checkpoint holds at least."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -453,7 +463,7 @@ class Runner:
         Raises:
             RlfdError: If what it belongs to was changed since.
         """
-        state, problems = checkpoint.load_newest(self.run.checkpoints)
+        state, problems = checkpoint.load_newest(self.run.checkpoints, STATE)
         for problem in problems:
             logger.warning(problem)
             self.reporter.warning(problem)
@@ -465,15 +475,17 @@ class Runner:
             return False
         try:
             self.algorithm.load_state_dict(state["algorithm"])
-        except (KeyError, RuntimeError, ValueError) as error:
+            if self.world is not None:
+                self.world.load_state_dict(state["world"])
+        except (RlfdError, OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever methods and simulators raise at what does not fit
             raise RlfdError(
                 f"the checkpoint of {self.run.path} does not fit this version of "
                 f"'{self.config.algo}': {type(error).__name__} {error}",
                 "go on with the code that it was written by (made_by in its run.json), or start "
                 "it anew with --overwrite",
             ) from error
-        if self.world is not None:
-            self.world.load_state_dict(state["world"])
         self.pending = state["pending"]
         self.wall_before = state["wall_seconds"]
         # an older state has no digests

@@ -36,6 +36,7 @@ from rlfd.experiments.evaluate import (
 from rlfd.experiments.problem import build_for_acting
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import RunDir, find_run
+from rlfd.files import probe, sweep
 
 __all__ = ["export_policy", "find_policy", "load_policy_file", "training_command"]
 
@@ -101,6 +102,9 @@ def export_policy(
         created_with=__version__,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
+    sweep(out.parent, out.name)
+    if out.exists() and not overwrite:  # by now
+        raise _taken(out)
     checkpoints.write_policy(out, state, pack(description))
     return description
 
@@ -112,7 +116,17 @@ def _refuse_place(out: Path, *, overwrite: bool) -> None:
             f"write for example --out {out.stem or 'policy'}.safetensors",
         )
     if out.exists() and not overwrite:
-        raise RlfdError(f"policy {out} exists already", "choose another name, or add --overwrite")
+        raise _taken(out)
+    try:
+        probe(out)
+    except OSError as error:
+        raise RlfdError(
+            f"cannot export to '{out}': {error.strerror}", "choose another place with --out"
+        ) from error
+
+
+def _taken(out: Path) -> RlfdError:
+    return RlfdError(f"policy {out} exists already", "choose another name, or add --overwrite")
 
 
 def _without_places(config: RunConfig, status: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +204,7 @@ def load_policy_file(path: Path, policy: str | None = None) -> TrainedPolicy:
     state = checkpoints.load_policy(path)
     if checkpoints.policy_digest(state) != description.tensors:
         raise damaged(path, "its tensors are not what was written")
-    config = RunConfig.from_json(description.config)
+    config = RunConfig.from_json(description.config, str(path))
     torch.set_num_threads(config.threads)
     algorithm = build_for_acting(config)
     try:

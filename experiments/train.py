@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import shlex
@@ -33,6 +34,7 @@ from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.runner import Runner, TrainResult, result_of
+from rlfd.files import probe
 from rlfd.seeding import derive
 
 __all__ = ["TrainResult", "train"]
@@ -73,6 +75,7 @@ def train(
     _check_free(run, resume=resume, overwrite=overwrite)
     if not resume:
         check_budget(resolved.config)
+        _check_writable(run)
     config, demonstrations, asked = _teachers(
         resolved, run, runs_dir, data_dir, reporter, resume=resume
     )
@@ -109,10 +112,7 @@ def train(
         try:
             stack.enter_context(run.lock())
         except OSError as error:
-            raise RlfdError(
-                f"cannot write run folder {run.path}: {error.strerror}",
-                "choose another place with --runs-dir",
-            ) from error
+            raise _unwritable(run, error) from error
         _check_free(run, resume=resume, overwrite=overwrite)  # again, now that nobody else may
         run.remove_temporaries()  # also of a run that was killed while its folder was made
         if not resume:
@@ -203,6 +203,25 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
             "put config.json back if it was lost, pass --overwrite to delete what is there, or "
             "choose another --exp-name",
         )
+
+
+def _check_writable(run: RunDir) -> None:
+    """Find out before the work whether the run's folder can be written."""
+    try:
+        probe(run.path)
+        if run.path.exists():
+            probe(run.path / "run.json")
+    except OSError as error:
+        raise _unwritable(run, error) from error
+
+
+def _unwritable(run: RunDir, error: OSError) -> RlfdError:
+    return RlfdError(
+        f"cannot write run folder {run.path}: {error.strerror}",
+        "choose another place with --runs-dir"
+        if error.errno != errno.ENAMETOOLONG
+        else "choose a shorter --exp-name",
+    )
 
 
 def _start_again(

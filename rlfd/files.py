@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,11 +22,18 @@ __all__ = [
     "fsync_path",
     "is_temporary",
     "new_temporary",
+    "probe",
     "publish_folder",
     "remove_temporaries",
+    "sweep",
+    "usual_mode",
     "write_json",
     "write_text",
 ]
+
+STALE_SECONDS = 3600.0
+
+logger = logging.getLogger("rlfd.files")
 
 
 def fsync_path(path: Path) -> None:
@@ -57,6 +67,31 @@ def new_temporary(final: Path) -> Path:
     return final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
+def probe(final: Path) -> None:
+    """Find out whether `final` can be written, and leave nothing behind.
+
+    Raises:
+        OSError: If its folder cannot be made or written, or a name is too long.
+    """
+    made = [folder for folder in final.parents if not folder.exists()]
+    temporary = new_temporary(final)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        temporary.unlink()
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):  # another process may use it by now
+                folder.rmdir()
+
+
+def usual_mode() -> int:
+    """Return the mode that new files get."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
 def is_temporary(path: Path) -> bool:
     """Whether some part of a path is a name of `new_temporary`."""
     return any(part.startswith(".") and part.endswith(".tmp") for part in path.parts)
@@ -67,17 +102,34 @@ def remove_temporaries(folder: Path, name: str = "*") -> None:
 
     Nobody may be writing there now.
     """
-    for path in folder.glob(f".{name}.*.tmp" if name != "*" else ".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for path in _temporaries(folder, name):
+        _remove(path)
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """The same where somebody may be writing: what is old stays behind, writing takes seconds."""
+    for path in _temporaries(folder, name):
+        with contextlib.suppress(FileNotFoundError):  # another writer has just finished
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                _remove(path)
+
+
+def _temporaries(folder: Path, name: str) -> Iterator[Path]:
+    return folder.glob(".*.tmp" if name == "*" else f".{glob.escape(name)}.*.tmp")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def folders_with(root: Path, name: str) -> Iterator[Path]:
     """Yield every folder at or below `root` that has an entry called `name`, sorted.
 
-    Links are followed, but no folder is looked into twice; what is hidden below `root` is left out.
+    Links are followed, but no folder is looked into twice; what is hidden below `root` is left out,
+    and so is, with a warning, what cannot be read.
     """
     seen: set[Path] = set()
 
@@ -85,12 +137,16 @@ def folders_with(root: Path, name: str) -> Iterator[Path]:
         if folder.resolve() in seen:
             return
         seen.add(folder.resolve())
-        if (folder / name).exists():
+        try:
+            has_it, paths = (folder / name).exists(), sorted(folder.iterdir())
+            below = [path for path in paths if not path.name.startswith(".") and path.is_dir()]
+        except OSError as error:  # not ours to read
+            logger.warning("cannot look into %s: %s", folder, error.strerror)
+            return
+        if has_it:
             yield folder
-        with contextlib.suppress(OSError):  # not ours to read
-            for below in sorted(folder.iterdir()):
-                if not below.name.startswith(".") and below.is_dir():
-                    yield from look(below)
+        for path in below:
+            yield from look(path)
 
     if root.is_dir():
         yield from look(root)

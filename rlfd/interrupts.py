@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopSignal"]
+__all__ = ["PARENT", "StopSignal", "end_with_parent"]
+
+PARENT = "RLFD_PARENT"
+"""Environment variable with the id of the process that this one is to end with."""
+_LOOK_SECONDS = 0.5
+
+
+def end_with_parent() -> None:
+    """Ask this process to stop once its parent is gone, where `PARENT` names that.
+
+    A launcher that is killed cannot stop what it started.
+    """
+    parent = os.environ.pop(PARENT, "")
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class StopSignal:
-    """Counts Ctrl-C and SIGTERM instead of letting them break in at any line.
+    """Counts Ctrl-C, SIGTERM and a terminal that goes away, which else break in at any line.
 
     Python raises KeyboardInterrupt wherever it happens to be: in the middle of a file, or inside a
     callback of a simulator, where it can get lost.
@@ -33,7 +55,9 @@ class StopSignal:
     def __enter__(self) -> StopSignal:
         # only the main thread may listen; elsewhere nobody does
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue  # nohup
                 self._before[number] = signal.signal(number, self._count)
         return self
 

@@ -456,3 +456,97 @@ def test_a_replay_memory_that_does_not_fit(folder, monkeypatch):
     needed = "1,000,000 transitions needs 7.08 GB", "3.50 GB are free"
     assert_refused(outcome, *needed, "--set buffer_size=490000")
     assert not list(folder.iterdir())
+
+
+HUGE = "9" * 310
+NEW = (*TRAIN, "--seed", 9)
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        (("collect-demos", "--env", "CartPole", "--max-return", "inf"), ("not a finite",)),
+        (("collect-demos", "--env", "CartPole", "--noise", "nan"), ("--noise",)),
+        (("collect-demos", "--env", "CartPole", "--episodes", "1e13"), ("at most 1,000,000",)),
+        (("collect-demos", "--env", "CartPole", "--episodes", HUGE), ("not a whole number",)),
+        (("collect-demos", "--env", "CartPole", "--name", "x" * 250), ("too long",)),
+        (("evaluate", RUN, "--episodes", "1e13"), ("at most 1,000,000",)),
+        (("evaluate", RUN, "--episodes", "0"), ("at least 1",)),
+        (("demos", "mix", f"a:{HUGE}", "b:0.5", "--name", "x"), ("cannot read 'a:9",)),
+        ((*TRAIN, "--exp-name", "x" * 300), ("too long", "shorter")),
+        ((*TRAIN, "--set", f"gamma={HUGE}"), ("setting 'gamma' is", "finite")),
+        ((*TRAIN, "--set", f"batch_size={HUGE}"), ("setting 'batch_size'", "whole number")),
+        ((*TRAIN, "--set", "batch_size=1e30"), ("setting 'batch_size' is too large",)),
+        ((*TRAIN, "--num-envs", "1000000"), ("'num_envs' is 1000000, expected at most",)),
+        (
+            (*TRAIN, "--seed", 9, "--set", "hidden=100000,100000"),
+            ("hidden=100000,100000 needs 200", "free"),
+        ),
+        (
+            (*TRAIN, "--seed", 9, "--set", "batch_size=1e12"),
+            ("batch_size=1000000000000 needs", "free"),
+        ),
+        (("export", RUN, "--out", f"{'x' * 250}.safetensors"), ("too long", "shorter")),
+        (("export", RUN, "--out", f"{RUN}/run.json/x.safetensors"), ("cannot export",)),
+        (("plot", RUN, "--out", "runs.png"), ("runs.png: a folder has that name",)),
+    ],
+)
+def test_refused_before_anything_is_played_or_written(full_folder, monkeypatch, command, texts):
+    (full_folder / "runs.png").mkdir()
+    before = snapshot(full_folder), sorted(full_folder.rglob("*"))
+    monkeypatch.setattr("rlfd.envs.play._Player.begin", None)
+    assert_refused(run_inside(*command), *texts)
+    assert (snapshot(full_folder), sorted(full_folder.rglob("*"))) == before
+
+
+def test_configurations_with_numbers_that_no_float_holds(full_folder):
+    file = full_folder / RUN / "config.json"
+    values = json.loads(file.read_text())
+    values["algorithm"]["gamma"] = 10**400
+    file.write_text(json.dumps(values))
+    assert_refused(run_inside("evaluate", RUN), "setting 'gamma' is too large")
+    (full_folder / "c.json").write_text('{"run": {"seed": ' + "9" * 400 + "}}")
+    assert_refused(run_inside(*TRAIN, "--config", "c.json"), "setting 'seed' is too large")
+
+
+def test_names_cannot_steer_the_terminal(full_folder):
+    name = "\x1b[31mred\x07"
+    shutil.copytree(full_folder / "runs/default", full_folder / "runs" / name)
+    for command in (("list", "runs"), ("show", name), ("plot", f"runs/{name}", "--table")):
+        outcome = run_inside(*command)
+        assert "\x1b" not in outcome.stdout + outcome.stderr
+        assert "\x07" not in outcome.stdout + outcome.stderr
+    assert "�[31mred" in run_inside("list", "runs").stdout
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_policies_have_the_modes_of_other_files(full_folder, mask, mode):
+    before = os.umask(mask)
+    try:
+        command = ("export", RUN, "--out", "policy.safetensors", "--episodes", 1)
+        assert run_inside(*command).code == 0
+    finally:
+        os.umask(before)
+    assert (full_folder / "policy.safetensors").stat().st_mode & 0o777 == mode
+
+
+def test_a_stranger_in_a_file_is_imported_only_with_the_users_word(full_folder, monkeypatch):
+    code = (
+        "from pathlib import Path\n"
+        "import gymnasium\n"
+        "Path('imported').touch()\n"
+        "gymnasium.register('Strange-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    (full_folder / "strangers.py").write_text(code)
+    file = full_folder / RUN / "config.json"
+    values = json.loads(file.read_text())
+    values["env"]["name"] = "strangers:Strange-v0"
+    file.write_text(json.dumps(values))
+    monkeypatch.setenv("PYTHONPATH", str(full_folder))
+    command = ("evaluate", RUN, "--episodes", 3)
+    refused = run_outside(*command)
+    assert_refused(refused, "strangers:Strange-v0", "config.json", "--allow-import strangers")
+    assert run_outside("list", "runs").code == run_outside("plot", RUN, "--table").code == 0
+    assert not (full_folder / "imported").exists()
+    assert run_outside(*command, "--allow-import", "strangers").code == 0
+    assert (full_folder / "imported").exists()

@@ -445,6 +445,23 @@ def test_reproduce_tells_of_failures(folder, monkeypatch):
     assert [failure["error"] for failure in failures] == ["loss is NaN"]
 
 
+def test_reproduce_is_not_done_while_another_process_makes_a_run(folder, monkeypatch):
+    from rlfd.experiments import reproduce
+    from rlfd.experiments.launch import Job, JobResult
+
+    job = Job("sqil-lunarlander/sqil/LunarLander/seed0", ("rlfd", "train"), Path("runs/x"))
+    results = [JobResult(job, state, None, "", Path("x.log")) for state in ("elsewhere", "skipped")]
+    table = pd.DataFrame([{"row": "SQIL", "mean": "–", "n": "0"}])
+    made = reproduce.ReproduceResult(Path("runs/s"), table, {"Table 1": table}, [], results)
+    monkeypatch.setattr(reproduce, "reproduce", lambda suite, **options: made)
+    outcome = run_inside("reproduce", "sqil-lunarlander", "--json")
+    assert outcome.code == 1
+    assert "1 of 2 runs are being made by another process" in outcome.stderr
+    assert "the same command again" in outcome.stderr
+    assert outcome.json["elsewhere"] == [job.name]
+    assert outcome.json["failures"] == []
+
+
 def test_as_a_process(full_folder):
     outcome = run_outside("evaluate", RUN, "--episodes", 1, "--json")
     assert outcome.code == 0

@@ -109,7 +109,10 @@ def test_counts(text, value):
     assert parse_count(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "k", "1.5", "1e", "-3", "1e99", "nan", "inf", "0x10", "1 0"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "k", "1.5", "1e", "-3", "1e99", "nan", "inf", "0x10", "1 0", "9" * 310, "٣"],
+)
 def test_wrong_counts(text):
     with pytest.raises(typer.BadParameter):
         parse_count(text)

@@ -3,8 +3,12 @@
 Run as a program. A request is one line of JSON on stdin, the answer one line on stdout:
     argv        command line of `rlfd`
     folder      where to run it; its stdout and stderr go to files there
-    kill_after  seconds after which the process gets SIGKILL, if it still runs
+    kill_after  seconds after which the process gets a signal, if it still runs
+    kill_with   that signal; SIGKILL if left out
     trap        where the process is to send itself a signal instead (see `set_trap`)
+    memory      bytes of address space that it may have
+    cpu         seconds of processor time that it may take
+    python_path a folder that it may import from, too
 
 Nothing may be computed in the server itself: torch's threads do not survive a fork.
 """
@@ -15,6 +19,7 @@ import functools
 import importlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -48,15 +53,15 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             break
         if time.perf_counter() - began > killed:
-            os.kill(process, signal.SIGKILL)
+            os.kill(process, request.get("kill_with") or signal.SIGKILL)
             break
         time.sleep(0.002)
     _, status = os.waitpid(process, 0)
     return {
         "code": os.waitstatus_to_exitcode(status),
         "seconds": time.perf_counter() - began,
-        "stdout": Path(request["folder"], "stdout").read_text(),
-        "stderr": Path(request["folder"], "stderr").read_text(),
+        "stdout": Path(request["folder"], "stdout").read_text(errors="replace"),
+        "stderr": Path(request["folder"], "stderr").read_text(errors="replace"),
     }
 
 
@@ -68,6 +73,13 @@ def be_the_process(request: dict[str, Any]) -> NoReturn:
         for number, name in enumerate(("/dev/null", "stdout", "stderr")):
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags, 0o600), number)
+        if request.get("python_path"):
+            sys.path.append(request["python_path"])
+        if request.get("cpu"):
+            used = int(time.process_time()) + request["cpu"]
+            resource.setrlimit(resource.RLIMIT_CPU, (used, used))
+        if request.get("memory"):
+            resource.setrlimit(resource.RLIMIT_AS, (request["memory"], request["memory"]))
         if request.get("trap"):
             set_trap(**request["trap"])
         sys.argv = ["rlfd", *request["argv"]]

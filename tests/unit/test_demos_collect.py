@@ -42,6 +42,15 @@ def test_the_same_whatever_the_number_of_environments(tmp_path, kwargs):
     assert collect(tmp_path, seed=1, **kwargs).info.content_hash not in hashes
 
 
+def test_seeds_are_drawn_as_they_are_needed():
+    from rlfd.demos import collecting
+
+    at_once = np.random.default_rng([collecting.EPISODE_STREAM, 5]).integers(2**31, size=9_001)
+    assert list(collecting._seeds(5, 9_001)) == at_once.tolist()
+    first = collecting._seeds(5, 10**15)  # of which nobody wants all
+    assert [next(first) for _ in range(7)] == at_once[:7].tolist()
+
+
 def test_doing_nothing_is_recorded_and_comes_last(tmp_path):
     lander = EnvConfig("LunarLander", "demo")
     idle = collect(tmp_path, lander, "controller", episodes=2, noop=1.0, noise=0.3)

@@ -69,6 +69,18 @@ def test_names(data, env, name, identity):
     assert demos.load(name, env=env, data_dir=data).info.id == identity
 
 
+def test_a_clock_that_was_wrong_makes_no_version_older(tmp_path):
+    for seed in (0, 1):
+        collect(tmp_path, EnvConfig("CartPole"), name="mine", seed=seed)
+    newest = demos.describe("mine-v1", data_dir=tmp_path).path / "data" / "metadata.json"
+    metadata = json.loads(newest.read_text())
+    metadata[storage.KEY]["created"] = "1999-12-31T23:59:59+00:00"
+    newest.write_text(json.dumps(metadata))
+    for name in ("mine", "CartPole/mine"):
+        assert demos.describe(name, data_dir=tmp_path).name == "mine-v1"
+    assert demos.describe("mine-v0", data_dir=tmp_path).name == "mine-v0"
+
+
 def test_other_starts_can_be_named(data):
     for name in ("pushed", "LunarLander/pushed-v0"):
         assert demos.load(name, env=DEMO, data_dir=data).info.env.start == "standard"

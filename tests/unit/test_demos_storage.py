@@ -34,6 +34,15 @@ def files(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
+def rehash(path):
+    """Note the hash of what is there, so that something else has to notice."""
+    info = storage.read_info(path)
+    raw = storage._read_minari(path / "data")[2]
+    episodes = [storage._episode(info, i, item, None, None, 0) for i, item in enumerate(raw)]
+    digest = demos.content_hash(episodes)
+    edit_metadata(path, lambda m: m["rlfd"].update(content_hash=digest))
+
+
 def test_round_trip_is_lossless(tmp_path):
     env = EnvConfig("LunarLander", "demo", {"push_scale": 0.3})
     written = collect(tmp_path, env)
@@ -111,6 +120,34 @@ def replace(group, name, value):
     group[name] = value
 
 
+def link_elsewhere(file):
+    del file["episode_0"]["rewards"]
+    file["episode_0"]["rewards"] = h5py.ExternalLink("/etc/hostname", "/rewards")
+
+
+def store_elsewhere(file):
+    """Eight bytes each of a local file would become rewards."""
+    length = len(file["episode_0"]["rewards"])
+    del file["episode_0"]["rewards"]
+    place = [("/proc/self/exe", 0, 8 * length)]
+    file["episode_0"].create_dataset("rewards", (length,), np.float64, external=place)
+
+
+def store_references(file):
+    length = len(file["episode_0"]["rewards"])
+    del file["episode_0"]["rewards"]
+    rewards = file["episode_0"].create_dataset("rewards", (length,), h5py.ref_dtype)
+    rewards[:] = [file["episode_1"].ref] * length
+
+
+def store_virtually(file):
+    length = len(file["episode_0"]["rewards"])
+    layout = h5py.VirtualLayout((length,), np.float64)
+    layout[:] = h5py.VirtualSource("/etc/hostname", "rewards", (length,))
+    del file["episode_0"]["rewards"]
+    file["episode_0"].create_virtual_dataset("rewards", layout)
+
+
 DAMAGES = {
     "half of the arrays": lambda p: truncate(p, "main_data.hdf5", 0.5),
     "no array at all": lambda p: truncate(p, "main_data.hdf5", 0.0),
@@ -132,8 +169,27 @@ DAMAGES = {
     ),
     "an action out of range": lambda p: (
         edit_arrays(p, lambda f: f["episode_0"]["actions"].__setitem__(2, 7)),
-        edit_metadata(p, lambda m: m["rlfd"].update(content_hash="")),
+        rehash(p),
     ),
+    "the hash switched off": lambda p: edit_metadata(
+        p, lambda m: m["rlfd"].update(content_hash="")
+    ),
+    "another seed": lambda p: edit_metadata(
+        p, lambda m: m["rlfd"]["seeds"].__setitem__(1, m["rlfd"]["seeds"][1] + 7)
+    ),
+    "another success": lambda p: edit_metadata(
+        p, lambda m: m["rlfd"]["success"].__setitem__(2, True)
+    ),
+    "a date of no type": lambda p: edit_metadata(p, lambda m: m["rlfd"].update(created=5)),
+    "a name of no type": lambda p: edit_metadata(p, lambda m: m.update(dataset_id=["x"])),
+    "a number of 400 digits": lambda p: edit_metadata(p, lambda m: m.update(total_steps=10**400)),
+    "half an episode": lambda p: edit_metadata(p, lambda m: m.update(total_episodes=2.5)),
+    "nested too deeply": lambda p: (p / "data/metadata.json").write_text("[" * 99_999),
+    "stacks of vectors": lambda p: edit_metadata(p, lambda m: m["rlfd"].update(frame_stack=4)),
+    "links to another file": lambda p: edit_arrays(p, link_elsewhere),
+    "numbers in another file": lambda p: edit_arrays(p, store_elsewhere),
+    "references for numbers": lambda p: edit_arrays(p, store_references),
+    "virtual numbers": lambda p: edit_arrays(p, store_virtually),
     "steps miscounted": lambda p: edit_metadata(p, lambda m: m.update(total_steps=5)),
 }
 
@@ -164,7 +220,7 @@ def test_an_empty_dataset_is_refused(tmp_path):
 def test_a_number_that_is_not_finite_is_refused(tmp_path):
     path = collect(tmp_path).info.path
     edit_arrays(path, lambda f: f["episode_1"]["observations"].__setitem__((3, 2), np.nan))
-    edit_metadata(path, lambda m: m["rlfd"].update(content_hash=""))
+    rehash(path)
     with pytest.raises(RlfdError, match="episode 1 of 'CartPole/random-v0' has a observation"):
         load(tmp_path)
 
@@ -289,3 +345,18 @@ def test_formats_that_need_another_package(tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "_read_minari", missing)
     with pytest.raises(RlfdError, match="cannot be read: pyarrow is not installed"):
         storage.read_demonstrations(path)
+
+
+def test_names_that_are_too_long_are_found_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("rlfd.demos.collecting.play_episodes", None)  # never called
+    with pytest.raises(RlfdError, match=r"cannot be written.*too long"):
+        collect(tmp_path, name="x" * 250)
+    assert files(tmp_path) == []
+
+
+def test_one_damaged_dataset_hides_no_other(tmp_path, caplog):
+    good, bad = collect(tmp_path, name="good").info, collect(tmp_path, name="bad").info
+    edit_metadata(bad.path, lambda m: m["rlfd"].update(created=5))
+    assert [info.name for info in demos.list_all(tmp_path)] == [good.name]
+    assert "bad-v0" in caplog.text
+    assert "'rlfd'.'created' is 5, expected a text" in caplog.text

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from rlfd import envs
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError
-from rlfd.experiments import drawing, figures, statistics
+from rlfd.experiments import drawing, figures, results, statistics
 from rlfd.experiments.figures import ReferenceLine, plot_learning_curves
 from rlfd.experiments.tables import results_table
 
@@ -51,6 +52,41 @@ def test_other_suffixes_are_refused(make_run, tmp_path):
         with pytest.raises(RlfdError, match=r"\.png, \.svg, \.pdf"):
             plot_learning_curves([make_run(exp_name=name)], tmp_path / name)
     assert not (tmp_path / "figure.jpg").exists()
+
+
+def test_a_folder_in_the_way_is_found_before_anything_is_written(make_run, tmp_path):
+    run = make_run()
+    for name in ("figure.png", "figure.csv"):
+        (tmp_path / name).mkdir()
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(RlfdError, match=rf"{re.escape(name)}: a folder has that name"):
+            plot_learning_curves([run], tmp_path / "figure.png")
+        assert sorted(tmp_path.rglob("*")) == before
+        (tmp_path / name).rmdir()
+    with pytest.raises(RlfdError, match="too long"):
+        plot_learning_curves([run], tmp_path / f"{'x' * 250}.png")
+    assert sorted(tmp_path.glob("*x*")) == []
+
+
+def test_what_a_killed_plot_left_is_swept_away_later(make_run, tmp_path):
+    for name in (".figure.png.0123abcd.tmp", ".other.png.0123abcd.tmp", ".figure.png.4567.tmp"):
+        (tmp_path / name).touch()
+        if "0123" in name:
+            os.utime(tmp_path / name, (0, 0))
+    plot_learning_curves([make_run()], tmp_path / "figure.png")
+    left = sorted(path.name for path in tmp_path.glob(".*"))
+    assert left == [".figure.png.4567.tmp", ".other.png.0123abcd.tmp"]
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "run.json", "config.json"])
+def test_a_run_that_cannot_be_read_is_named_and_left_out(make_run, caplog, name):
+    good, bad = make_run(seed=3), make_run(seed=4)
+    (bad.path / name).write_bytes(b"[" * 99_999)
+    assert [result.seed for result in results.load_results([bad, good])] == [3]
+    assert f"{bad.path / name}" in caplog.text
+    assert "left out" in caplog.text
+    with pytest.raises(RlfdError, match=re.escape(str(bad.path / name))):
+        results.load_results([bad])
 
 
 def test_labels_put_what_was_asked_beside_what_was_shown(make_run, tmp_path):

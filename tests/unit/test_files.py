@@ -1,7 +1,9 @@
 """Writing files so that a crash leaves the old content or the new one."""
 
+import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +85,36 @@ def test_temporaries_are_hidden_apart_and_removable(tmp_path):
     files.remove_temporaries(tmp_path)
     assert names(tmp_path) == [".lock", "mine.tmp"]
     files.remove_temporaries(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("method", ["iterdir", "exists", "is_dir"])
+def test_a_folder_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, caplog, method):
+    for name in ("a", "b/c", "d"):
+        (tmp_path / name / "x").mkdir(parents=True)
+    real = getattr(Path, method)
+
+    def refuse(path):
+        if path.name == "c" or (method == "exists" and path.parent.name == "c"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, method, refuse)
+    found = [path.name for path in files.folders_with(tmp_path, "x")]
+    assert found == ["a", "d"]
+    assert "Permission denied" in caplog.text
+    assert str(tmp_path / "b") in caplog.text
+
+
+def test_a_probe_leaves_nothing_behind(tmp_path):
+    files.probe(tmp_path / "new" / "newer" / "file")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    files.probe(tmp_path / "kept" / "new" / "file")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
+    for bad in (tmp_path / "new" / ("x" * 300), tmp_path / ("x" * 300) / "file"):
+        with pytest.raises(OSError, match="too long"):
+            files.probe(bad)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        files.probe(tmp_path / "file" / "below" / "it")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "kept"]

@@ -27,6 +27,21 @@ def test_endless_patience():
     assert stop.requests == 5
 
 
+def test_a_terminal_that_goes_away_is_a_request_but_not_with_nohup():
+    before = signal.getsignal(signal.SIGHUP)
+    with StopSignal() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.requests == 1
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requests == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_outside_of_the_main_thread_nobody_listens():
     before, inside = signal.getsignal(signal.SIGINT), []
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -272,7 +273,7 @@ def test_a_run_waits_for_another_process_that_makes_its_start(job, tmp_path):
         timer.start()
         results = launch(jobs, log_dir=tmp_path)
     timer.join()
-    assert [result.outcome for result in results] == ["elsewhere", "finished"]
+    assert [result.outcome for result in results] == ["skipped", "finished"]  # by now it is
 
 
 class LockedFor:
@@ -308,3 +309,57 @@ def test_ctrl_c_while_a_run_waits(job, tmp_path):
     with pytest.raises(Interrupted, match="0 of 2 runs finished"):
         launch([after(job("a"), source), source], log_dir=tmp_path, engine=LocalEngine(2))
     watcher.join()
+
+
+def test_a_run_that_is_still_elsewhere_is_not_finished(job, tmp_path):
+    jobs = [job("a"), job("b")]
+    with RunDir(jobs[0].run_dir).lock():
+        results = launch(jobs, log_dir=tmp_path)
+    assert [result.is_finished for result in results] == [False, True]
+
+
+def test_children_import_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    """The first of what `python -m rlfd` imports; a later one would be as bad."""
+    for name in ("secrets", "typer", "random"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    command = (sys.executable, "-m", "rlfd", "--version")
+    log = tmp_path / "log"
+    handle = LocalEngine(1).submit(Job("a", command, tmp_path / "a"), log)
+    while handle.poll() is None:
+        time.sleep(0.01)
+    assert (handle.poll(), log.read_text().split()[0]) == (0, "rlfd")
+    plain = subprocess.run(command, capture_output=True, text=True)
+    assert (plain.returncode, plain.stdout.split()[:1]) == (0, ["rlfd"])
+
+
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from rlfd.experiments.launch import Job, LocalEngine
+code = (
+    "import time; from pathlib import Path;"
+    "from rlfd.interrupts import StopSignal, end_with_parent;"
+    "end_with_parent(); signal = StopSignal().__enter__(); Path('began').touch();"
+    "[time.sleep(0.01) for _ in range(6000) if not signal.received];"
+    "Path('stopped').write_text(str(signal.received))"
+)
+LocalEngine(1).submit(Job("a", (sys.executable, "-c", code), Path("a")), Path("log"))
+time.sleep(60)
+"""
+
+
+def test_children_are_asked_to_stop_when_the_launcher_is_killed(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path)
+    wait_for(tmp_path / "began")
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path / "stopped")
+    assert (tmp_path / "stopped").read_text() == "True"
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 30
+    while not (path.exists() and (path.name == "began" or path.read_text())):
+        assert time.monotonic() < deadline, path
+        time.sleep(0.01)

@@ -73,6 +73,38 @@ def test_a_checkpoint_of_another_version(train):
     assert "made_by" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.clear(),
+        lambda state: state.pop("algorithm"),
+        lambda state: state.update(pending=[]),
+        lambda state: state.update(log_sizes={"eval": "7"}),
+        lambda state: state.update(wall_seconds=None),
+    ],
+)
+def test_a_checkpoint_without_what_it_needs_falls_back(train, change):
+    """Its digest is right: somebody made it so."""
+    run = train().run_dir
+    before = learned(run)
+    unfinish(run)
+    state, _ = checkpoint.load_newest(run.checkpoints)
+    step = state["progress"]
+    change(state)
+    checkpoint.save_resume(run.checkpoints, step, state)
+    train(resume=True)
+    assert learned(run) == before
+
+
+def test_a_checkpoint_whose_world_is_none(train):
+    run = unfinish(train().run_dir)
+    state, _ = checkpoint.load_newest(run.checkpoints)
+    state["world"]["envs"][1]["seed"] = 0.5
+    checkpoint.save_resume(run.checkpoints, state["progress"], state)
+    with pytest.raises(RlfdError, match="does not fit this version of 'dqn'"):
+        train(resume=True)
+
+
 def test_nothing_to_resume(train, tmp_path):
     with pytest.raises(RlfdError, match="no run to resume"):
         train(resume=True)

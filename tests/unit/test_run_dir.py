@@ -209,7 +209,7 @@ def test_files_that_are_not_there_yet(tmp_path):
 def test_a_run_that_nobody_holds_is_not_running(tmp_path):
     run = start(tmp_path)
     run.write_status({"state": "running", "env_steps": 5})
-    assert run.status() == {"state": "interrupted", "env_steps": 5}
+    assert run.status() == {"state": "interrupted", "env_steps": 5, "updates": 0}
     assert not (run.path / ".lock").exists()  # looking leaves nothing behind
     with run.lock():
         assert run.is_locked()
@@ -325,3 +325,63 @@ def test_every_field_of_a_configuration_is_stored(tmp_path):
     stored = json.loads((run.path / "config.json").read_text())
     fields = {field.name for field in dataclasses.fields(run.config())}
     assert set(stored) == fields | {"schema", "provenance"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"state": 5}, "'state' is 5, expected a text"),
+        ({"state": None}, "'state' is None"),
+        ({"env_steps": "7"}, "'env_steps' is '7', expected a whole number"),
+        ({"updates": 10**400}, "'updates' is too large"),
+        ({"wall_seconds": None}, "'wall_seconds' is None"),
+        ({"final": {"final": {"greedy": {"return_mean": "9"}}}}, "'return_mean' is '9'"),
+        ({"final": [1]}, "'final' is [1], expected"),
+        ({"files": {"eval.csv": 3}}, "'eval.csv' is 3"),
+        ({"demos": {"hash": 3}}, "'demos'.'hash' is 3"),
+        ({"init": {"digest": []}}, "'init'.'digest' is []"),
+        ({"made_by": {}}, "'made_by' is {}, expected a list"),
+    ],
+)
+def test_a_state_of_the_wrong_type_is_damage(tmp_path, change, words):
+    run = start(tmp_path)
+    run.write_status({"state": "finished", "env_steps": 5})
+    content = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(content | change))
+    with pytest.raises(RlfdError) as error:
+        run.status()
+    assert words in error.value.message
+    assert str(run.path / "run.json") in error.value.message
+
+
+@pytest.mark.parametrize("text", ["[" * 99_999, "[]", '{"env_steps": 3}', "\xff"])
+def test_a_state_of_no_form_is_damage(tmp_path, text):
+    run = start(tmp_path)
+    (run.path / "run.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(RlfdError, match=r"run\.json"):
+        run.status()
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (b"3,final,greedy,1\xff.0,1\n", "can't decode|utf-8"),
+        (b"3,final,greedy,many,1\n", "column episode_return holds something else than numbers"),
+        (b"9" * 400 + b"x,final,greedy,1.0,1\n", "column env_steps holds something else"),
+        (b"3,final,greedy,1.0,1,8,8,8,8\n3,final\n3,a,b,c,d,e,f,g,h,i,j,k\n", "Error tokenizing"),
+    ],
+)
+def test_a_table_that_is_none_is_damage(tmp_path, rows, words):
+    run = start(tmp_path)
+    head = b"env_steps,phase,policy,episode_return,success\n"
+    (run.path / "eval.csv").write_bytes(head + b"1,final,greedy,2.5,\n" + rows)
+    with pytest.raises(RlfdError, match=rf"eval\.csv: .*({words})"):
+        run.evaluations()
+
+
+def test_a_log_with_a_strange_head_can_be_opened_and_is_seen(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"st\xffep,value\n1,2\n")
+    log = CsvLog(tmp_path / "a.csv", ["step", "value", "flag"])
+    with pytest.raises(RlfdError, match="was changed since the checkpoint"):
+        log.check(4, "0" * 64)
+    log.close()
