@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
@@ -88,18 +89,23 @@ def collect(
     policy.reset(keep.limit)
     seeds = np.random.default_rng([EPISODE_STREAM, seed]).integers(2**31, size=keep.limit)
     num_envs = num_envs or (4 if keep.frame_stack else 16)
+    stop = StopSignal("stopping; once more stops at once")
+
+    def act(observations: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        stop.check()  # an episode may have no end
+        return policy.act(observations, indices)
+
     rollouts = play_episodes(
         env,
         seeds=seeds.tolist(),
-        act=policy.act,
+        act=act,
         states=policy.sees_states,
         num_envs=num_envs,
         record=True,
     )
-    with StopSignal() as stop, contextlib.closing(rollouts):
+    with stop, contextlib.closing(rollouts):
         for played in rollouts:
-            if stop.received:
-                raise KeyboardInterrupt
+            stop.check()
             keep.look_at(played, action_space)
             if progress is not None and keep.kept:
                 progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rlfd.envs.absent import is_playable
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.frames import stack_frames, unstack_frames
-from rlfd.envs.play import PlayedEpisode, play_episodes
+from rlfd.envs.play import Lend, PlayedEpisode, play_episodes
 from rlfd.envs.registry import (
     check,
     elsewhere,
@@ -26,6 +26,7 @@ __all__ = [
     "EnvSpec",
     "EpisodeRecord",
     "ExclusiveButtons",
+    "Lend",
     "Option",
     "PlayedEpisode",
     "Reference",

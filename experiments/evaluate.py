@@ -14,13 +14,14 @@ import torch
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
 from rlfd.demos import PolicyFile
-from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere, play_episodes
+from rlfd.envs import EnvConfig, Lend, PlayedEpisode, elsewhere, play_episodes
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.problem import build_for_acting
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
+from rlfd.interrupts import StopSignal
 from rlfd.seeding import derive, derive_many
 
 __all__ = [
@@ -51,6 +52,8 @@ def play_policy(
     stream: str,
     num_envs: int = 20,
     frames: int = 0,
+    lend: Lend | None = None,
+    stop: StopSignal | None = None,
 ) -> Iterator[PlayedEpisode]:
     """Play whole episodes with a learned policy, without touching the algorithm's state.
 
@@ -63,6 +66,11 @@ def play_policy(
         stream: Which evaluation: the same name gives the same start states.
         num_envs: How many run at a time.
         frames: Film this many, the first ones.
+        lend: Lends an environment where none can be made beside it.
+        stop: Looked at before each step.
+
+    Raises:
+        KeyboardInterrupt: If somebody asked to stop.
     """
     root = EVAL_SEED_OFFSET + seed
     seeds = derive_many(root, f"evaluation {stream}", episodes)
@@ -70,9 +78,11 @@ def play_policy(
     generator.manual_seed(derive(root, f"actions {stream}"))
 
     def act(observations: npt.NDArray[Any], _: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if stop is not None:
+            stop.check()
         return algorithm.act(observations, greedy=policy == "greedy", generator=generator)
 
-    return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames)
+    return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames, lend=lend)
 
 
 def _device(algorithm: Algorithm) -> torch.device:

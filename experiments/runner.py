@@ -14,16 +14,16 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from rlfd import algorithms
+from rlfd import algorithms, envs
 from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
 from rlfd.envs import PlayedEpisode, World
-from rlfd.errors import Interrupted, RlfdError, RunFailed
+from rlfd.errors import GuestFailed, Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.demonstrators import AskedDemonstrator
@@ -110,7 +110,10 @@ class Runner:
         self.began = time.perf_counter()
         self.timed_before = self._timings()
         self.last_report = 0.0
-        self.stop = StopSignal()
+        self.stop = StopSignal("stopping with a checkpoint; once more stops at once, without one")
+        self.evaluation_due = False  # the run was stopped in a periodic evaluation
+        # a curve of an environment that nothing is known about begins where learning does
+        self._starts = init is not None or config.env.name not in envs.names()
         self.newest: dict[str, float] = {}
 
     # -- where the run is -------------------------------------------------------------------------
@@ -170,6 +173,8 @@ class Runner:
         except (KeyboardInterrupt, SystemExit):
             self._write_status("interrupted")
             raise
+        except GuestFailed as error:
+            raise self._guest_problem(error) from error
         except RlfdError as error:
             self._write_status("failed", str(error))
             raise
@@ -192,7 +197,7 @@ class Runner:
         title = f"{config.algo} {config.env.label} seed {config.seed}"
         begins = self.progress == self.algorithm.updates == 0  # pretraining makes no env steps
         pretrained = self._pretrain(title)
-        if config.eval_every and (pretrained or (begins and self.init is not None)):
+        if self.evaluation_due or (config.eval_every and (pretrained or (begins and self._starts))):
             self._evaluate_periodically()  # what it starts from
         if pretrained:
             self._checkpoint()
@@ -318,23 +323,32 @@ class Runner:
         self._settle_recent()
         self._save_learned()
         rows: list[dict[str, Any]] = []
-        for policy in self.algorithm.policies:
-            played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
-            rows += self._rows(played, "periodic", policy)
-            self._note_evaluation(played, policy)
+        self.evaluation_due = True
+        try:
+            for policy in self.algorithm.policies:
+                played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
+                rows += self._rows(played, "periodic", policy)
+                self._note_evaluation(played, policy)
+        except KeyboardInterrupt:
+            self._interrupt()
         self.eval_log.write(rows)
+        self.evaluation_due = False
         self._write_status("running")  # whoever lists runs sees how far this one is
 
     def _play(self, policy: Any, episodes: int, stream: str) -> list[PlayedEpisode]:
-        played = play_policy(
-            self.algorithm,
-            self.config.env,
-            policy=policy,
-            episodes=episodes,
-            seed=self.config.seed,
-            stream=stream,
+        alone = self.world is not None and self.world.num_envs == 1
+        return list(
+            play_policy(
+                self.algorithm,
+                self.config.env,
+                policy=policy,
+                episodes=episodes,
+                seed=self.config.seed,
+                stream=stream,
+                lend=self.world.lend if alone and self.world is not None else None,
+                stop=self.stop,
+            )
         )
-        return list(played)
 
     def _rows(
         self, played: list[PlayedEpisode], phase: str, policy: str, step: int | None = None
@@ -415,10 +429,12 @@ class Runner:
         """Play every policy from the same fresh start states, after `done` such evaluations."""
         played: dict[str, list[PlayedEpisode]] = {}
         for policy in self.algorithm.policies:
-            played[policy] = self._play(policy, self.config.final_episodes, "final")
-            self.reporter.advance(done + len(played), {})
-            if self.stop.received:
+            try:
+                played[policy] = self._play(policy, self.config.final_episodes, "final")
+                self.stop.check()
+            except KeyboardInterrupt:
                 self._interrupt(save=False)
+            self.reporter.advance(done + len(played), {})
         return played
 
     # -- checkpoints ------------------------------------------------------------------------------
@@ -442,6 +458,7 @@ class Runner:
             "log_sizes": {name: log.size() for name, log in self.logs.items()},
             "log_digests": {name: log.digest() for name, log in self.logs.items()},
             "beside_policy": beside_policy,  # of the interruption: no part of the run
+            "evaluation_due": self.evaluation_due,
             "wall_seconds": self.wall_seconds,
         }
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
@@ -475,6 +492,7 @@ class Runner:
         if self.world is not None:
             self.world.load_state_dict(state["world"])
         self.pending = state["pending"]
+        self.evaluation_due = state.get("evaluation_due", False)  # an older state has none
         self.wall_before = state["wall_seconds"]
         # an older state has no digests
         self._truncate_logs(state["log_sizes"], state.get("log_digests", {}))
@@ -495,7 +513,9 @@ class Runner:
         for name, log in self.logs.items():
             log.truncate(sizes.get(name, 0))
 
-    def _interrupt(self, *, save: bool = True) -> None:
+    def _interrupt(self, *, save: bool = True) -> NoReturn:
+        if self.stop.insisted:
+            raise KeyboardInterrupt
         if save:
             # whoever stops a run may want to see what it can do, evaluated before or not
             fresh = self.progress not in checkpoint.list_policies(self.run.checkpoints)
@@ -506,6 +526,20 @@ class Runner:
             f"interrupted at {self._position()}, checkpoint written to {self.run.checkpoints}",
             f"continue with: {self.resume_command}",
         )
+
+    def _guest_problem(self, error: GuestFailed) -> RlfdError:
+        """Keep what was learned when an environment breaks off, and say how to go on."""
+        if self.progress not in checkpoint.list_policies(self.run.checkpoints):
+            self._save_learned()
+        newest = checkpoint.newest_step(self.run.checkpoints)
+        left = "no checkpoint was written yet, it would begin anew"
+        if newest is not None:
+            left = f"the newest checkpoint is that of {newest:,}"
+        hint = f"{error.hint}\n{left}; continue with: {self.resume_command}"
+        message = f"{error.message}; the policy of {self.progress:,} was saved"
+        # Ctrl-C reaches simulators in processes of their own, too
+        self._write_status("interrupted" if self.stop.received else "failed", str(error))
+        return Interrupted(message, hint) if self.stop.received else RunFailed(message, hint)
 
     def _disk_problem(self, error: OSError) -> RunFailed:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

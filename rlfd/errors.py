@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Interrupted", "RlfdError", "RunFailed", "unknown_name"]
+__all__ = ["GuestFailed", "Interrupted", "RlfdError", "RunFailed", "told", "unknown_name"]
 
 
 class RlfdError(Exception):
@@ -33,10 +33,27 @@ class RunFailed(RlfdError):
     exit_code = 1
 
 
+class GuestFailed(RunFailed):
+    """An environment of somebody else raised an exception of its own."""
+
+
 class Interrupted(RlfdError):
     """The user stopped the run; a checkpoint was written."""
 
     exit_code = 130
+
+
+def told(error: BaseException, *, place: str = "", where: str = "") -> str:
+    """Return an exception of other people's code in words: its type, and what it says.
+
+    Args:
+        error: What was raised; its message may be empty.
+        place: File and line, if they are known.
+        where: What was being done, such as ``in step 6``.
+    """
+    name = type(error).__name__ + (f" {where}" if where else "")
+    text = " ".join(str(error).split())
+    return name + (f": {text}" if text else "") + (f" ({place})" if place else "")
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> RlfdError:
