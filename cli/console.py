@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
+from rlfd.cli import results
 from rlfd.experiments.report import NullReporter, Reporter
 
 __all__ = [
@@ -44,7 +45,8 @@ class _Console(Console):
 
 
 def _console(*, stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    file = None if stderr else results.stream()
+    console = _Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000  # tables in a pipe are not cut to the width of a screen
     return console
