@@ -14,6 +14,7 @@ from rlfd.cli.options import (
     Env,
     EnvOptions,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     Reward,
@@ -23,6 +24,7 @@ from rlfd.cli.options import (
     parse_env_options,
     parse_positive,
     policy_mode,
+    with_limit,
 )
 from rlfd.errors import RlfdError
 
@@ -97,6 +99,7 @@ def collect_demos(
     ] = None,
     reward: Reward = "dense",
     env_option: EnvOptions = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -150,9 +153,8 @@ def collect_demos(
     from rlfd.experiments.demonstrators import make_demonstrator
 
     known = envs.spec(env)
-    config = envs.check(
-        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []), reward)
-    )
+    options = with_limit(parse_env_options(env_option or []), max_episode_steps)
+    config = envs.check(envs.EnvConfig(env, start or known.demo_start, options, reward))
     policy = policy or demos.default_demonstrator(env)
     if policy is None:
         others = " or ".join(f"--policy {name}" for name in demos.policies(config))

@@ -12,6 +12,7 @@ from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
     Debug,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     RunsDir,
@@ -41,6 +42,7 @@ def evaluate(
         str | None,
         typer.Option(help="Another reward than the run was trained with.", rich_help_panel=_HOW),
     ] = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="latest (left out), best, or a step.", rich_help_panel=_HOW),
@@ -93,6 +95,7 @@ def evaluate(
         record_video=record_video,
         seed=seed,
         reporter=output.reporter,
+        max_episode_steps=max_episode_steps,
     )
     if json:
         output.result(asdict(summary))

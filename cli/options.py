@@ -18,6 +18,7 @@ __all__ = [
     "Env",
     "EnvOptions",
     "Json",
+    "MaxEpisodeSteps",
     "NoProgress",
     "Quiet",
     "Reward",
@@ -34,6 +35,7 @@ __all__ = [
     "parse_run",
     "parse_seeds",
     "policy_mode",
+    "with_limit",
 ]
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
@@ -115,6 +117,11 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def with_limit(options: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """Return the options of an environment whose episodes are cut after `limit` steps."""
+    return dict(options) if limit is None else {**options, "max_episode_steps": limit}
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line."""
     return {name: value for name, value in options.items() if value is not None}
@@ -156,6 +163,16 @@ EnvOptions = Annotated[
         "--env-option",
         metavar="KEY=VALUE",
         help="Option of the environment; repeat for more.",
+        rich_help_panel="Environment",
+    ),
+]
+MaxEpisodeSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--max-episode-steps",
+        parser=parse_positive,
+        metavar="N",
+        help="Cut episodes after N steps. For Gymnasium ids; left out: as it was registered.",
         rich_help_panel="Environment",
     ),
 ]

@@ -15,6 +15,7 @@ from rlfd.cli.options import (
     Debug,
     EnvOptions,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     RunsDir,
@@ -26,6 +27,7 @@ from rlfd.cli.options import (
     parse_env_options,
     parse_positive,
     parse_run,
+    with_limit,
 )
 from rlfd.errors import RlfdError
 
@@ -66,6 +68,7 @@ def train(
         ),
     ] = None,
     env_option: EnvOptions = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     demos: Annotated[
         str | None,
         typer.Option(
@@ -185,6 +188,15 @@ def train(
             rich_help_panel=_RUN,
         ),
     ] = False,
+    fresh_resets: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-resets",
+            help="Continue with new episodes: for an environment that does something else when "
+            "its actions are replayed.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Delete this run and start anew.", rich_help_panel=_RUN),
@@ -229,11 +241,13 @@ def train(
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if resume + overwrite + resume_if_exists > 1:
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
+    if fresh_resets and not (resume or resume_if_exists):
+        raise RlfdError("--fresh-resets is for a run that is continued", "add --resume")
     from rlfd.envs import EnvConfig, is_playable
     from rlfd.experiments.config import resolve
     from rlfd.experiments.problem import env_of_demos, variant_for
 
-    options = parse_env_options(env_option or [])
+    options = with_limit(parse_env_options(env_option or []), max_episode_steps)
     if env is not None:
         env_config = EnvConfig(env, start or "standard", options, reward or "dense")
     elif demos is not None:
@@ -297,6 +311,7 @@ def train(
         overwrite=overwrite,
         reporter=output.reporter,
         track=track,
+        fresh_resets=fresh_resets,
     )
     _print_result(output, run)
     following = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from gymnasium import spaces
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes, probe
 from rlfd.errors import RlfdError
 from rlfd.interrupts import StopSignal
 
 __all__ = ["Progress", "collect"]
+
+logger = logging.getLogger("rlfd.demos")
 
 Progress = Callable[[int, int, float], None]
 
@@ -72,6 +75,8 @@ def collect(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of an episode.
     """
     env = check(env)
+    for warning in probe(env).warnings:
+        logger.warning(warning)
     keep = _Filter(episodes, steps, min_return, max_return, frame_stack(env))
     made = make(env)
     observation_space, action_space = made.observation_space, made.action_space

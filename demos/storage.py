@@ -30,7 +30,7 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
+from rlfd.envs import LIMIT, EnvConfig, frame_stack, names, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
 
@@ -192,6 +192,7 @@ def _minari_metadata(
     env_spec.kwargs.update(known.kwargs)
     if env.name not in names() or known.table is not None:  # its options are keyword arguments
         env_spec.kwargs.update(env.options)
+        env_spec.max_episode_steps = env_spec.kwargs.pop(LIMIT, env_spec.max_episode_steps)
     try:
         # The Gymnasium environment inside; our protocol around it is described under our own key.
         inside = {"env_spec": env_spec.to_json()}

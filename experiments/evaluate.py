@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,16 @@ import torch
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
 from rlfd.demos import PolicyFile
-from rlfd.envs import EnvConfig, Lend, PlayedEpisode, elsewhere, play_episodes
+from rlfd.envs import (
+    LIMIT,
+    EnvConfig,
+    Lend,
+    PlayedEpisode,
+    check,
+    elsewhere,
+    play_episodes,
+    probe,
+)
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
@@ -278,11 +288,19 @@ def evaluate_policy(
     record_video: int = 0,
     seed: int | None = None,
     reporter: Reporter | None = None,
+    max_episode_steps: int | None = None,
 ) -> EvalSummary:
-    """Play a trained policy and summarise it; the arguments are those of `evaluate_run`."""
+    """Play a trained policy and summarise it; the arguments are those of `evaluate_run`.
+
+    `max_episode_steps` cuts episodes of a Gymnasium id; None = where they were cut in training.
+    """
     reporter = reporter or NullReporter()
     config, step, mode = policy.config, policy.checkpoint, policy.mode
     env = elsewhere(config.env, start, reward)
+    if max_episode_steps is not None:
+        env = check(dataclasses.replace(env, options={**env.options, LIMIT: max_episode_steps}))
+    for warning in probe(env).warnings:
+        reporter.warning(warning)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
     played = []
     for episode in play_policy(

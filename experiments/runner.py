@@ -13,6 +13,7 @@ import errno
 import logging
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from rlfd import algorithms, envs
 from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
-from rlfd.envs import PlayedEpisode, World
+from rlfd.envs import Findings, PlayedEpisode, World
 from rlfd.errors import GuestFailed, Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
 from rlfd.experiments.config import RunConfig
@@ -90,6 +91,7 @@ class Runner:
         reward_from: dict[str, Any] | None = None,
         demonstrator: AskedDemonstrator | None = None,
         data_dir: Path = Path("data"),
+        found: Findings | None = None,
     ) -> None:
         self.run, self.config, self.demos = run, config, demonstrations
         self.algorithm, self.world = algorithm, world
@@ -99,7 +101,9 @@ class Runner:
         self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.demonstrator, self.data_dir = demonstrator, data_dir
         self.labels: dict[str, Any] | None = None  # the dataset of its answers, likewise
-        self.warnings: list[str] = []  # about how the run ended, likewise
+        found = found or Findings()
+        self.warnings = list(found.warnings)  # about its environment and its end, likewise
+        self.repeatable = found.repeatable
         self.made_by: list[dict[str, Any]] = []
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
@@ -164,6 +168,7 @@ class Runner:
         """Train until the budget is used, evaluate, and close the run."""
         try:
             self.made_by = self._makers()
+            self._say(self.warnings)
             self._write_status("running")
             self._loop()
             return self._finish()
@@ -385,6 +390,7 @@ class Runner:
     def _warn_of_the_end(self) -> None:
         """Say what only the end shows: that nothing was learned, or more steps were made."""
         made, budget = f"{self.env_steps:,} env steps", self.config.steps
+        before = len(self.warnings)
         if self.algorithm.updates == 0:
             why = "no episode was over" if self.run.episodes().empty else "none was due"
             self.warnings.append(
@@ -396,7 +402,10 @@ class Runner:
                 f"{made} were made, more than the {budget:,} of --steps: an iteration is not cut "
                 "short"
             )
-        for warning in self.warnings:
+        self._say(self.warnings[before:])
+
+    def _say(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
             logger.warning(warning)
             self.reporter.warning(warning)
 
@@ -464,16 +473,17 @@ class Runner:
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
         self._write_status("running")
 
-    def restore(self) -> bool:
+    def restore(self, *, fresh_resets: bool = False) -> bool:
         """Go to where the newest whole checkpoint was written; return whether there was one.
+
+        Args:
+            fresh_resets: Begin new episodes instead of replaying those that were running.
 
         Raises:
             RlfdError: If what it belongs to was changed since.
         """
         state, problems = checkpoint.load_newest(self.run.checkpoints)
-        for problem in problems:
-            logger.warning(problem)
-            self.reporter.warning(problem)
+        self._say(problems)
         if state is None:
             found = "no checkpoint is left" if problems else "no checkpoint was written yet"
             self.reporter.message(f"{found}: starting from the beginning")
@@ -490,7 +500,12 @@ class Runner:
                 "it anew with --overwrite",
             ) from error
         if self.world is not None:
-            self.world.load_state_dict(state["world"])
+            self.world.load_state_dict(state["world"], fresh=fresh_resets)
+            if fresh_resets:
+                self.warnings.append(
+                    f"from {state['progress']:,} on it was continued from fresh resets, and so not "
+                    "as if it had never been stopped"
+                )
         self.pending = state["pending"]
         self.evaluation_due = state.get("evaluation_due", False)  # an older state has none
         self.wall_before = state["wall_seconds"]
@@ -582,6 +597,7 @@ class Runner:
             **provenance(),
             "made_by": self.made_by,
             "warnings": self.warnings,
+            "repeatable": self.repeatable,
         }
         try:
             self.run.write_status(status)

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from rlfd import demos
+from rlfd import algorithms, demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable
+from rlfd.envs import EnvConfig, Findings, World, check, frame_stack, is_playable, probe
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig, check_budget, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
@@ -47,6 +47,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     track: bool = False,
+    fresh_resets: bool = False,
 ) -> TrainResult:
     """Train one run to its end.
 
@@ -59,6 +60,8 @@ def train(
         overwrite: Delete a run that is there.
         reporter: Told about progress.
         track: Write TensorBoard files too.
+        fresh_resets: When resuming, begin new episodes instead of replaying those that were
+            running.
 
     Raises:
         RlfdError: If something that was asked for does not fit.
@@ -80,6 +83,11 @@ def train(
         reporter.message(f"run {run.path} is finished already")
         return result_of(run)
     _check_device(config, run)
+    interacts = algorithms.get(config.algo).needs.interaction
+    found = probe(config.env) if interacts and not resume else Findings()
+    if resume:
+        status = run.status()
+        found = Findings(tuple(status.get("warnings", ())), status.get("repeatable", True))
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
@@ -132,15 +140,17 @@ def train(
             demonstrations,
             reporter,
             writer,
-            _resume_command(config, runs_dir, data_dir),
+            _resume_command(config, runs_dir, data_dir)
+            + ("" if found.repeatable else " --fresh-resets"),
             init,
             reward_from,
             asked,
             data_dir,
+            found,
         )
         stack.callback(runner.close)
         stack.enter_context(runner.stop)
-        if resume and not runner.restore() and config.init is not None:
+        if resume and not runner.restore(fresh_resets=fresh_resets) and config.init is not None:
             runner.init = _start_again(algorithm, config, runs_dir, init)
         return runner.run_to_end()
 

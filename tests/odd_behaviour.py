@@ -27,7 +27,7 @@ class Point(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.x = float(self.np_random.uniform(-1, 1))  # noqa: NPY002
+        self.x = float(self.np_random.uniform(-1, 1))
         return self.observe(), {}
 
     def step(self, action):

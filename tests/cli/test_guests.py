@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import odd_behaviour
@@ -32,3 +33,74 @@ def test_what_an_environment_prints_is_no_result():
     assert outcome.code == 0, outcome.stderr
     assert outcome.json["transitions"] == 3 * odd_behaviour.LIMIT
     assert outcome.stderr.count("from Python") == outcome.stderr.count("from C") > 20
+
+
+def test_a_run_says_what_is_wrong_with_its_environment_and_goes_on_when_asked(folder):
+    command = ("train", "dqn", *odd("IgnoresSeedInReward"), *TINY, "--eval-every", 0)
+    outcome = run_inside(*command, "--checkpoint-every", 30)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stderr.count("ignores its seed") == 1
+    (run,) = folder.glob("runs/default/dqn/*/seed0")
+    status = json.loads((run / "run.json").read_text())
+    assert "gave other rewards" in status["warnings"][0]
+    assert not status["repeatable"]
+
+    (run / "run.json").write_text(json.dumps(status | {"state": "interrupted", "final": None}))
+    for newest in sorted(run.glob("checkpoints/resume_*"))[1:]:
+        shutil.rmtree(newest)
+    assert_refused(run_inside(*command, "--resume"), "its rewards were others", "--fresh-resets")
+    outcome = run_inside(*command, "--resume", "--fresh-resets")
+    assert outcome.code == 0, outcome.stderr
+    warnings = json.loads((run / "run.json").read_text())["warnings"]
+    assert "from 30 on it was continued from fresh resets" in warnings[-1]
+    rows = (run / "episodes.csv").read_text().splitlines()
+    assert len(rows) == 1  # replayed, the episodes would have ended after 13 steps of 3
+
+
+def test_fresh_resets_are_for_a_run_that_is_continued():
+    outcome = run_inside("train", "dqn", *odd("Point"), *TINY, "--fresh-resets")
+    assert_refused(outcome, "--fresh-resets is for a run that is continued")
+
+
+def test_a_run_whose_environment_breaks_off(folder, monkeypatch):
+    """It keeps what it learned, and says where it was and how to go on."""
+    monkeypatch.setattr(odd_behaviour.Breaks, "steps", -200)  # not while it is tried
+    monkeypatch.setattr(odd_behaviour.Breaks, "breaks_at", -120)
+    command = ("train", "dqn", *odd("Breaks"), *TINY, "--eval-every", 0)
+    outcome = run_inside(*command, "--checkpoint-every", 12)
+    assert_refused(
+        outcome, "raised ConnectionError in step", "odd_behaviour.py, line", "the newest checkpoint",
+        "continue with: rlfd train dqn", code=1,
+    )  # fmt: skip
+    (run,) = folder.glob("runs/default/dqn/*/seed0")
+    assert json.loads((run / "run.json").read_text())["state"] == "failed"
+    assert list(run.glob("checkpoints/policy_*"))
+    outcome = run_inside(*command, "--resume")
+    assert outcome.code == 0, outcome.stderr
+
+
+def test_one_instance_is_enough_for_a_whole_run(folder):
+    evaluated = ("--eval-every", 20, "--checkpoint-every", 20, "--overwrite", "--yes")
+    rows = []
+    for name in ("Point", "Single"):
+        outcome = run_inside("train", "dqn", *odd(name), *TINY, *evaluated, "--num-envs", 1)
+        assert outcome.code == 0, outcome.stderr
+        (run,) = folder.glob(f"runs/default/dqn/*{name}/seed0")
+        rows.append([(run / file).read_text() for file in ("eval.csv", "episodes.csv")])
+    assert rows[0] == rows[1]
+    assert odd_behaviour.Single.there == 0
+
+
+def test_episodes_without_a_limit_are_cut_where_one_says(folder):
+    limit = ("--max-episode-steps", 7)
+    outcome = run_inside(
+        "collect-demos", *odd("Endless"), "--policy", "random", "--episodes", 3, *limit, "--json"
+    )
+    assert outcome.json["transitions"] == 21
+    outcome = run_inside("train", "bc", *odd("Endless"), *TINY[:2], *TINY[4:10], *limit)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = folder.glob("runs/default/bc/*/seed0")
+    outcome = run_inside("evaluate", run, "--episodes", 2, "--max-episode-steps", 5, "--json")
+    assert outcome.json["length_mean"] == 5
+    outcome = run_inside("train", "bc", "--env", "CartPole", *limit)
+    assert_refused(outcome, "unknown option of CartPole 'max_episode_steps'")

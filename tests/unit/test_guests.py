@@ -1,12 +1,15 @@
 """Environments of other people: what they may do, and what they are told when they do not."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import odd_behaviour
 import pytest
 
-from rlfd.envs import EnvConfig, World, make, play_episodes
+from rlfd import demos
+from rlfd.envs import LIMIT, EnvConfig, Findings, World, make, play_episodes, probe
 from rlfd.errors import GuestFailed, RlfdError
 
 
@@ -234,3 +237,69 @@ def test_fresh_resets_begin_new_episodes():
     for _ in range(odd_behaviour.LIMIT):
         again.step(np.array([2, 0]))
     assert [one.episode_length for one in again.drain_episodes()] == 2 * [odd_behaviour.LIMIT]
+
+
+# What is looked for at the start
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("IgnoresSeed", "observations and rewards"),
+        ("IgnoresSeedInReward", "rewards"),
+        ("IgnoresSeedInEnds", "ends"),
+    ],
+)
+def test_an_environment_that_ignores_its_seed_is_noticed(name, others):
+    found = probe(odd(name))
+    assert not found.repeatable
+    (warning,) = found.warnings
+    assert f"'odd_behaviour:Odd/{name}' ignores its seed" in warning
+    assert f"gave other {others};" in warning
+
+
+def test_no_warning_without_a_reason():
+    for name in ("Point", "Single", "WritesIntoActions", "IsSuccess"):
+        assert probe(odd(name)) == Findings()
+    assert probe(EnvConfig("Pendulum-v1")) == Findings()
+    assert odd_behaviour.Single.there == 0
+
+
+def test_environments_of_the_catalogue_are_not_tried(monkeypatch):
+    monkeypatch.setattr("rlfd.envs.probing.make", None)
+    assert probe(EnvConfig("CartPole")) == Findings()
+
+
+def test_an_environment_without_a_limit():
+    (warning,) = probe(odd("Endless")).warnings
+    assert "no time limit" in warning
+    limited = EnvConfig("odd_behaviour:Odd/Endless", options={LIMIT: 17})
+    assert probe(limited) == Findings()
+    played = list(play_episodes(limited, seeds=[3, 9], act=rightwards))
+    assert [(one.length, one.truncated) for one in played] == 2 * [(17, True)]
+
+
+def test_an_atari_game_that_is_there_made_ready():
+    pytest.importorskip("ale_py")
+    (warning,) = probe(EnvConfig("ALE/MsPacman-v5")).warnings
+    assert "'MsPacman' is this game made ready" in warning
+
+
+def test_an_interrupt_is_looked_at_in_each_step(tmp_path):
+    """Also in an episode that never ends."""
+    seen = []
+
+    policy = demos.make_demonstrator("random", odd("Endless"), seed=3)
+    act = policy.act
+
+    def asked(observations, indices):
+        seen.append(len(observations))
+        if len(seen) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return act(observations, indices)
+
+    policy.act = asked
+    with pytest.raises(KeyboardInterrupt):
+        demos.collect(odd("Endless"), policy, episodes=2, data_dir=tmp_path)
+    assert len(seen) == 7
+    assert not list(tmp_path.rglob("*.hdf5"))
