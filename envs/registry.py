@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.envs import atari, headless, lean
+from rlfd.envs import atari, headless, lean, packages
 from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
@@ -64,8 +64,7 @@ def spec(name: str) -> EnvSpec:
     if package:
         _import(package, name)
     if gym_id not in gymnasium.registry:
-        registered = [f"{package}:{other}" if package else other for other in gymnasium.registry]
-        raise unknown_name("environment", name, [*SPECS, *registered], LIST_HINT)
+        raise packages.unknown(name, [*SPECS], LIST_HINT)
     return EnvSpec(name=name, gym_id=gym_id, description="Gymnasium environment, as it is")
 
 
@@ -73,9 +72,13 @@ def _import(package: str, name: str) -> None:
     """Let the package of ``package:Env-v0`` register it, as `gymnasium.make` does."""
     try:
         importlib.import_module(package)
-    except (ImportError, ValueError) as error:
-        message = f"environment '{name}' cannot be found: {error}"
-        raise RlfdError(message, "install the package before the colon") from error
+    except ModuleNotFoundError as error:
+        raise packages.not_found(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise RlfdError(
+            f"environment '{name}' cannot be found: importing '{package}' raised {told(error)}",
+            "this comes from the package itself",
+        ) from error
 
 
 def check(config: EnvConfig) -> EnvConfig:

@@ -83,11 +83,7 @@ def train(
         reporter.message(f"run {run.path} is finished already")
         return result_of(run)
     _check_device(config, run)
-    interacts = algorithms.get(config.algo).needs.interaction
-    found = probe(config.env) if interacts and not resume else Findings()
-    if resume:
-        status = run.status()
-        found = Findings(tuple(status.get("warnings", ())), status.get("repeatable", True))
+    found = _recorded(run) if resume else _findings(config)
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
@@ -140,8 +136,7 @@ def train(
             demonstrations,
             reporter,
             writer,
-            _resume_command(config, runs_dir, data_dir)
-            + ("" if found.repeatable else " --fresh-resets"),
+            _resume_command(config, runs_dir, data_dir, exactly=found.repeatable),
             init,
             reward_from,
             asked,
@@ -274,7 +269,21 @@ def check_same(resolved: Resolved, run: RunDir, runs_dir: Path, data_dir: Path) 
             )
 
 
-def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
+def _findings(config: RunConfig) -> Findings:
+    """Try an environment for a moment, if the run is to act in it."""
+    interacts = algorithms.get(config.algo).needs.interaction
+    return probe(config.env) if interacts or config.final_episodes else Findings()
+
+
+def _recorded(run: RunDir) -> Findings:
+    """Return what was found when the run was started."""
+    status = run.status()
+    return Findings(tuple(status.get("warnings", ())), status.get("repeatable", True))
+
+
+def _resume_command(
+    config: RunConfig, runs_dir: Path, data_dir: Path, *, exactly: bool = True
+) -> str:
     env = config.env
     words = ["rlfd", "train", config.algo]
     playable = is_playable(env.name)
@@ -303,7 +312,7 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
     ):
         if str(folder) != usual_folder:
             words += [option, str(folder)]
-    return shlex.join([*words, "--resume"])
+    return shlex.join([*words, "--resume", *([] if exactly else ["--fresh-resets"])])
 
 
 class _QuietFileHandler(logging.FileHandler):

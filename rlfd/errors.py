@@ -56,7 +56,9 @@ def told(error: BaseException, *, place: str = "", where: str = "") -> str:
     return name + (f": {text}" if text else "") + (f" ({place})" if place else "")
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> RlfdError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], hint: str = "", *, likeness: float = 0.5
+) -> RlfdError:
     """Return the error for a name that is not known, with the nearest known one.
 
     Args:
@@ -64,10 +66,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         name: What the user gave.
         known: Every name that would have been accepted.
         hint: Where to look names up.
+        likeness: Of a name that is suggested, at least; 1 is the same.
     """
     choices = list(known)
     lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=likeness)
     message = f"unknown {kind} '{name}'"
     if near:
         message += f", did you mean '{lowered[near[0]]}'?"

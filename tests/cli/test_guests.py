@@ -69,7 +69,7 @@ def test_a_run_whose_environment_breaks_off(folder, monkeypatch):
     command = ("train", "dqn", *odd("Breaks"), *TINY, "--eval-every", 0)
     outcome = run_inside(*command, "--checkpoint-every", 12)
     assert_refused(
-        outcome, "raised ConnectionError in step", "odd_behaviour.py, line", "the newest checkpoint",
+        outcome, "raised ConnectionError in", "odd_behaviour.py, line", "the newest checkpoint",
         "continue with: rlfd train dqn", code=1,
     )  # fmt: skip
     (run,) = folder.glob("runs/default/dqn/*/seed0")
