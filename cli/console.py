@@ -160,7 +160,8 @@ class PlainReporter(_Lines):
         speed = (done - self._first) / (now - self._started)
         parts = [_count(done, self._unit), _rate(speed)]
         if self._total:
-            parts.insert(0, f"{done / self._total:.0%}")
+            parts.insert(0, f"{min(done / self._total, 1):.0%}")
+        if self._total and done <= self._total:  # an iteration is not cut short
             left = duration((self._total - done) / speed) if speed > 0 else "unknown time"
             parts.append(f"{left} left")
         self.message(f"{self._task}: {', '.join(parts)}  {_values_text(self._values)}".rstrip())
@@ -185,7 +186,8 @@ class _Speed(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        left = "" if task.time_remaining is None else f", {duration(task.time_remaining)} left"
+        known = task.time_remaining is not None and task.time_remaining >= 0
+        left = f", {duration(task.time_remaining or 0)} left" if known else ""
         return Text(f"{_rate(speed)}{left}", style="cyan")
 
 

@@ -106,7 +106,7 @@ def evaluate(
             {
                 "run": summary.run,
                 "environment": EnvConfig(summary.env, summary.start, reward=summary.reward).title,
-                "policy": f"{summary.policy}, after {summary.checkpoint:,} env steps",
+                "policy": f"{summary.policy}, after {summary.checkpoint:,} {trained.config.unit}",
                 "episodes": number(summary.episodes),
                 "return": f"{number(summary.return_mean)} ± {number(summary.return_std)} over "
                 f"episodes, IQM {number(summary.return_iqm)}",

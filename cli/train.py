@@ -152,7 +152,8 @@ def train(
         typer.Option(
             parser=parse_count,
             metavar="N",
-            help="Env steps between evaluations; 0: only at the end.",
+            help="Env steps between evaluations; 0: only at the end. Left out, where nothing is "
+            "known of the environment: a twentieth of --steps.",
             rich_help_panel=_EVAL,
         ),
     ] = None,

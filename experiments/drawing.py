@@ -188,7 +188,7 @@ def references(results: Sequence[RunResult], metric: Metric) -> list[ReferenceLi
 
 def known_scores(env: EnvConfig, metric: Metric) -> Reference | None:
     """Return the registry's scores where they were measured: dense reward, the usual options."""
-    if env.reward != "dense" and metric == "return":
+    if env.name not in envs.names() or (env.reward != "dense" and metric == "return"):
         return None
     usual = envs.check(EnvConfig(env.name, env.start, reward=env.reward)).options
     for name, value in envs.check(env).options.items():

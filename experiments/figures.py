@@ -225,7 +225,8 @@ def _x_values(result: RunResult, points: pd.Series[float], x: XAxis) -> Array:
     if x in ("env-steps", "labels"):  # who asks, asks at every step
         return steps
     if x == "frames":
-        default = envs.spec(result.env.name).options.get("frame_skip", 1)
+        ours = result.env.name in envs.names()  # of others nothing is known, nor looked up
+        default = envs.spec(result.env.name).options.get("frame_skip", 1) if ours else 1
         return steps * float(result.env.options.get("frame_skip", default))
     train = result.run.train()
     begin = np.zeros(1)

@@ -19,14 +19,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from rlfd import algorithms, envs
+from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
 from rlfd.envs import Findings, PlayedEpisode, World
 from rlfd.errors import GuestFailed, Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
-from rlfd.experiments.config import RunConfig
+from rlfd.experiments.config import RunConfig, is_strange
 from rlfd.experiments.demonstrators import AskedDemonstrator
 from rlfd.experiments.evaluate import best_step, evaluation_row, play_policy, summarise
 from rlfd.experiments.labels import keep_labels
@@ -116,8 +116,8 @@ class Runner:
         self.last_report = 0.0
         self.stop = StopSignal("stopping with a checkpoint; once more stops at once, without one")
         self.evaluation_due = False  # the run was stopped in a periodic evaluation
-        # a curve of an environment that nothing is known about begins where learning does
-        self._starts = init is not None or config.env.name not in envs.names()
+        # a curve of an environment that nothing is known of begins where learning does
+        self._starts = init is not None or (world is not None and is_strange(config.env))
         self.newest: dict[str, float] = {}
 
     # -- where the run is -------------------------------------------------------------------------
@@ -206,8 +206,7 @@ class Runner:
             self._evaluate_periodically()  # what it starts from
         if pretrained:
             self._checkpoint()
-        unit = "env steps" if self.world is not None else "updates"
-        self.reporter.start(title, config.steps, self.progress, unit)
+        self.reporter.start(title, config.steps, self.progress, config.unit)
         while not self._done():
             before = self.progress
             self._pass()

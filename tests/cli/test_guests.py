@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -104,3 +105,24 @@ def test_episodes_without_a_limit_are_cut_where_one_says(folder):
     assert outcome.json["length_mean"] == 5
     outcome = run_inside("train", "bc", "--env", "CartPole", *limit)
     assert_refused(outcome, "unknown option of CartPole 'max_episode_steps'")
+
+
+def test_the_first_figure_of_an_own_environment_is_a_curve(folder):
+    outcome = run_inside("train", "dqn", *odd("Point"), *TINY)
+    assert outcome.code == 0, outcome.stderr
+    (run,) = folder.glob("runs/default/dqn/*/seed0")
+    rows = [row.split(",") for row in (run / "eval.csv").read_text().splitlines()]
+    at = sorted({int(row[0]) for row in rows if row[1] == "periodic"})
+    assert at == list(range(0, 61, 3))
+
+
+def test_what_a_method_without_env_steps_was_evaluated_after(folder):
+    collect = ("collect-demos", *odd("Point"), "--policy", "random", "--episodes", 3)
+    assert run_inside(*collect).code == 0
+    train = ("train", "bc", *odd("Point"), "--steps", 21, *TINY[4:8])
+    assert run_inside(*train).code == 0
+    (run,) = folder.glob("runs/default/bc/*/seed0")
+    assert "after 21 updates" in run_inside("evaluate", run, "--episodes", 2).stdout
+    shown = run_inside("show", run).stdout
+    assert re.search(r"env steps +0\n", shown)
+    assert re.search(r"updates +21 of 21\n", shown)
