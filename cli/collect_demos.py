@@ -15,6 +15,7 @@ from rlfd.cli.options import (
     Env,
     EnvOptions,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     Reward,
@@ -26,6 +27,7 @@ from rlfd.cli.options import (
     parse_episodes,
     parse_positive,
     policy_mode,
+    with_limit,
 )
 from rlfd.errors import RlfdError
 
@@ -102,6 +104,7 @@ def collect_demos(
     reward: Reward = "dense",
     env_option: EnvOptions = None,
     allow_import: AllowImport = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -163,9 +166,8 @@ def collect_demos(
     from rlfd.experiments.demonstrators import make_demonstrator
 
     known = envs.spec(env)
-    config = envs.check(
-        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []), reward)
-    )
+    options = with_limit(parse_env_options(env_option or []), max_episode_steps)
+    config = envs.check(envs.EnvConfig(env, start or known.demo_start, options, reward))
     policy = policy or demos.default_demonstrator(env)
     if policy is None:
         others = " or ".join(f"--policy {name}" for name in demos.policies(config))

@@ -19,6 +19,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from rlfd.cli import results
 from rlfd.experiments.report import NullReporter, Reporter
 
 __all__ = [
@@ -57,7 +58,8 @@ def _harmless(segment: Segment) -> Segment:
 
 
 def _console(*, stderr: bool) -> Console:
-    console = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    file = None if stderr else results.stream()
+    console = _Console(file=file, stderr=stderr, highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = 10_000  # tables in a pipe are not cut to the width of a screen
     return console
@@ -171,7 +173,8 @@ class PlainReporter(_Lines):
         speed = (done - self._first) / (now - self._started)
         parts = [_count(done, self._unit), _rate(speed)]
         if self._total:
-            parts.insert(0, f"{done / self._total:.0%}")
+            parts.insert(0, f"{min(done / self._total, 1):.0%}")
+        if self._total and done <= self._total:  # an iteration is not cut short
             left = duration((self._total - done) / speed) if speed > 0 else "unknown time"
             parts.append(f"{left} left")
         self.message(f"{self._task}: {', '.join(parts)}  {_values_text(self._values)}".rstrip())
@@ -196,7 +199,8 @@ class _Speed(ProgressColumn):
         speed = task.finished_speed or task.speed
         if not speed:
             return Text("")
-        left = "" if task.time_remaining is None else f", {duration(task.time_remaining)} left"
+        known = task.time_remaining is not None and task.time_remaining >= 0
+        left = f", {duration(task.time_remaining or 0)} left" if known else ""
         return Text(f"{_rate(speed)}{left}", style="cyan")
 
 

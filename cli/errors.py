@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from rlfd.cli import results
 from rlfd.cli.console import print_error, print_traceback
 from rlfd.errors import Interrupted, RlfdError
 
@@ -40,13 +41,12 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()  # a full disk or a closed pipe behind stdout shows here
+            with results.apart():
+                return super().invoke(ctx)
         except (typer.Exit, typer.Abort, typer.TyperException):
             raise
         except (Exception, KeyboardInterrupt) as error:
             raise typer.Exit(report_error(error, debug=bool(ctx.params.get("debug")))) from error
-        return result
 
 
 class Commands(TyperGroup):

@@ -13,6 +13,7 @@ from rlfd.cli.options import (
     AllowImport,
     Debug,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     RunsDir,
@@ -46,6 +47,7 @@ def evaluate(
         str | None,
         typer.Option(help="Another reward than the run was trained with.", rich_help_panel=_HOW),
     ] = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="latest (left out), best, or a step.", rich_help_panel=_HOW),
@@ -99,6 +101,7 @@ def evaluate(
         record_video=record_video,
         seed=seed,
         reporter=output.reporter,
+        max_episode_steps=max_episode_steps,
     )
     if json:
         output.result(asdict(summary))
@@ -109,7 +112,7 @@ def evaluate(
             {
                 "run": summary.run,
                 "environment": EnvConfig(summary.env, summary.start, reward=summary.reward).title,
-                "policy": f"{summary.policy}, after {summary.checkpoint:,} env steps",
+                "policy": f"{summary.policy}, after {summary.checkpoint:,} {trained.config.unit}",
                 "episodes": number(summary.episodes),
                 "return": f"{number(summary.return_mean)} ± {number(summary.return_std)} over "
                 f"episodes, IQM {number(summary.return_iqm)}",

@@ -108,10 +108,12 @@ def export(
 
 def policy_fields(file: PolicyFile) -> dict[str, str]:
     """Return what a policy file says about itself, as names and values to print."""
+    from rlfd.experiments.config import unit_of
+
     score = file.score
     return {
         "file": f"{file.path} ({file.path.stat().st_size / 1000:,.0f} kB)",
-        "policy": f"{file.algo}, {file.mode}, after {file.checkpoint:,} env steps",
+        "policy": f"{file.algo}, {file.mode}, after {file.checkpoint:,} {unit_of(file.algo)}",
         "trained on": file.env.title,
         "trained with": file.command,
         "exported": f"{file.date}, rlfd {file.created_with}",

@@ -250,7 +250,7 @@ def _runs(runs_dir: Path) -> Listing:
     columns: Columns = {
         "run": ("run", str),
         "state": ("state", str),
-        ">progress": ("progress", lambda value: "-" if value is None else f"{value:.0%}"),
+        ">progress": ("progress", lambda value: "-" if value is None else f"{min(value, 1):.0%}"),
         ">steps": ("env_steps", number),
         ">evaluated at": ("evaluated_at", number),
         ">return": ("return_mean", number),

@@ -20,6 +20,7 @@ __all__ = [
     "Env",
     "EnvOptions",
     "Json",
+    "MaxEpisodeSteps",
     "NoProgress",
     "Quiet",
     "Reward",
@@ -40,6 +41,7 @@ __all__ = [
     "parse_seeds",
     "policy_mode",
     "typed_env",
+    "with_limit",
 ]
 
 MOST_EPISODES = 10**6
@@ -137,6 +139,11 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def with_limit(options: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
+    """Return the options of an environment whose episodes are cut after `limit` steps."""
+    return dict(options) if limit is None else {**options, "max_episode_steps": limit}
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line."""
     return {name: value for name, value in options.items() if value is not None}
@@ -215,6 +222,16 @@ AllowImport = Annotated[
         metavar="PACKAGE",
         help="Import this package where a file names an environment PACKAGE:ID; repeat for more. "
         "What is typed after --env needs no permission.",
+        rich_help_panel="Environment",
+    ),
+]
+MaxEpisodeSteps = Annotated[
+    int | None,
+    typer.Option(
+        "--max-episode-steps",
+        parser=parse_positive,
+        metavar="N",
+        help="Cut episodes after N steps. For Gymnasium ids; left out: as it was registered.",
         rich_help_panel="Environment",
     ),
 ]

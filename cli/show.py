@@ -102,7 +102,6 @@ def _show_run(output: Output, run: RunDir) -> None:
             }
         )
         return
-    budget = f" of {config.steps:,}" if config.steps else ""
     fields = {
         "run": str(run.path),
         "state": str(status["state"]),
@@ -111,7 +110,7 @@ def _show_run(output: Output, run: RunDir) -> None:
         "environment": config.env.title,
         "options": _pairs(config.env.options) if is_playable(config.env.name) else "",
         "seed": str(config.seed),
-        "env steps": f"{status.get('env_steps', 0):,}{budget}",
+        "env steps": f"{status.get('env_steps', 0):,}",
         "updates": f"{status.get('updates', 0):,}",
         "time": duration(status.get("wall_seconds") or 0),
         "demonstrations": _pairs(status.get("demos") or {}),
@@ -123,9 +122,10 @@ def _show_run(output: Output, run: RunDir) -> None:
     }
     if newest:
         fields["last evaluation"] = (
-            f"at {newest['evaluated_at']:,} env steps: return {number(newest['return_mean'])}, "
+            f"at {newest['evaluated_at']:,} {config.unit}: return {number(newest['return_mean'])}, "
             f"success {share(newest['success_rate'])}"
         )
+    fields[config.unit] += f" of {config.steps:,}" if config.steps else ""
     output.fields({name: value for name, value in fields.items() if value})
     changed = {name: layer for name, layer in run.provenance().items() if layer != "default"}
     if changed:

@@ -16,6 +16,7 @@ from rlfd.cli.options import (
     Debug,
     EnvOptions,
     Json,
+    MaxEpisodeSteps,
     NoProgress,
     Quiet,
     RunsDir,
@@ -29,6 +30,7 @@ from rlfd.cli.options import (
     parse_positive,
     parse_run,
     typed_env,
+    with_limit,
 )
 from rlfd.errors import RlfdError
 
@@ -71,6 +73,7 @@ def train(
     ] = None,
     env_option: EnvOptions = None,
     allow_import: AllowImport = None,
+    max_episode_steps: MaxEpisodeSteps = None,
     demos: Annotated[
         str | None,
         typer.Option(
@@ -154,7 +157,8 @@ def train(
         typer.Option(
             parser=parse_count,
             metavar="N",
-            help="Env steps between evaluations; 0: only at the end.",
+            help="Env steps between evaluations; 0: only at the end. Left out, where nothing is "
+            "known of the environment: a twentieth of --steps.",
             rich_help_panel=_EVAL,
         ),
     ] = None,
@@ -187,6 +191,15 @@ def train(
         typer.Option(
             "--resume-if-exists",
             help="Start, or continue, or leave a finished run alone.",
+            rich_help_panel=_RUN,
+        ),
+    ] = False,
+    fresh_resets: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-resets",
+            help="Continue with new episodes: for an environment that does something else when "
+            "its actions are replayed.",
             rich_help_panel=_RUN,
         ),
     ] = False,
@@ -234,11 +247,13 @@ def train(
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if resume + overwrite + resume_if_exists > 1:
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
+    if fresh_resets and not (resume or resume_if_exists):
+        raise RlfdError("--fresh-resets is for a run that is continued", "add --resume")
     from rlfd.envs import EnvConfig, is_playable
     from rlfd.experiments.config import resolve
     from rlfd.experiments.problem import env_of_demos, variant_for
 
-    options = parse_env_options(env_option or [])
+    options = with_limit(parse_env_options(env_option or []), max_episode_steps)
     if env is not None:
         env_config = EnvConfig(env, start or "standard", options, reward or "dense")
     elif demos is not None:
@@ -302,6 +317,7 @@ def train(
         overwrite=overwrite,
         reporter=output.reporter,
         track=track,
+        fresh_resets=fresh_resets,
     )
     _print_result(output, run)
     following = []

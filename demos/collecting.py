@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes, probe
 from rlfd.errors import RlfdError
 from rlfd.interrupts import StopSignal
 
 __all__ = ["Progress", "collect"]
+
+logger = logging.getLogger("rlfd.demos")
 
 Progress = Callable[[int, int, float], None]
 
@@ -72,6 +76,8 @@ def collect(
         KeyboardInterrupt: After Ctrl-C or SIGTERM, at the end of an episode.
     """
     env = check(env)
+    for warning in probe(env).warnings:
+        logger.warning(warning)
     keep = _Filter(episodes, steps, min_return, max_return, frame_stack(env))
     made = make(env)
     observation_space, action_space = made.observation_space, made.action_space
@@ -88,18 +94,23 @@ def collect(
 
     policy.reset(keep.limit)
     num_envs = num_envs or (4 if keep.frame_stack else 16)
+    stop = StopSignal("stopping; once more stops at once")
+
+    def act(observations: npt.NDArray[Any], indices: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        stop.check()  # an episode may have no end
+        return policy.act(observations, indices)
+
     rollouts = play_episodes(
         env,
         seeds=_seeds(seed, keep.limit),
-        act=policy.act,
+        act=act,
         states=policy.sees_states,
         num_envs=num_envs,
         record=True,
     )
-    with StopSignal() as stop, contextlib.closing(rollouts):
+    with stop, contextlib.closing(rollouts):
         for played in rollouts:
-            if stop.received:
-                raise KeyboardInterrupt
+            stop.check()
             keep.look_at(played, action_space)
             if progress is not None and keep.kept:
                 progress(min(keep.done, keep.goal), keep.goal, keep.return_sum / len(keep.kept))

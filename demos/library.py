@@ -25,7 +25,7 @@ from rlfd.demos.storage import (
     read_spaces,
     scan,
 )
-from rlfd.envs import EnvConfig, Option, check, frame_stack, make, names, spec
+from rlfd.envs import LIMIT, EnvConfig, Option, check, frame_stack, make, names, spec
 from rlfd.envs.absent import PREFIX, spaces_as_options
 from rlfd.errors import RlfdError, unknown_name
 
@@ -257,7 +257,9 @@ def _options(env: EnvConfig, *, reward: bool) -> dict[str, Any]:
     """Return the options that matter to demonstrations; with those of the reward, or without."""
     rules = spec(env.name).option_rules
     options = check(env).options.items()
-    return {key: value for key, value in options if _matters(rules.get(key), reward)}
+    return {
+        key: value for key, value in options if key != LIMIT and _matters(rules.get(key), reward)
+    }
 
 
 def _matters(rule: Option | None, reward: bool) -> bool:

@@ -29,9 +29,9 @@ from gymnasium import spaces
 
 from rlfd import __version__
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, frame_stack, names, note_file, spec, stack_frames
+from rlfd.envs import LIMIT, EnvConfig, frame_stack, names, note_file, spec, stack_frames
 from rlfd.errors import RlfdError, RunFailed
-from rlfd.files import folders_with, fsync_folder, new_temporary, probe, sweep, write_json
+from rlfd.files import check_writable, folders_with, fsync_folder, new_temporary, sweep, write_json
 from rlfd.jsons import Form, parse_json, read_json
 
 __all__ = [
@@ -123,7 +123,7 @@ def prepare(name: str, env: EnvConfig, data_dir: Path) -> Path:
         )
     folder = demos_folder(data_dir) / _plain(env.label)
     try:
-        probe(folder / f"{name}-v00000")
+        check_writable(folder / f"{name}-v00000")
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
     except OSError as error:
@@ -224,6 +224,7 @@ def _minari_metadata(
     env_spec.kwargs.update(known.kwargs)
     if env.name not in names() or known.table is not None:  # its options are keyword arguments
         env_spec.kwargs.update(env.options)
+        env_spec.max_episode_steps = env_spec.kwargs.pop(LIMIT, env_spec.max_episode_steps)
     try:
         # The Gymnasium environment inside; our protocol around it is described under our own key.
         inside = {"env_spec": env_spec.to_json()}

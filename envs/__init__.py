@@ -6,7 +6,8 @@ from rlfd.envs.absent import is_playable
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.frames import stack_frames, unstack_frames
 from rlfd.envs.imports import allow_import, note_file
-from rlfd.envs.play import PlayedEpisode, play_episodes
+from rlfd.envs.play import Lend, PlayedEpisode, play_episodes
+from rlfd.envs.probing import Findings, probe
 from rlfd.envs.registry import (
     check,
     elsewhere,
@@ -18,15 +19,18 @@ from rlfd.envs.registry import (
     spec,
     table,
 )
-from rlfd.envs.specs import EnvConfig, EnvSpec, Option, Reference
+from rlfd.envs.specs import LIMIT, EnvConfig, EnvSpec, Option, Reference
 from rlfd.envs.tabular import Table
 from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
 
 __all__ = [
+    "LIMIT",
     "EnvConfig",
     "EnvSpec",
     "EpisodeRecord",
     "ExclusiveButtons",
+    "Findings",
+    "Lend",
     "Option",
     "PlayedEpisode",
     "Reference",
@@ -45,6 +49,7 @@ __all__ = [
     "noop",
     "note_file",
     "play_episodes",
+    "probe",
     "spec",
     "stack_frames",
     "table",

@@ -39,7 +39,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 
 from rlfd.envs.specs import EnvConfig, Option
-from rlfd.envs.vector import History, Step, generator_state
+from rlfd.envs.vector import History, Replayed, Step, generator_state
 
 __all__ = ["FRAME_STACK", "NO_BUTTONS", "AtariGame", "Emulators", "games", "options"]
 
@@ -272,7 +272,7 @@ class Emulators:
             )
         ]
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> Array:
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> Replayed:
         """Play again what was played since the seeds, in all environments at once."""
         replayed = [np.asarray(saved["actions"], np.uint8) for saved in states]
         self.history.replace(replayed)
@@ -295,7 +295,7 @@ class Emulators:
             if time < len(table):
                 self._envs.send(table[time].astype(np.int32))
                 observations = self._finish(reseed=False).observations
-        return observations
+        return Replayed(observations)
 
     def close(self) -> None:
         """Release the emulators, which end with the last reference to them."""

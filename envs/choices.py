@@ -13,24 +13,23 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from rlfd.errors import RlfdError, RunFailed
+from rlfd.errors import RlfdError
 
 __all__ = ["Choices", "ExclusiveButtons"]
 
 
 class Choices(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Lay choices out in one row, and say which action an environment did not take.
+    """Lay choices out in one row.
 
     Args:
         env: An environment with MultiDiscrete or MultiBinary actions of any shape.
-        name: What people call it.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         super().__init__(env)
         space = env.action_space
         assert isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary)
-        self._name, self._space = name, space
+        self._shape = space.shape
         if len(space.shape) != 1:
             self.action_space = (
                 spaces.MultiBinary(int(np.prod(space.shape)))
@@ -39,21 +38,8 @@ class Choices(gymnasium.Wrapper[Any, Any, Any, Any]):
             )
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step with the action in the environment's own shape.
-
-        Raises:
-            RunFailed: If the environment breaks off.
-        """
-        try:
-            return self.env.step(np.asarray(action).reshape(self._space.shape))
-        except Exception as error:
-            told = f" ({error})" if str(error) else ""
-            raise RunFailed(
-                f"environment '{self._name}' broke off with {type(error).__name__} at action "
-                f"{np.asarray(action).tolist()}{told}, expected it to take all of {self._space}",
-                "a policy of independent choices takes every combination now and then: make those "
-                "that exclude each other one choice (rlfd.envs.ExclusiveButtons)",
-            ) from error
+        """Step with the action in the environment's own shape."""
+        return self.env.step(np.asarray(action).reshape(self._shape))
 
 
 class ExclusiveButtons(gymnasium.ActionWrapper[Any, Any, Any]):

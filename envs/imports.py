@@ -10,7 +10,8 @@ import contextlib
 import importlib
 import sys
 
-from rlfd.errors import RlfdError
+from rlfd.envs import packages
+from rlfd.errors import RlfdError, told
 
 __all__ = ["allow_import", "import_package", "note_file"]
 
@@ -45,16 +46,14 @@ def import_package(package: str, name: str) -> None:
             f"'{package}', and what files ask for is not imported",
             f"if you trust it, add --allow-import {_top(package)}",
         )
-    problem = f"environment '{name}' cannot be found: importing '{package}' "
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what it prints is no result of ours
             importlib.import_module(package)
     except ModuleNotFoundError as error:
-        message = f"environment '{name}' cannot be found: {error}"
-        raise RlfdError(message, "install the package before the colon") from error
+        raise packages.not_found(name, error) from error
     except (Exception, SystemExit) as error:
         raise RlfdError(
-            f"{problem}raised {type(error).__name__}{f': {error}' if str(error) else ''}",
+            f"environment '{name}' cannot be found: importing '{package}' raised {told(error)}",
             "this comes from the package itself",
         ) from error
 

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rlfd.envs.registry import make
-from rlfd.envs.specs import EnvConfig
-from rlfd.envs.vector import History, Step, generator_state
+from rlfd.envs.specs import EnvConfig, Environment
+from rlfd.envs.vector import History, Replayed, Step, generator_state
+from rlfd.errors import RlfdError
 
 __all__ = ["Loop"]
 
@@ -27,12 +28,32 @@ class Loop:
     """
 
     def __init__(self, config: EnvConfig, num_envs: int) -> None:
-        self._envs = [_ResetRecorder(make(config)) for _ in range(num_envs)]
+        self._envs: list[_ResetRecorder] = []
+        for _ in range(num_envs):
+            self._envs.append(_ResetRecorder(self._one_more(config, num_envs)))
         inner = self._envs[0].observation_space
         assert isinstance(inner, gymnasium.spaces.Box)  # `make` saw to it
         self.observation_space = inner
         self.action_space: gymnasium.Space[Any] = self._envs[0].action_space
         self.history = History(num_envs)
+
+    def _one_more(self, config: EnvConfig, num_envs: int) -> Environment:
+        try:
+            return make(config)
+        except RlfdError as error:
+            made = len(self._envs)
+            self.close()
+            if not made:
+                raise
+            raise RlfdError(
+                f"{made} of {num_envs} environments could be made, then no more: {error.message}",
+                f"if one process can have no more of them, give --num-envs {made}",
+            ) from error
+
+    @property
+    def environments(self) -> Sequence[Environment]:
+        """The environments themselves."""
+        return self._envs
 
     def start(self, seeds: Sequence[int]) -> Array:
         """Reset every environment with a seed of its own."""
@@ -75,17 +96,18 @@ class Loop:
             for env, actions in zip(self._envs, self.history.each(), strict=True)
         ]
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> Array:
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> Replayed:
         """Play the running episodes again."""
         replayed = [np.asarray(saved["actions"]) for saved in states]
-        observations = []
-        for env, saved, actions in zip(self._envs, states, replayed, strict=True):
-            observation = env.begin_again(saved["seed"], saved["generator"])
+        observations, returns = [], np.zeros(len(states), np.float64)
+        for index, (env, actions) in enumerate(zip(self._envs, replayed, strict=True)):
+            observation = env.begin_again(states[index]["seed"], states[index]["generator"])
             for action in actions:
-                observation = env.step(action)[0]
+                observation, reward, ends, cut, _ = env.step(action)
+                returns[index] += reward if not (ends or cut) else np.nan  # it had not ended
             observations.append(observation)
         self.history.replace(replayed)
-        return np.array(observations, self.observation_space.dtype)
+        return Replayed(np.array(observations, self.observation_space.dtype), returns)
 
     def close(self) -> None:
         """Release the environments."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 
 from rlfd.envs.atari import AtariGame
 from rlfd.envs.frames import stack_frames
+from rlfd.envs.guest import outcome
 from rlfd.envs.registry import check, frame_stack, make, spec
-from rlfd.envs.specs import EnvConfig
+from rlfd.envs.specs import EnvConfig, Environment
 from rlfd.errors import RlfdError, RunFailed
 
-__all__ = ["Act", "PlayedEpisode", "play_episodes"]
+__all__ = ["Act", "Lend", "PlayedEpisode", "play_episodes"]
+
+logger = logging.getLogger("rlfd.envs")
 
 Array = npt.NDArray[Any]
 Act = Callable[[Array, npt.NDArray[np.int64]], Array]
+Lend = Callable[[], contextlib.AbstractContextManager[Environment]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class _Running:
 
     index: int
     seed: int
-    env: gymnasium.Env[Any, Any]
+    env: Environment
     observation: Array
     filmed: bool
     length: int = 0
@@ -83,6 +89,7 @@ def play_episodes(
     num_envs: int = 16,
     record: bool = False,
     frames: int = 0,
+    lend: Lend | None = None,
 ) -> Generator[PlayedEpisode, None, None]:
     """Play one episode for each seed, several at a time, and yield them in the seeds' order.
 
@@ -98,20 +105,23 @@ def play_episodes(
         num_envs: How many episodes run at a time.
         record: Keep observations, actions and rewards.
         frames: Film this many episodes, the first ones.
+        lend: Lends one that is there, where no other can be made.
 
     Raises:
         RunFailed: If an action, an observation or a reward is not finite.
         RlfdError: If pictures are asked for and cannot be drawn.
     """
     config = check(config)
-    player = _Player(config, record=record, frames=frames)
+    player = _Player(config, record=record, frames=frames, lend=lend)
     state = spec(config.name).state if states else None
-    todo = iter(enumerate(seeds))
+    todo = deque(enumerate(seeds))
     waiting: dict[int, PlayedEpisode] = {}
     turn = 0  # index of the episode to be yielded next
+    running: list[_Running] = []
     try:
-        running = [player.begin(*item) for _, item in zip(range(num_envs), todo, strict=False)]
-        while running:
+        while todo or running:
+            while todo and len(running) < num_envs and player.has_place(todo[0][0]):
+                running.append(player.begin(*todo.popleft()))
             seen = [state(one.env) if state else one.observation for one in running]
             indices = np.array([episode.index for episode in running], np.int64)
             actions = act(np.stack(seen), indices)
@@ -129,9 +139,8 @@ def play_episodes(
                     still_running.append(episode)
                     continue
                 waiting[played.index] = played
-                upcoming = next(todo, None)
-                if upcoming is not None:
-                    still_running.append(player.begin(*upcoming))
+                if todo and player.has_place(todo[0][0]):
+                    still_running.append(player.begin(*todo.popleft()))
             running = still_running
             while turn in waiting:
                 yield waiting.pop(turn)
@@ -143,23 +152,47 @@ def play_episodes(
 class _Player:
     """Keeps the environments and plays single steps."""
 
-    def __init__(self, config: EnvConfig, *, record: bool, frames: int) -> None:
+    def __init__(self, config: EnvConfig, *, record: bool, frames: int, lend: Lend | None) -> None:
         self.config = config
         self.record = record
         self.frames = frames
-        self.has_success = spec(config.name).has_success
         self.frame_stack = frame_stack(config)
-        self.envs: list[gymnasium.Env[Any, Any]] = []
+        self.lend = lend
+        self.made = contextlib.ExitStack()
+        self.count = 0
+        self.full = False  # no further environment can be made
         # Free environments, apart by whether they can draw: drawing makes every step slower.
-        self.free: dict[bool, list[gymnasium.Env[Any, Any]]] = {False: [], True: []}
+        self.free: dict[bool, list[Environment]] = {False: [], True: []}
+
+    def has_place(self, index: int) -> bool:
+        """Whether an environment is free for this episode, or can be made."""
+        filmed = index < self.frames
+        if not (self.free[filmed] or self.full):
+            self._one_more(filmed)
+        if self.full and not filmed and not self.free[False]:
+            self.free[False], self.free[True] = self.free[True], []  # they need not draw
+        return bool(self.free[filmed])
+
+    def _one_more(self, filmed: bool) -> None:
+        try:
+            env = make(self.config, render_mode="rgb_array" if filmed else None)
+        except RlfdError as error:
+            self.full = True
+            if self.count:
+                logger.info("playing %d at a time: %s", self.count, error.message)
+                return
+            if self.lend is None or filmed:
+                raise
+            env = self.made.enter_context(self.lend())
+        else:
+            self.made.callback(env.close)
+        self.count += 1
+        self.free[filmed].append(env)
 
     def begin(self, index: int, seed: int) -> _Running:
+        """Begin an episode that there is a place for."""
         filmed = index < self.frames
-        if self.free[filmed]:
-            env = self.free[filmed].pop()
-        else:
-            env = make(self.config, render_mode="rgb_array" if filmed else None)
-            self.envs.append(env)
+        env = self.free[filmed].pop()
         observation, _ = env.reset(seed=int(seed))
         episode = _Running(index, int(seed), env, np.array(observation), filmed)
         self._keep(episode, 0.0)
@@ -192,7 +225,7 @@ class _Player:
             length=episode.length,
             terminated=bool(terminated),
             truncated=bool(truncated and not terminated),
-            success=bool(info["success"]) if self.has_success else None,
+            success=outcome(info),
             landed=bool(info["landed"]) if "landed" in info else None,
             observations=self._observations(episode) if self.record else None,
             actions=np.array(episode.actions) if self.record else None,
@@ -207,8 +240,7 @@ class _Player:
         )
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        self.made.close()
 
     def _keep(self, episode: _Running, reward: float) -> None:
         if not (np.isfinite(reward) and np.isfinite(episode.observation).all()):
@@ -227,7 +259,7 @@ class _Player:
         seen = np.array(episode.observations)
         return stack_frames(seen, self.frame_stack) if self.frame_stack > 1 else seen
 
-    def _picture(self, env: gymnasium.Env[Any, Any]) -> Array:
+    def _picture(self, env: Environment) -> Array:
         try:
             return np.asarray(env.render())
         except Exception as error:  # the drawing libraries raise what they like

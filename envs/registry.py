@@ -18,15 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.envs import atari, headless, lean
+from rlfd.envs import atari, headless, lean, packages
 from rlfd.envs.absent import Absent, is_playable
 from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
+from rlfd.envs.guest import Guest
 from rlfd.envs.imports import import_package
 from rlfd.envs.rewards import Beyond, Delayed
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
-from rlfd.errors import RlfdError, unknown_name
+from rlfd.errors import RlfdError, told, unknown_name
 
 __all__ = [
     "check",
@@ -63,8 +64,7 @@ def spec(name: str) -> EnvSpec:
     if package:
         import_package(package, name)
     if gym_id not in gymnasium.registry:
-        registered = [f"{package}:{other}" if package else other for other in gymnasium.registry]
-        raise unknown_name("environment", name, [*SPECS, *registered], LIST_HINT)
+        raise packages.unknown(name, [*SPECS], LIST_HINT)
     return EnvSpec(name=name, gym_id=gym_id, description="Gymnasium environment, as it is")
 
 
@@ -221,18 +221,31 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
-    except Exception as error:
-        message = f"environment '{config.name}' cannot be made: {error}"
-        given = f"with options {dict(config.options)}" if config.options else "without options"
-        raise RlfdError(message, f"it was made {given}") from error
+    except (Exception, SystemExit) as error:
+        raise _cannot_be_made(config, error, render_mode) from error
     if not kwargs.keys() - {"render_mode"}:
         lean.quicken(env)
     if known.wrap is not None:
         env = known.wrap(env, config)
     _check_spaces(config.name, env)
-    if config.name not in SPECS and isinstance(env.action_space, _CHOICES):
-        env = Choices(env, config.name)
+    if config.name not in SPECS:
+        env = Guest(env, config.name)
+        if isinstance(env.action_space, _CHOICES):
+            env = Choices(env)
     return _with_reward(env, config, known)
+
+
+def _cannot_be_made(config: EnvConfig, error: BaseException, render_mode: str | None) -> RlfdError:
+    if render_mode is not None and isinstance(error, TypeError) and "render_mode" in str(error):
+        return RlfdError(
+            f"environment '{config.name}' cannot be drawn: its class takes no render_mode",
+            "give its __init__ a render_mode=None, and let render() return a picture",
+        )
+    given = f"with options {dict(config.options)}" if config.options else "without options"
+    drawn = "" if render_mode is None else f", render_mode '{render_mode}'"
+    return RlfdError(
+        f"environment '{config.name}' cannot be made: {told(error)}", f"it was made {given}{drawn}"
+    )
 
 
 def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environment:

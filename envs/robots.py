@@ -19,7 +19,7 @@ from rlfd.envs import lean
 from rlfd.envs.loop import Loop
 from rlfd.envs.rewards import Beyond, Delayed, OtherReward, Progress
 from rlfd.envs.specs import EnvConfig
-from rlfd.envs.vector import Step
+from rlfd.envs.vector import Replayed, Step
 
 __all__ = ["Robots", "judged_together"]
 
@@ -63,11 +63,11 @@ class Robots(Loop):
         self._look_up(range(len(self._envs)))
         return observations
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> Array:
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> Replayed:
         """Play the running episodes again, one by one."""
-        observations = super().restore(states)
+        replayed = super().restore(states)
         self._look_up(range(len(self._envs)))
-        return observations
+        return replayed
 
     def _look_up(self, indices: Sequence[int] | range) -> None:
         """Take over what single environments have counted: after their resets, or replays."""

@@ -16,10 +16,12 @@ from rlfd.envs.tabular import Table
 from rlfd.envs.vector import Vector
 from rlfd.errors import RlfdError, unknown_name
 
-__all__ = ["EnvConfig", "EnvSpec", "Environment", "Json", "Option", "Reference"]
+__all__ = ["LIMIT", "EnvConfig", "EnvSpec", "Environment", "Json", "Option", "Reference"]
 
 Json: TypeAlias = Any  # what json.dumps accepts
 Environment: TypeAlias = gymnasium.Env[Any, Any]
+LIMIT = "max_episode_steps"
+"""Option of every Gymnasium id: where episodes are cut, instead of where its registration says."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["History", "Step", "Vector", "generator_state"]
+__all__ = ["History", "Replayed", "Step", "Vector", "generator_state"]
 
 Array = npt.NDArray[Any]
 
@@ -42,6 +42,20 @@ class Step:
     infos: Mapping[int, Mapping[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of playing the same actions again.
+
+    Args:
+        observations: The last ones. Shape (N, ...).
+        returns: Sums of the rewards, where nothing but running episodes was played; NaN of one that
+            ended. Shape (N,).
+    """
+
+    observations: Array
+    returns: npt.NDArray[np.float64] | None = None
+
+
 class Vector(Protocol):
     """N environments of a kind. An environment whose episode ended is reset in the same step."""
 
@@ -61,8 +75,8 @@ class Vector(Protocol):
     def state(self) -> list[dict[str, Any]]:
         """Return what `restore` needs of each: seed or generator, and the actions since."""
 
-    def restore(self, states: Sequence[Mapping[str, Any]]) -> Array:
-        """Do the same again, and return the observations that came of it."""
+    def restore(self, states: Sequence[Mapping[str, Any]]) -> Replayed:
+        """Do the same again, and return what came of it."""
 
     def close(self) -> None:
         """Release the environments."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rlfd.envs.guest import outcome
 from rlfd.envs.loop import Loop
 from rlfd.envs.registry import check, learner_rewards, spec
 from rlfd.envs.robots import Robots, judged_together
-from rlfd.envs.specs import EnvConfig
+from rlfd.envs.specs import EnvConfig, Environment
 from rlfd.envs.vector import Vector
 from rlfd.errors import RlfdError, RunFailed
 
@@ -112,18 +114,18 @@ class World:
         self._learner_reward = learner_reward
         self.env_steps = 0
         self.seconds = 0.0
-        self._has_success = spec(self.config.name).has_success
         made = spec(self.config.name).vector or (Robots if judged_together(config) else Loop)
         self._vector: Vector = made(self.config, num_envs)
         self.observation_space = self._vector.observation_space
         self.action_space = self._vector.action_space
-
-        seeds = np.random.SeedSequence(seed).generate_state(num_envs)
-        self.observations: Array = self._vector.start([int(seed) for seed in seeds])
-        self._check_shape(self.observations[0])
-        self._returns = np.zeros(num_envs, np.float64)
-        self._lengths = np.zeros(num_envs, np.int64)
+        self.observations: Array
         self._finished: list[EpisodeRecord] = []
+        self._seed = seed
+        try:
+            self._begin(np.random.SeedSequence(seed))
+        except BaseException:
+            self.close()
+            raise
 
     def step(self, actions: Array) -> Transitions:
         """Act in every environment.
@@ -188,8 +190,23 @@ class World:
             "envs": self._vector.state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    @contextlib.contextmanager
+    def lend(self) -> Iterator[Environment]:
+        """Lend an environment of which there cannot be two; its episode is replayed afterwards."""
+        assert isinstance(self._vector, Loop)  # environments of our own can be made at any time
+        assert self.num_envs == 1
+        state = self.state_dict()
+        try:
+            yield self._vector.environments[0]
+        finally:
+            self.load_state_dict(state)
+
+    def load_state_dict(self, state: Mapping[str, Any], *, fresh: bool = False) -> None:
         """Continue where `state` was taken.
+
+        Args:
+            state: What `state_dict` returned.
+            fresh: Begin new episodes instead of replaying those that were running.
 
         Raises:
             RlfdError: If `state` belongs to another environment or number of environments, or the
@@ -202,24 +219,45 @@ class World:
                 f"the saved world has {state['num_envs']} of {state['env']}, "
                 f"expected {self.num_envs} of {self.config.to_json()}"
             )
-        observations = self._vector.restore(state["envs"])
-        if not np.array_equal(observations, state["observations"]):
-            raise RlfdError(
-                f"environment '{self.config.name}' did something else when its actions were "
-                "replayed, expected the same observations",
-                "it does not draw everything from its own generator, so it cannot be resumed",
-            )
-        self.observations = observations
         self.env_steps = int(state["env_steps"])
-        self._returns = np.array(state["returns"], np.float64)
-        # a state of a version that replayed nothing but the running episodes has no lengths
-        lengths = state.get("lengths", [len(saved["actions"]) for saved in state["envs"]])
-        self._lengths = np.array(lengths, np.int64)
+        if fresh:
+            seeds = np.random.SeedSequence([self._seed, self.env_steps])
+            self._begin(seeds)
+        else:
+            self._replay(state)
         self._finished = [
             # a state of a version without other rewards has no dense return
             EpisodeRecord(**{"dense_return": record["episode_return"], **record})
             for record in state["finished"]
         ]
+
+    def _begin(self, seeds: np.random.SeedSequence) -> None:
+        """Begin an episode in every environment."""
+        drawn = seeds.generate_state(self.num_envs)
+        self.observations = self._vector.start([int(seed) for seed in drawn])
+        self._returns = np.zeros(self.num_envs, np.float64)
+        self._lengths = np.zeros(self.num_envs, np.int64)
+
+    def _replay(self, state: Mapping[str, Any]) -> None:
+        """Play the running episodes again, and compare what comes of it."""
+        replayed, returns = self._vector.restore(state["envs"]), np.array(state["returns"])
+        same = {
+            "observations": np.array_equal(replayed.observations, state["observations"]),
+            "rewards": replayed.returns is None or np.array_equal(replayed.returns, returns),
+        }
+        if not all(same.values()):
+            others = " and ".join(name for name, equal in same.items() if not equal)
+            raise RlfdError(
+                f"environment '{self.config.name}' did something else when its actions were "
+                f"replayed: its {others} were others",
+                "it does not draw everything from the generator that its reset seeds, so it cannot "
+                "be continued exactly; --resume --fresh-resets begins its episodes anew",
+            )
+        self.observations = replayed.observations
+        self._returns = np.array(returns, np.float64)
+        # a state of a version that replayed nothing but the running episodes has no lengths
+        lengths = state.get("lengths", [len(saved["actions"]) for saved in state["envs"]])
+        self._lengths = np.array(lengths, np.int64)
 
     def _close_episodes(
         self,
@@ -239,20 +277,12 @@ class World:
                     episode_length=int(self._lengths[index]),
                     terminated=bool(terminated[index]),
                     truncated=bool(truncated[index]),
-                    success=bool(info["success"]) if self._has_success else None,
+                    success=outcome(info),
                     landed=bool(info["landed"]) if "landed" in info else None,
                 )
             )
             self._returns[index] = 0.0
             self._lengths[index] = 0
-
-    def _check_shape(self, observation: Any) -> None:
-        expected, found = self.observation_space.shape, np.shape(observation)
-        if found != expected:
-            raise RlfdError(
-                f"environment '{self.config.name}' returned an observation of shape {found}, its "
-                f"observation space says {expected}"
-            )
 
     def _check_finite(self, what: str, values: Array) -> None:
         if values.dtype.kind != "f" or np.isfinite(values).all():

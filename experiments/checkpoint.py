@@ -41,6 +41,7 @@ __all__ = [
     "list_rewards",
     "load_newest",
     "load_policy",
+    "newest_step",
     "policy_digest",
     "save_policy",
     "save_resume",
@@ -151,6 +152,11 @@ def _resume_folders(folder: Path) -> dict[int, Path]:
         if path.name.removeprefix("resume_").isdecimal()
     }
     return dict(sorted(found.items(), reverse=True))
+
+
+def newest_step(folder: Path) -> int | None:
+    """Return the step of the newest resume checkpoint; None without one."""
+    return max(_resume_folders(folder), default=None)
 
 
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from rlfd import algorithms
 from rlfd.algorithms.base import AlgorithmConfig
 from rlfd.algorithms.presets import environment_defaults, preset_layers
-from rlfd.envs import EnvConfig, check, frame_stack, is_playable, spec
+from rlfd.envs import EnvConfig, check, frame_stack, is_playable, names, spec
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.jsons import parse_json
 
@@ -34,9 +34,11 @@ __all__ = [
     "check_budget",
     "check_device",
     "env_words",
+    "is_strange",
     "preset_family",
     "resolve",
     "setting_text",
+    "unit_of",
 ]
 
 SCHEMA = 1
@@ -64,7 +66,8 @@ class RunConfig:
         reward_from: Another run, in the same way, whose learned reward this one is trained on; None
             = the environment's. What is reported stays the environment's.
         log_every: Budget units between rows of train.csv.
-        eval_every: Budget units between evaluations; 0 = only at the end.
+        eval_every: Budget units between evaluations; 0 = only at the end. Left out, a twentieth of
+            `steps` where nothing is known of the environment.
         eval_episodes: Episodes of each of those evaluations, per policy.
         final_episodes: Episodes of the evaluations at the end, per policy; 0 = none.
         checkpoint_every: Budget units between checkpoints.
@@ -97,6 +100,11 @@ class RunConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     preset: str = "default"
     exp_name: str = "default"
+
+    @property
+    def unit(self) -> str:
+        """What its steps are: ``env steps``, or ``updates`` of a method that makes none."""
+        return unit_of(self.algo)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -155,6 +163,8 @@ OFFLINE: dict[str, Any] = {  # defaults of the methods that do not interact
 LARGEST = 2**63
 """Of whole numbers, such as seeds."""
 MAXIMUM = {"num_envs": 2**16, "eval_episodes": 10**6, "final_episodes": 10**6, "threads": 2**10}
+STRANGE_EVALUATIONS = 20
+"""How many evaluations a run has where nobody knows how long learning takes."""
 MINIMUM = {
     "seed": 0,
     "steps": 0,
@@ -235,11 +245,24 @@ def resolve(
         typed["device"] = _usual_device(env)
     if not cls.needs.interaction:
         typed = OFFLINE | typed
+    elif provenance["eval_every"] == "default" and is_strange(env):
+        typed["eval_every"] = max(1, typed.get("steps", RunConfig.steps) // STRANGE_EVALUATIONS)
+        provenance["eval_every"] = "share of steps"
     if not is_playable(env.name):
         _no_evaluation(typed, provenance)
     config = RunConfig(algo=algo, env=env, algorithm=algorithm, preset=preset or "default", **typed)
     _check_run(config, cls.needs.interaction)
     return Resolved(config, provenance)
+
+
+def unit_of(algo: str) -> str:
+    """Return what a method's budget and its checkpoints are counted in."""
+    return "env steps" if algorithms.get(algo).needs.interaction else "updates"
+
+
+def is_strange(env: EnvConfig) -> bool:
+    """Whether nothing is known of an environment, not even how long learning takes there."""
+    return env.name not in names() and preset_family(env) is None
 
 
 def preset_family(env: EnvConfig) -> str | None:

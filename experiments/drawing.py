@@ -20,7 +20,7 @@ from rlfd.envs import EnvConfig, Reference
 from rlfd.errors import RlfdError
 from rlfd.experiments import statistics
 from rlfd.experiments.results import Metric, RunResult
-from rlfd.files import new_temporary, probe, sweep, write_text
+from rlfd.files import check_writable, new_temporary, sweep, write_text
 
 __all__ = [
     "COLUMN",
@@ -159,7 +159,7 @@ def check_place(out: Path) -> None:
         if file.is_dir():
             raise RlfdError(f"cannot write {file}: a folder has that name", "choose another --out")
         try:
-            probe(file)
+            check_writable(file)
         except OSError as error:
             raise RlfdError(
                 f"cannot write {file}: {error.strerror}", "choose another --out"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,23 @@ import torch
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
 from rlfd.demos import PolicyFile
-from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere, play_episodes
+from rlfd.envs import (
+    LIMIT,
+    EnvConfig,
+    Lend,
+    PlayedEpisode,
+    check,
+    elsewhere,
+    play_episodes,
+    probe,
+)
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
 from rlfd.experiments.problem import build_for_acting
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
+from rlfd.interrupts import StopSignal
 from rlfd.seeding import derive, derive_many
 
 __all__ = [
@@ -51,6 +62,8 @@ def play_policy(
     stream: str,
     num_envs: int = 20,
     frames: int = 0,
+    lend: Lend | None = None,
+    stop: StopSignal | None = None,
 ) -> Iterator[PlayedEpisode]:
     """Play whole episodes with a learned policy, without touching the algorithm's state.
 
@@ -63,6 +76,11 @@ def play_policy(
         stream: Which evaluation: the same name gives the same start states.
         num_envs: How many run at a time.
         frames: Film this many, the first ones.
+        lend: Lends an environment where none can be made beside it.
+        stop: Looked at before each step.
+
+    Raises:
+        KeyboardInterrupt: If somebody asked to stop.
     """
     root = EVAL_SEED_OFFSET + seed
     seeds = derive_many(root, f"evaluation {stream}", episodes)
@@ -70,9 +88,11 @@ def play_policy(
     generator.manual_seed(derive(root, f"actions {stream}"))
 
     def act(observations: npt.NDArray[Any], _: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        if stop is not None:
+            stop.check()
         return algorithm.act(observations, greedy=policy == "greedy", generator=generator)
 
-    return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames)
+    return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames, lend=lend)
 
 
 def _device(algorithm: Algorithm) -> torch.device:
@@ -268,11 +288,19 @@ def evaluate_policy(
     record_video: int = 0,
     seed: int | None = None,
     reporter: Reporter | None = None,
+    max_episode_steps: int | None = None,
 ) -> EvalSummary:
-    """Play a trained policy and summarise it; the arguments are those of `evaluate_run`."""
+    """Play a trained policy and summarise it; the arguments are those of `evaluate_run`.
+
+    `max_episode_steps` cuts episodes of a Gymnasium id; None = where they were cut in training.
+    """
     reporter = reporter or NullReporter()
     config, step, mode = policy.config, policy.checkpoint, policy.mode
     env = elsewhere(config.env, start, reward)
+    if max_episode_steps is not None:
+        env = check(dataclasses.replace(env, options={**env.options, LIMIT: max_episode_steps}))
+    for warning in probe(env).warnings:
+        reporter.warning(warning)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")
     played = []
     for episode in play_policy(

@@ -13,8 +13,9 @@ import errno
 import logging
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,10 +23,10 @@ from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, Metrics
 from rlfd.algorithms.core.timing import seconds_by_kind
 from rlfd.demos import Demonstrations
-from rlfd.envs import PlayedEpisode, World
-from rlfd.errors import Interrupted, RlfdError, RunFailed
+from rlfd.envs import Findings, PlayedEpisode, World
+from rlfd.errors import GuestFailed, Interrupted, RlfdError, RunFailed
 from rlfd.experiments import checkpoint
-from rlfd.experiments.config import RunConfig
+from rlfd.experiments.config import RunConfig, is_strange
 from rlfd.experiments.demonstrators import AskedDemonstrator
 from rlfd.experiments.evaluate import best_step, evaluation_row, play_policy, summarise
 from rlfd.experiments.labels import keep_labels
@@ -100,6 +101,7 @@ class Runner:
         reward_from: dict[str, Any] | None = None,
         demonstrator: AskedDemonstrator | None = None,
         data_dir: Path = Path("data"),
+        found: Findings | None = None,
     ) -> None:
         self.run, self.config, self.demos = run, config, demonstrations
         self.algorithm, self.world = algorithm, world
@@ -109,7 +111,9 @@ class Runner:
         self.reward_from = reward_from  # the reward that it is trained on, likewise
         self.demonstrator, self.data_dir = demonstrator, data_dir
         self.labels: dict[str, Any] | None = None  # the dataset of its answers, likewise
-        self.warnings: list[str] = []  # about how the run ended, likewise
+        found = found or Findings()
+        self.warnings = list(found.warnings)  # about its environment and its end, likewise
+        self.repeatable = found.repeatable
         self.made_by: list[dict[str, Any]] = []
         self.train_log = run.open_train_log([*self._epochs(), *self.algorithm.metric_definitions])
         self.episode_log = run.open_episode_log()
@@ -120,7 +124,10 @@ class Runner:
         self.began = time.perf_counter()
         self.timed_before = self._timings()
         self.last_report = 0.0
-        self.stop = StopSignal()
+        self.stop = StopSignal("stopping with a checkpoint; once more stops at once, without one")
+        self.evaluation_due = False  # the run was stopped in a periodic evaluation
+        # a curve of an environment that nothing is known of begins where learning does
+        self._starts = init is not None or (world is not None and is_strange(config.env))
         self.newest: dict[str, float] = {}
 
     # -- where the run is -------------------------------------------------------------------------
@@ -171,6 +178,7 @@ class Runner:
         """Train until the budget is used, evaluate, and close the run."""
         try:
             self.made_by = self._makers()
+            self._say(self.warnings)
             self._write_status("running")
             self._loop()
             return self._finish()
@@ -180,6 +188,8 @@ class Runner:
         except (KeyboardInterrupt, SystemExit):
             self._write_status("interrupted")
             raise
+        except GuestFailed as error:
+            raise self._guest_problem(error) from error
         except RlfdError as error:
             self._write_status("failed", str(error))
             raise
@@ -202,12 +212,11 @@ class Runner:
         title = f"{config.algo} {config.env.label} seed {config.seed}"
         begins = self.progress == self.algorithm.updates == 0  # pretraining makes no env steps
         pretrained = self._pretrain(title)
-        if config.eval_every and (pretrained or (begins and self.init is not None)):
+        if self.evaluation_due or (config.eval_every and (pretrained or (begins and self._starts))):
             self._evaluate_periodically()  # what it starts from
         if pretrained:
             self._checkpoint()
-        unit = "env steps" if self.world is not None else "updates"
-        self.reporter.start(title, config.steps, self.progress, unit)
+        self.reporter.start(title, config.steps, self.progress, config.unit)
         while not self._done():
             before = self.progress
             self._pass()
@@ -328,23 +337,32 @@ class Runner:
         self._settle_recent()
         self._save_learned()
         rows: list[dict[str, Any]] = []
-        for policy in self.algorithm.policies:
-            played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
-            rows += self._rows(played, "periodic", policy)
-            self._note_evaluation(played, policy)
+        self.evaluation_due = True
+        try:
+            for policy in self.algorithm.policies:
+                played = self._play(policy, self.config.eval_episodes, f"periodic {policy}")
+                rows += self._rows(played, "periodic", policy)
+                self._note_evaluation(played, policy)
+        except KeyboardInterrupt:
+            self._interrupt()
         self.eval_log.write(rows)
+        self.evaluation_due = False
         self._write_status("running")  # whoever lists runs sees how far this one is
 
     def _play(self, policy: Any, episodes: int, stream: str) -> list[PlayedEpisode]:
-        played = play_policy(
-            self.algorithm,
-            self.config.env,
-            policy=policy,
-            episodes=episodes,
-            seed=self.config.seed,
-            stream=stream,
+        alone = self.world is not None and self.world.num_envs == 1
+        return list(
+            play_policy(
+                self.algorithm,
+                self.config.env,
+                policy=policy,
+                episodes=episodes,
+                seed=self.config.seed,
+                stream=stream,
+                lend=self.world.lend if alone and self.world is not None else None,
+                stop=self.stop,
+            )
         )
-        return list(played)
 
     def _rows(
         self, played: list[PlayedEpisode], phase: str, policy: str, step: int | None = None
@@ -381,6 +399,7 @@ class Runner:
     def _warn_of_the_end(self) -> None:
         """Say what only the end shows: that nothing was learned, or more steps were made."""
         made, budget = f"{self.env_steps:,} env steps", self.config.steps
+        before = len(self.warnings)
         if self.algorithm.updates == 0:
             why = "no episode was over" if self.run.episodes().empty else "none was due"
             self.warnings.append(
@@ -392,7 +411,10 @@ class Runner:
                 f"{made} were made, more than the {budget:,} of --steps: an iteration is not cut "
                 "short"
             )
-        for warning in self.warnings:
+        self._say(self.warnings[before:])
+
+    def _say(self, warnings: Iterable[str]) -> None:
+        for warning in warnings:
             logger.warning(warning)
             self.reporter.warning(warning)
 
@@ -425,10 +447,12 @@ class Runner:
         """Play every policy from the same fresh start states, after `done` such evaluations."""
         played: dict[str, list[PlayedEpisode]] = {}
         for policy in self.algorithm.policies:
-            played[policy] = self._play(policy, self.config.final_episodes, "final")
-            self.reporter.advance(done + len(played), {})
-            if self.stop.received:
+            try:
+                played[policy] = self._play(policy, self.config.final_episodes, "final")
+                self.stop.check()
+            except KeyboardInterrupt:
                 self._interrupt(save=False)
+            self.reporter.advance(done + len(played), {})
         return played
 
     # -- checkpoints ------------------------------------------------------------------------------
@@ -452,21 +476,23 @@ class Runner:
             "log_sizes": {name: log.size() for name, log in self.logs.items()},
             "log_digests": {name: log.digest() for name, log in self.logs.items()},
             "beside_policy": beside_policy,  # of the interruption: no part of the run
+            "evaluation_due": self.evaluation_due,
             "wall_seconds": self.wall_seconds,
         }
         checkpoint.save_resume(self.run.checkpoints, self.progress, state)
         self._write_status("running")
 
-    def restore(self) -> bool:
+    def restore(self, *, fresh_resets: bool = False) -> bool:
         """Go to where the newest whole checkpoint was written; return whether there was one.
+
+        Args:
+            fresh_resets: Begin new episodes instead of replaying those that were running.
 
         Raises:
             RlfdError: If what it belongs to was changed since.
         """
         state, problems = checkpoint.load_newest(self.run.checkpoints, STATE)
-        for problem in problems:
-            logger.warning(problem)
-            self.reporter.warning(problem)
+        self._say(problems)
         if state is None:
             found = "no checkpoint is left" if problems else "no checkpoint was written yet"
             self.reporter.message(f"{found}: starting from the beginning")
@@ -476,7 +502,7 @@ class Runner:
         try:
             self.algorithm.load_state_dict(state["algorithm"])
             if self.world is not None:
-                self.world.load_state_dict(state["world"])
+                self.world.load_state_dict(state["world"], fresh=fresh_resets)
         except (RlfdError, OSError, MemoryError):
             raise
         except Exception as error:  # whatever methods and simulators raise at what does not fit
@@ -486,7 +512,13 @@ class Runner:
                 "go on with the code that it was written by (made_by in its run.json), or start "
                 "it anew with --overwrite",
             ) from error
+        if self.world is not None and fresh_resets:
+            self.warnings.append(
+                f"from {state['progress']:,} on it was continued from fresh resets, and so not "
+                "as if it had never been stopped"
+            )
         self.pending = state["pending"]
+        self.evaluation_due = state.get("evaluation_due", False)  # an older state has none
         self.wall_before = state["wall_seconds"]
         # an older state has no digests
         self._truncate_logs(state["log_sizes"], state.get("log_digests", {}))
@@ -507,7 +539,9 @@ class Runner:
         for name, log in self.logs.items():
             log.truncate(sizes.get(name, 0))
 
-    def _interrupt(self, *, save: bool = True) -> None:
+    def _interrupt(self, *, save: bool = True) -> NoReturn:
+        if self.stop.insisted:
+            raise KeyboardInterrupt
         if save:
             # whoever stops a run may want to see what it can do, evaluated before or not
             fresh = self.progress not in checkpoint.list_policies(self.run.checkpoints)
@@ -518,6 +552,20 @@ class Runner:
             f"interrupted at {self._position()}, checkpoint written to {self.run.checkpoints}",
             f"continue with: {self.resume_command}",
         )
+
+    def _guest_problem(self, error: GuestFailed) -> RlfdError:
+        """Keep what was learned when an environment breaks off, and say how to go on."""
+        if self.progress not in checkpoint.list_policies(self.run.checkpoints):
+            self._save_learned()
+        newest = checkpoint.newest_step(self.run.checkpoints)
+        left = "no checkpoint was written yet, it would begin anew"
+        if newest is not None:
+            left = f"the newest checkpoint is that of {newest:,}"
+        hint = f"{error.hint}\n{left}; continue with: {self.resume_command}"
+        message = f"{error.message}; the policy of {self.progress:,} was saved"
+        # Ctrl-C reaches simulators in processes of their own, too
+        self._write_status("interrupted" if self.stop.received else "failed", str(error))
+        return Interrupted(message, hint) if self.stop.received else RunFailed(message, hint)
 
     def _disk_problem(self, error: OSError) -> RunFailed:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -560,6 +608,7 @@ class Runner:
             **provenance(),
             "made_by": self.made_by,
             "warnings": self.warnings,
+            "repeatable": self.repeatable,
         }
         try:
             self.run.write_status(status)

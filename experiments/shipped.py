@@ -36,7 +36,7 @@ from rlfd.experiments.evaluate import (
 from rlfd.experiments.problem import build_for_acting
 from rlfd.experiments.report import Reporter
 from rlfd.experiments.run_dir import RunDir, find_run
-from rlfd.files import probe, sweep
+from rlfd.files import check_writable, sweep
 
 __all__ = ["export_policy", "find_policy", "load_policy_file", "training_command"]
 
@@ -118,7 +118,7 @@ def _refuse_place(out: Path, *, overwrite: bool) -> None:
     if out.exists() and not overwrite:
         raise _taken(out)
     try:
-        probe(out)
+        check_writable(out)
     except OSError as error:
         raise RlfdError(
             f"cannot export to '{out}': {error.strerror}", "choose another place with --out"

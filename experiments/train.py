@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from rlfd import demos
+from rlfd import algorithms, demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable
+from rlfd.envs import EnvConfig, Findings, World, check, frame_stack, is_playable, probe
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig, check_budget, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
@@ -34,7 +34,7 @@ from rlfd.experiments.problem import build_algorithm, check_support
 from rlfd.experiments.report import NullReporter, Reporter
 from rlfd.experiments.run_dir import RunDir
 from rlfd.experiments.runner import Runner, TrainResult, result_of
-from rlfd.files import probe
+from rlfd.files import check_writable
 from rlfd.seeding import derive
 
 __all__ = ["TrainResult", "train"]
@@ -49,6 +49,7 @@ def train(
     overwrite: bool = False,
     reporter: Reporter | None = None,
     track: bool = False,
+    fresh_resets: bool = False,
 ) -> TrainResult:
     """Train one run to its end.
 
@@ -61,6 +62,8 @@ def train(
         overwrite: Delete a run that is there.
         reporter: Told about progress.
         track: Write TensorBoard files too.
+        fresh_resets: When resuming, begin new episodes instead of replaying those that were
+            running.
 
     Raises:
         RlfdError: If something that was asked for does not fit.
@@ -83,6 +86,7 @@ def train(
         reporter.message(f"run {run.path} is finished already")
         return result_of(run)
     _check_device(config, run)
+    found = _recorded(run) if resume else _findings(config)
     with contextlib.ExitStack() as stack:
         # What may refuse its settings is built before anything of the run is written or deleted.
         torch.set_num_threads(config.threads)
@@ -132,15 +136,16 @@ def train(
             demonstrations,
             reporter,
             writer,
-            _resume_command(config, runs_dir, data_dir),
+            _resume_command(config, runs_dir, data_dir, exactly=found.repeatable),
             init,
             reward_from,
             asked,
             data_dir,
+            found,
         )
         stack.callback(runner.close)
         stack.enter_context(runner.stop)
-        if resume and not runner.restore() and config.init is not None:
+        if resume and not runner.restore(fresh_resets=fresh_resets) and config.init is not None:
             runner.init = _start_again(algorithm, config, runs_dir, init)
         return runner.run_to_end()
 
@@ -208,9 +213,9 @@ def _check_free(run: RunDir, *, resume: bool, overwrite: bool) -> None:
 def _check_writable(run: RunDir) -> None:
     """Find out before the work whether the run's folder can be written."""
     try:
-        probe(run.path)
+        check_writable(run.path)
         if run.path.exists():
-            probe(run.path / "run.json")
+            check_writable(run.path / "run.json")
     except OSError as error:
         raise _unwritable(run, error) from error
 
@@ -283,7 +288,21 @@ def check_same(resolved: Resolved, run: RunDir, runs_dir: Path, data_dir: Path) 
             )
 
 
-def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
+def _findings(config: RunConfig) -> Findings:
+    """Try an environment for a moment, if the run is to act in it."""
+    interacts = algorithms.get(config.algo).needs.interaction
+    return probe(config.env) if interacts or config.final_episodes else Findings()
+
+
+def _recorded(run: RunDir) -> Findings:
+    """Return what was found when the run was started."""
+    status = run.status()
+    return Findings(tuple(status.get("warnings", ())), status.get("repeatable", True))
+
+
+def _resume_command(
+    config: RunConfig, runs_dir: Path, data_dir: Path, *, exactly: bool = True
+) -> str:
     env = config.env
     words = ["rlfd", "train", config.algo]
     playable = is_playable(env.name)
@@ -312,7 +331,7 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
     ):
         if str(folder) != usual_folder:
             words += [option, str(folder)]
-    return shlex.join([*words, "--resume"])
+    return shlex.join([*words, "--resume", *([] if exactly else ["--fresh-resets"])])
 
 
 class _QuietFileHandler(logging.FileHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["Interrupted", "RlfdError", "RunFailed", "unknown_name"]
+__all__ = ["GuestFailed", "Interrupted", "RlfdError", "RunFailed", "told", "unknown_name"]
 
 
 class RlfdError(Exception):
@@ -33,13 +33,32 @@ class RunFailed(RlfdError):
     exit_code = 1
 
 
+class GuestFailed(RunFailed):
+    """An environment of somebody else raised an exception of its own."""
+
+
 class Interrupted(RlfdError):
     """The user stopped the run; a checkpoint was written."""
 
     exit_code = 130
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> RlfdError:
+def told(error: BaseException, *, place: str = "", where: str = "") -> str:
+    """Return an exception of other people's code in words: its type, and what it says.
+
+    Args:
+        error: What was raised; its message may be empty.
+        place: File and line, if they are known.
+        where: What was being done, such as ``in step 6``.
+    """
+    name = type(error).__name__ + (f" {where}" if where else "")
+    text = " ".join(str(error).split())
+    return name + (f": {text}" if text else "") + (f" ({place})" if place else "")
+
+
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], hint: str = "", *, likeness: float = 0.5
+) -> RlfdError:
     """Return the error for a name that is not known, with the nearest known one.
 
     Args:
@@ -47,10 +66,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> 
         name: What the user gave.
         known: Every name that would have been accepted.
         hint: Where to look names up.
+        likeness: Of a name that is suggested, at least; 1 is the same.
     """
     choices = list(known)
     lowered = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=likeness)
     message = f"unknown {kind} '{name}'"
     if near:
         message += f", did you mean '{lowered[near[0]]}'?"

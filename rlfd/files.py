@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "check_writable",
     "file_digest",
     "folders_with",
     "fsync_folder",
     "fsync_path",
     "is_temporary",
     "new_temporary",
-    "probe",
     "publish_folder",
     "remove_temporaries",
     "sweep",
@@ -67,7 +67,7 @@ def new_temporary(final: Path) -> Path:
     return final.parent / f".{final.name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
-def probe(final: Path) -> None:
+def check_writable(final: Path) -> None:
     """Find out whether `final` can be written, and leave nothing behind.
 
     Raises:

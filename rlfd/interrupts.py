@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -39,11 +40,13 @@ class StopSignal:
     callback of a simulator, where it can get lost.
 
     Args:
+        notice: Written to stderr at the first request.
         patience: So many requests are counted; the next one is a KeyboardInterrupt. None = all are.
     """
 
-    def __init__(self, patience: int | None = 1) -> None:
+    def __init__(self, notice: str = "", *, patience: int | None = 1) -> None:
         self.requests = 0
+        self._notice = notice
         self._patience = patience
         self._before: dict[int, Any] = {}
 
@@ -51,6 +54,20 @@ class StopSignal:
     def received(self) -> bool:
         """Whether somebody asked to stop."""
         return self.requests > 0
+
+    @property
+    def insisted(self) -> bool:
+        """Whether somebody asked again, and so is not to be kept waiting."""
+        return self._patience is not None and self.requests > self._patience
+
+    def check(self) -> None:
+        """Stop here if somebody asked to.
+
+        Raises:
+            KeyboardInterrupt: If so.
+        """
+        if self.received:
+            raise KeyboardInterrupt
 
     def __enter__(self) -> StopSignal:
         # only the main thread may listen; elsewhere nobody does
@@ -67,5 +84,8 @@ class StopSignal:
 
     def _count(self, _number: int, _frame: FrameType | None) -> None:
         self.requests += 1
-        if self._patience is not None and self.requests > self._patience:
+        if self._notice and self.requests == 1:
+            with contextlib.suppress(OSError):  # not through a stream: one may be in use just now
+                os.write(2, f"\n{self._notice}\n".encode())
+        if self.insisted:
             raise KeyboardInterrupt

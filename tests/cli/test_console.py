@@ -203,3 +203,20 @@ def test_numbers_and_times():
 
 def test_commands_can_be_copied():
     assert command_line("rlfd", "plot", "my runs/x", 3) == "rlfd plot 'my runs/x' 3"
+
+
+def test_more_than_was_planned_is_no_share_and_no_time(clock):
+    reporter, stream = plain()
+    reporter.start("gail", 200, 0, "env steps")
+    clock[0] += 10
+    reporter.advance(500, {})
+    assert stream.getvalue().splitlines()[1] == "gail: 100%, 500 env steps, 50/s"
+    stream = io.StringIO()
+    bar = RichReporter(Console(file=stream, force_terminal=True, width=160, markup=False))
+    bar.start("gail", 200, 0, "env steps")
+    for done in (100, 150, 500, 700):
+        bar.advance(done, {})
+        bar._progress.refresh()
+        clock[0] += 1
+    bar.finish()
+    assert not re.search(r"-\d+ s left|[2-9]\d\d%", stream.getvalue())

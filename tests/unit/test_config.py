@@ -373,3 +373,21 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_the_folder_follows_from_the_configuration():
     config = resolve("dqn", EnvConfig("LunarLander", "demo"), options={"exp_name": "a=1,b"}).config
     assert RunDir.of(config, Path("runs")).path == Path("runs/a=1,b/dqn/LunarLander-demo/seed0")
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "every"),
+    [
+        ("CartPole-v1", {"steps": 700}, 35),
+        ("CartPole-v1", {"steps": 7}, 1),
+        ("CartPole-v1", {"steps": 700, "eval_every": 0}, 0),
+        ("CartPole", {"steps": 700}, 10_000),
+        ("LunarLander", {"steps": 700}, 10_000),
+    ],
+)
+def test_evaluations_are_a_share_of_the_run_where_nothing_is_known(env, options, every):
+    resolved = resolve("dqn", EnvConfig(env), options=options)
+    assert resolved.config.eval_every == every
+    assert resolve("bc", EnvConfig(env), options=options).config.eval_every == options.get(
+        "eval_every", 0
+    )

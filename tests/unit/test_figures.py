@@ -398,3 +398,14 @@ def test_no_text_below_seven_points(make_run, tmp_path):
     sizes = [float(size) for size in re.findall(r"font(?:-size)?: *([\d.]+)px", text)]
     assert sizes
     assert min(sizes) >= 7
+
+
+def test_runs_of_an_environment_that_is_not_installed_any_more(make_run, tmp_path):
+    gone = EnvConfig("gone_package:Gone-v0", options={"size": 7})
+    config = dataclasses.replace(make_run(exp_name="there").config(), env=gone, exp_name="gone")
+    run = make_run(config=config)
+    for x in ("env-steps", "frames"):
+        data = read(plot_learning_curves([run], tmp_path / "f.svg", x=x))
+        assert curve(data)["x"].to_list() == [1000, 2000, 3000]
+        assert "random policy" not in data.to_csv()
+    assert len(results_table([run]))

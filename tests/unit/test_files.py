@@ -106,15 +106,15 @@ def test_a_folder_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, capl
 
 
 def test_a_probe_leaves_nothing_behind(tmp_path):
-    files.probe(tmp_path / "new" / "newer" / "file")
+    files.check_writable(tmp_path / "new" / "newer" / "file")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "kept").mkdir()
-    files.probe(tmp_path / "kept" / "new" / "file")
+    files.check_writable(tmp_path / "kept" / "new" / "file")
     assert list(tmp_path.rglob("*")) == [tmp_path / "kept"]
     for bad in (tmp_path / "new" / ("x" * 300), tmp_path / ("x" * 300) / "file"):
         with pytest.raises(OSError, match="too long"):
-            files.probe(bad)
+            files.check_writable(bad)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"Not a directory|File exists"):
-        files.probe(tmp_path / "file" / "below" / "it")
+        files.check_writable(tmp_path / "file" / "below" / "it")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "kept"]
