@@ -9,16 +9,19 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    ActionRange,
     DataDir,
     Debug,
     Env,
     EnvOptions,
+    FrameStack,
     Json,
     NoProgress,
     Quiet,
     Reward,
     RunsDir,
     Verbose,
+    env_form,
     parse_checkpoint,
     parse_env_options,
     parse_positive,
@@ -97,6 +100,8 @@ def collect_demos(
     ] = None,
     reward: Reward = "dense",
     env_option: EnvOptions = None,
+    action_range: ActionRange = None,
+    frame_stack: FrameStack = None,
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -150,9 +155,8 @@ def collect_demos(
     from rlfd.experiments.demonstrators import make_demonstrator
 
     known = envs.spec(env)
-    config = envs.check(
-        envs.EnvConfig(env, start or known.demo_start, parse_env_options(env_option or []), reward)
-    )
+    options, form = parse_env_options(env_option or []), env_form(action_range, frame_stack)
+    config = envs.check(envs.EnvConfig(env, start or known.demo_start, options, reward, **form))
     policy = policy or demos.default_demonstrator(env)
     if policy is None:
         others = " or ".join(f"--policy {name}" for name in demos.policies(config))

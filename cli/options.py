@@ -13,10 +13,12 @@ import typer
 from rlfd.errors import RlfdError
 
 __all__ = [
+    "ActionRange",
     "DataDir",
     "Debug",
     "Env",
     "EnvOptions",
+    "FrameStack",
     "Json",
     "NoProgress",
     "Quiet",
@@ -24,6 +26,7 @@ __all__ = [
     "RunsDir",
     "Verbose",
     "complete_env",
+    "env_form",
     "examples",
     "given",
     "parse_checkpoint",
@@ -115,6 +118,11 @@ def parse_env_options(texts: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+def env_form(action_range: tuple[float, float] | None, frame_stack: int | None) -> dict[str, Any]:
+    """Return what was said of how an environment is to be seen, as fields of its config."""
+    return given({"action_range": action_range, "frame_stack": frame_stack})
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line."""
     return {name: value for name, value in options.items() if value is not None}
@@ -156,6 +164,26 @@ EnvOptions = Annotated[
         "--env-option",
         metavar="KEY=VALUE",
         help="Option of the environment; repeat for more.",
+        rich_help_panel="Environment",
+    ),
+]
+ActionRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--action-range",
+        metavar="LOW HIGH",
+        help="Choose continuous actions from here, where the environment's own range is not "
+        "finite, or wider than it has to be.",
+        rich_help_panel="Environment",
+    ),
+]
+FrameStack = Annotated[
+    int | None,
+    typer.Option(
+        "--frame-stack",
+        min=1,
+        metavar="N",
+        help="Show the last N images as one. Left out: each alone.",
         rich_help_panel="Environment",
     ),
 ]

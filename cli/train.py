@@ -11,15 +11,18 @@ import typer
 
 from rlfd.cli.console import Output, command_line, duration, number, share
 from rlfd.cli.options import (
+    ActionRange,
     DataDir,
     Debug,
     EnvOptions,
+    FrameStack,
     Json,
     NoProgress,
     Quiet,
     RunsDir,
     Verbose,
     complete_env,
+    env_form,
     given,
     parse_count,
     parse_demonstrator,
@@ -66,6 +69,8 @@ def train(
         ),
     ] = None,
     env_option: EnvOptions = None,
+    action_range: ActionRange = None,
+    frame_stack: FrameStack = None,
     demos: Annotated[
         str | None,
         typer.Option(
@@ -233,12 +238,12 @@ def train(
     from rlfd.experiments.config import resolve
     from rlfd.experiments.problem import env_of_demos, variant_for
 
-    options = parse_env_options(env_option or [])
+    options, form = parse_env_options(env_option or []), env_form(action_range, frame_stack)
     if env is not None:
-        env_config = EnvConfig(env, start or "standard", options, reward or "dense")
+        env_config = EnvConfig(env, start or "standard", options, reward or "dense", **form)
     elif demos is not None:
         env_config, problem = env_of_demos(
-            demos, algo, start=start, reward=reward, options=options, data_dir=data_dir
+            demos, algo, start=start, reward=reward, options=options, form=form, data_dir=data_dir
         )
         if problem:
             output.message(f"learning from the demonstrations alone, no evaluation: {problem}")
@@ -395,6 +400,8 @@ def _print_config(output: Output, resolved: Resolved) -> None:
     rows += [["env", env["name"], "command line"]]
     rows += [[name, env[name], "command line"] for name in ("start", "reward")]
     rows += [[f"env option {name}", str(value), ""] for name, value in env["options"].items()]
+    form = ("action_range", "frame_stack")
+    rows += [[name, str(env[name]), "command line"] for name in form if name in env]
     for name, source in resolved.provenance.items():
         value = nested[name.partition(".")[2]] if "." in name else values[name]
         text = value if isinstance(value, str) else jsonlib.dumps(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,15 @@ from rlfd.demos.dataset import DemoInfo, Demonstrations
 from rlfd.demos.report import START_MARGIN, shifted_start_overlap
 from rlfd.demos.storage import (
     VERSIONED,
-    Spaces,
     demos_folder,
     is_dataset,
     read_demonstrations,
     read_info,
     read_spaces,
     scan,
+    space_difference,
 )
-from rlfd.envs import EnvConfig, Option, check, frame_stack, make, names, spec
+from rlfd.envs import EnvConfig, Option, adapter, check, names, spec
 from rlfd.envs.absent import PREFIX, spaces_as_options
 from rlfd.errors import RlfdError, unknown_name
 
@@ -39,7 +39,6 @@ __all__ = [
     "read",
     "recorded_env",
     "reference",
-    "space_difference",
 ]
 
 logger = logging.getLogger("rlfd.demos")
@@ -123,8 +122,7 @@ def load(
     path = _locate(str(name_or_path), Path(data_dir), env, same_reward)
     info = read_info(path)
     _refuse_difference(info, env, same_reward)
-    demos = read_demonstrations(path)
-    _refuse_other_spaces(demos, env)
+    demos = read_demonstrations(path, env)
     # labels are there to cover what demonstrations do not
     if env.start == "shifted" and not (allow_overlap or info.are_labels):
         _refuse_overlap(demos)
@@ -270,30 +268,6 @@ def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> Non
         )
 
 
-def _refuse_other_spaces(demos: Demonstrations, env: EnvConfig) -> None:
-    with contextlib.closing(make(env)) as made:
-        theirs = demos.observation_space, demos.action_space
-        found = space_difference(theirs, (made.observation_space, made.action_space))
-    if found is not None:
-        field, theirs, ours = found
-        raise RlfdError(
-            f"demonstrations '{demos.info.id}' do not fit {env.name}: "
-            f"{field} is {theirs} there, expected {ours}",
-            "name others with --demos",
-        )
-
-
-def space_difference(theirs: Spaces, ours: Spaces) -> tuple[str, Any, Any] | None:
-    """Return what differs first between (observation space, action space): what, theirs, ours."""
-    (observations, actions), (our_observations, our_actions) = theirs, ours
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("action space", actions, our_actions),
-        ("observation shape", observations.shape, our_observations.shape),
-        ("observation type", observations.dtype, our_observations.dtype),
-    )
-    return next((pair for pair in pairs if pair[1] != pair[2]), None)
-
-
 def recorded_env(info: DemoInfo) -> EnvConfig:
     """Return the environment that a dataset comes from, as it says itself.
 
@@ -318,8 +292,7 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
         )
     recorded, found = read_spaces(info.path), None
     for candidate in candidates:
-        with contextlib.closing(make(candidate)) as made:
-            found = space_difference(recorded, (made.observation_space, made.action_space))
+        found = space_difference(recorded, adapter(candidate).stored)
         if found is None:
             return candidate
     assert found is not None
@@ -331,14 +304,17 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
     )
 
 
-def absent_env(info: DemoInfo) -> EnvConfig:
-    """Return an environment for learning from a dataset whose own cannot be made here."""
-    observations, actions = read_spaces(info.path)
-    options = spaces_as_options(observations, actions)
-    stack = 0 if info.env is None else frame_stack(info.env)
-    if stack and stack != (observations.shape or ())[0]:  # frames of several channels
-        options["frame_stack"] = stack
-    return EnvConfig(PREFIX + info.id, options=options)
+def absent_env(info: DemoInfo, form: Mapping[str, Any] | None = None) -> EnvConfig:
+    """Return an environment for learning from a dataset whose own cannot be made here.
+
+    Args:
+        info: The dataset.
+        form: How it is to be seen, where that differs from the dataset's: `action_range` or
+            `frame_stack`.
+    """
+    recorded = {} if info.env is None else {"action_range": info.env.action_range}
+    form = {"frame_stack": info.frame_stack, **recorded, **(form or {})}
+    return EnvConfig(PREFIX + info.id, options=spaces_as_options(*read_spaces(info.path)), **form)
 
 
 def _shows_shifted(info: DemoInfo) -> bool:

@@ -2,8 +2,9 @@
 
 A dataset lies at ``<data-dir>/demos/<environment>/<name>-v<number>``, so that Minari finds it when
 its `MINARI_DATASETS_PATH` is ``<data-dir>/demos``. What Minari has no place for is kept under the
-key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never as JPEG. Of stacked
-frames each is stored once and compressed without loss; to Minari these are the observations.
+key ``rlfd`` of the dataset's own metadata. What is stored is what the environment itself returned
+and took (`Adapter`), as it was, never as JPEG. Of frames that this tool stacks each is stored once;
+to Minari these are the observations. Images are compressed without loss.
 """
 
 from __future__ import annotations
@@ -19,23 +20,25 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd import __version__
+from rlfd import __version__, envs
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import EnvConfig, frame_stack, names, spec, stack_frames
+from rlfd.envs import Adapter, EnvConfig, names, spec
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
 
 __all__ = [
     "Spaces",
+    "as_written",
     "demos_folder",
     "is_dataset",
     "mean_return",
@@ -43,6 +46,7 @@ __all__ = [
     "read_info",
     "read_spaces",
     "scan",
+    "space_difference",
     "write_demonstrations",
 ]
 
@@ -55,6 +59,7 @@ VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
 Spaces: TypeAlias = tuple[spaces.Space[Any], spaces.Space[Any]]
 """Of observations and of actions, of a single environment."""
+Array: TypeAlias = npt.NDArray[Any]
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -114,8 +119,7 @@ def write_demonstrations(
     episodes: Sequence[Episode],
     *,
     env: EnvConfig,
-    observation_space: spaces.Box,
-    action_space: spaces.Space[Any],
+    adapter: Adapter,
     demonstrator: dict[str, Any],
     name: str,
     data_dir: Path,
@@ -125,29 +129,38 @@ def write_demonstrations(
     A crash leaves the complete dataset or none. A name that exists gets the next version number;
     a name with a version number, such as ``expert-v3``, must be free.
 
+    Args:
+        episodes: As learners see them.
+        env: What they were played in.
+        adapter: Knows how they are stored.
+        demonstrator: Who acted.
+        name: Of the dataset.
+        data_dir: Where this tool keeps its data.
+
     Raises:
         RlfdError: If the name is bad or taken, or the folder cannot be written.
         RunFailed: If the disk is full.
     """
     folder = prepare(name, env, data_dir)
     temporary = new_temporary(folder / name)
+    episodes = as_written(episodes, adapter)
     ours = {
         "format": FORMAT_VERSION,
         "env": env.to_json(),
         "gym_id": spec(env.name).gym_id,
         "kwargs": dict(spec(env.name).kwargs),
         "demonstrator": demonstrator,
-        "content_hash": content_hash(episodes),
+        "content_hash": content_hash(episodes, adapter),
         "created_with": __version__,
         "seeds": [episode.seed for episode in episodes],
         "returns": [None if np.isnan(r) else r for r in (e.episode_return for e in episodes)],
         "success": [episode.success for episode in episodes],
-        "frame_stack": frame_stack(env),
+        "frame_stack": adapter.stack,
+        "stacked": adapter.stacked,
     }
-    stored_space = _one_frame(observation_space) if frame_stack(env) > 1 else observation_space
-    arrays = _minari_arrays(episodes)
+    arrays = _minari_arrays(episodes, adapter)
     metadata = {
-        **_minari_metadata(env, stored_space, action_space),
+        **_minari_metadata(env, *adapter.stored),
         "total_episodes": len(episodes),
         "total_steps": sum(episode.length for episode in episodes),
         "dataset_size": round(arrays.nbytes / 1e6, 1),  # in MB, as Minari counts
@@ -163,16 +176,16 @@ def write_demonstrations(
         _raise_for_disk(error, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
+    spaces = adapter.observation_space, adapter.action_space
+    return Demonstrations(read_info(final), tuple(episodes), *spaces, adapter)
 
 
-def _one_frame(stack: spaces.Box) -> spaces.Box:
-    return spaces.Box(stack.low[-1], stack.high[-1], dtype=np.uint8)
-
-
-def _stack_of(frame: spaces.Box, size: int) -> spaces.Box:
-    low, high = (np.repeat(bound[None], size, axis=0) for bound in (frame.low, frame.high))
-    return spaces.Box(low, high, dtype=np.uint8)
+def as_written(episodes: Sequence[Episode], adapter: Adapter) -> list[Episode]:
+    """Return episodes as they will be read again: an environment may round an action."""
+    return [
+        replace(one, actions=adapter.read_actions(adapter.write_actions(one.actions)))
+        for one in episodes
+    ]
 
 
 def _write_bytes(path: Path, content: memoryview) -> None:
@@ -181,7 +194,7 @@ def _write_bytes(path: Path, content: memoryview) -> None:
 
 
 def _minari_metadata(
-    env: EnvConfig, observation_space: spaces.Box, action_space: spaces.Space[Any]
+    env: EnvConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> dict[str, Any]:
     """Return what Minari wants to know about the environment and the format."""
     import minari
@@ -207,7 +220,7 @@ def _minari_metadata(
     }
 
 
-def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
+def _minari_arrays(episodes: Sequence[Episode], adapter: Adapter) -> memoryview:
     """Return the episodes as the content of an HDF5 file in Minari's layout.
 
     The file is built in memory, not with Minari's own writer: when the disk is full, HDF5 cannot
@@ -224,23 +237,35 @@ def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
             if episode.seed is not None:
                 group.attrs["seed"] = episode.seed
             group.create_group("infos")
-            for key, array in (
-                ("observations", episode.stored),
-                ("actions", episode.actions),
+            for key, values in (
+                ("observations", adapter.write_observations(episode.observations)),
+                ("actions", adapter.write_actions(episode.actions)),
                 ("rewards", episode.rewards),
                 ("terminations", _last(episode.length, episode.terminated)),
                 ("truncations", _last(episode.length, episode.truncated)),
             ):
-                # Growing is what Minari's own appending needs. Pictures shrink to a few hundredths.
                 frames = key == "observations" and bool(episode.frame_stack)
-                group.create_dataset(
-                    key,
-                    data=array,
-                    chunks=(min(len(array), FRAMES_IN_CHUNK), *array.shape[1:]) if frames else True,
-                    maxshape=(None, *array.shape[1:]),
-                    **({"compression": "gzip", "compression_opts": 1} if frames else {}),
-                )
+                _write_array(group, key, values, frames=frames)
     return buffer.getbuffer()
+
+
+def _write_array(group: Any, key: str, values: Any, *, frames: bool) -> None:
+    """Write an array, or the parts of a Dict or Tuple as Minari names them."""
+    if isinstance(values, tuple):
+        values = {f"_index_{index}": part for index, part in enumerate(values)}
+    if isinstance(values, dict):
+        inner = group.create_group(key)
+        for name, part in values.items():
+            _write_array(inner, name, part, frames=False)
+        return
+    # Growing is what Minari's own appending needs. Pictures shrink to a few hundredths.
+    group.create_dataset(
+        key,
+        data=values,
+        chunks=(min(len(values), FRAMES_IN_CHUNK), *values.shape[1:]) if frames else True,
+        maxshape=(None, *values.shape[1:]),
+        **({"compression": "gzip", "compression_opts": 1} if frames else {}),
+    )
 
 
 def _last(length: int, flag: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -358,11 +383,12 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         created_with=ours["created_with"],
         return_mean=mean_return(ours["returns"]),
         success_rate=float(np.mean(success)) if success else None,
+        frame_stack=int(ours.get("frame_stack", 0)),
     )
 
 
 def read_spaces(path: Path) -> Spaces:
-    """Read the spaces of a dataset, without its arrays.
+    """Read the spaces that a dataset says it has, without its arrays.
 
     Raises:
         RlfdError: If its metadata cannot be read.
@@ -375,8 +401,7 @@ def read_spaces(path: Path) -> Spaces:
         observations, actions = (
             deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
         )
-        stack = _frame_stack(metadata)
-        return (_stack_of(observations, stack) if stack > 1 else observations), actions
+        return observations, actions
     except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
         raise _damaged(path, error) from error
 
@@ -387,16 +412,30 @@ def mean_return(returns: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _frame_stack(metadata: dict[str, Any]) -> int:
-    """Return how many frames an observation is made of; other data than ours have no stacks."""
-    return int((metadata.get(KEY) or {}).get("frame_stack", 0))
+def space_difference(theirs: Spaces, ours: Spaces) -> tuple[str, Any, Any] | None:
+    """Return what differs first between (observation space, action space): what, theirs, ours."""
+    (observations, actions), (our_observations, our_actions) = theirs, ours
+    pairs: list[tuple[str, Any, Any]] = [("action space", actions, our_actions)]
+    if isinstance(observations, spaces.Box) and isinstance(our_observations, spaces.Box):
+        pairs += [  # bounds are told in many ways
+            ("observation shape", observations.shape, our_observations.shape),
+            ("observation type", observations.dtype, our_observations.dtype),
+        ]
+    else:
+        pairs += [("observation space", observations, our_observations)]
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
 
 
-def read_demonstrations(path: Path) -> Demonstrations:
+def read_demonstrations(path: Path, env: EnvConfig | None = None) -> Demonstrations:
     """Read a dataset with its arrays, and check that it is whole.
 
+    Args:
+        path: Its folder.
+        env: See it as learners of this environment do; None for looking at it.
+
     Raises:
-        RlfdError: If it is missing, empty, incomplete, damaged, or of a kind we cannot use.
+        RlfdError: If it is missing, empty, incomplete, damaged, of a kind we cannot use, or has
+            other spaces than the environment.
     """
     path = Path(path)
     info = read_info(path)
@@ -405,8 +444,10 @@ def read_demonstrations(path: Path) -> Demonstrations:
             f"demonstrations '{info.id}' are empty, expected at least one episode",
             "collect some with 'rlfd collect-demos'",
         )
+    told = _told_beside(path, info)
+    adapter = _reading(info, told, read_spaces(path), env)
     try:
-        observation_space, action_space, raw = _read_minari(_data_folder(path))
+        raw = _read_minari(_data_folder(path))
     except ImportError as error:
         raise RlfdError(
             f"demonstrations '{info.id}' cannot be read: {error}", "install what is missing"
@@ -414,68 +455,91 @@ def read_demonstrations(path: Path) -> Demonstrations:
     # Minari checks with assertions, h5py answers a damaged file with any of these.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError) as error:
         raise _damaged(path, error) from error
-    if not isinstance(observation_space, spaces.Box):
-        raise RlfdError(
-            f"demonstrations '{info.id}' have {type(observation_space).__name__} observations, "
-            "expected Box"
-        )
-    success, seeds, stack = _told_beside(path, info)
+    odd = _Oddities(adapter.stored[1])
     episodes = tuple(
-        _episode(info, index, item, success[index], seeds[index], stack)
-        for index, item in enumerate(raw)
+        _episode(info, index, item, told, adapter, odd) for index, item in enumerate(raw)
     )
-    if stack > 1:
-        observation_space = _stack_of(observation_space, stack)
     transitions = sum(episode.length for episode in episodes)
     if transitions != info.transitions:
         raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
-    found = content_hash(episodes)
+    found = content_hash(episodes, adapter)
     if info.content_hash and found != info.content_hash:
         raise _damaged(path, "its content does not match the hash that was noted when written")
     demos = Demonstrations(
-        replace(info, content_hash=found), episodes, observation_space, action_space
+        replace(info, content_hash=found),
+        episodes,
+        adapter.observation_space,
+        adapter.action_space,
+        adapter,
+        odd.remarks(transitions),
     )
     _check_values(demos)
     return demos
 
 
-def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class _Told:
+    """What is known of the episodes beside their arrays."""
+
+    success: list[bool | None]
+    seeds: list[int | None]
+    stacked: int = 1
+
+
+def _told_beside(path: Path, info: DemoInfo) -> _Told:
+    if info.env is None:
+        return _Told([None] * info.episodes, [None] * info.episodes)
+    ours = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))[KEY]
+    success, seeds = list(ours["success"]), list(ours["seeds"])
+    if not len(success) == len(seeds) == info.episodes:
+        raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
+    return _Told(success, seeds, int(ours.get("stacked", 1)))
+
+
+def _reading(info: DemoInfo, told: _Told, stored: Spaces, env: EnvConfig | None) -> Adapter:
+    """Return what brings the arrays of a dataset to the form that learners know."""
+    name = f"dataset '{info.id}'"
+    if env is None:
+        return Adapter(
+            name,
+            *stored,
+            frame_stack=info.frame_stack,
+            stacked=told.stacked,
+            for_learning=False,
+        )
+    ours = envs.adapter(env)
+    found = space_difference(stored, ours.stored)
+    if found is None:
+        return ours
+    if space_difference(stored, (ours.observation_space, ours.action_space)) is None:
+        return Adapter(name, *stored, stacked=max(ours.frame_stack, 1))  # in that form already
+    field, theirs, our = found
+    raise RlfdError(
+        f"demonstrations '{info.id}' do not fit {env.name}: {field} is {theirs} there, expected "
+        f"{our}",
+        "name others with --demos",
+    )
+
+
+def _read_minari(data: Path) -> list[dict[str, Any]]:
     from minari.dataset.minari_storage import MinariStorage
 
     storage = MinariStorage.read(data.absolute())
-    episodes = list(storage.get_episodes(range(storage.total_episodes)))
-    return storage.observation_space, storage.action_space, episodes
-
-
-def _told_beside(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None], int]:
-    """Return successes and seeds of the episodes, and of how many frames an observation is made."""
-    if info.env is None:
-        return [None] * info.episodes, [None] * info.episodes, 0
-    metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
-    success, seeds = list(metadata[KEY]["success"]), list(metadata[KEY]["seeds"])
-    if not len(success) == len(seeds) == info.episodes:
-        raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
-    return success, seeds, _frame_stack(metadata)
+    return list(storage.get_episodes(range(storage.total_episodes)))
 
 
 def _episode(
-    info: DemoInfo,
-    index: int,
-    raw: dict[str, Any],
-    success: bool | None,
-    seed: int | None,
-    stack: int,
+    info: DemoInfo, index: int, raw: dict[str, Any], told: _Told, adapter: Adapter, odd: _Oddities
 ) -> Episode:
-    observations, actions = raw["observations"], raw["actions"]
-    if not isinstance(observations, np.ndarray) or not isinstance(actions, np.ndarray):
-        raise RlfdError(
-            f"demonstrations '{info.id}' have structured observations or actions, "
-            "expected one array each"
-        )
+    observation_space, action_space = adapter.stored
+    observations = _array(info, index, "observations", raw["observations"], observation_space)
+    actions = _array(info, index, "actions", raw["actions"], action_space)
+    actions = odd.look_at(info, index, actions)
     rewards = np.asarray(raw["rewards"], np.float64)
     terminations, truncations = np.asarray(raw["terminations"]), np.asarray(raw["truncations"])
     length = len(rewards)
-    sizes = (len(observations) - 1, len(actions), len(terminations), len(truncations))
+    seen = adapter.read_observations(observations)
+    sizes = (len(seen) - 1, len(actions), len(terminations), len(truncations))
     if length == 0 or any(size != length for size in sizes):
         raise _damaged(info.path, f"the arrays of episode {index} do not fit together")
     if (terminations | truncations)[:-1].any():
@@ -486,10 +550,89 @@ def _episode(
         )
     terminated = bool(terminations[-1])
     # Data that just stops was cut: there is still a future to bootstrap from.
-    if stack > 1:
-        observations = stack_frames(observations, stack)
-    ends = terminated, not terminated
-    return Episode(observations, actions, rewards, *ends, success, seed, stack)
+    return Episode(
+        seen,
+        adapter.read_actions(actions),
+        rewards,
+        terminated,
+        not terminated,
+        told.success[index],
+        told.seeds[index],
+        adapter.frame_stack,
+    )
+
+
+def _array(info: DemoInfo, index: int, what: str, values: Any, space: spaces.Space[Any]) -> Any:
+    """Return stored values, after looking at their shape."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return values  # Minari read it by the space
+    if not isinstance(values, np.ndarray):
+        raise RlfdError(
+            f"demonstrations '{info.id}' have structured {what}, expected one array each"
+        )
+    if values.shape[1:] != space.shape:
+        raise _damaged(
+            info.path,
+            f"{what} of episode {index} have shape {values.shape[1:]}, expected {space.shape}",
+        )
+    return values
+
+
+class _Oddities:
+    """Counts stored actions that are not what their space says.
+
+    Args:
+        space: The space.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self._space = space
+        self._floats = self._outside = 0
+        self._least, self._most = np.inf, -np.inf
+
+    def look_at(self, info: DemoInfo, index: int, actions: Array) -> Array:
+        """Return actions in the space's type, and count those that are odd.
+
+        Raises:
+            RlfdError: If they are none of the actions of a space of whole numbers.
+        """
+        space = self._space
+        if isinstance(space, spaces.Box):
+            outside = (actions < space.low) | (actions > space.high)
+            outside = outside.reshape(len(actions), -1).any(axis=1)
+            if outside.any():
+                self._outside += int(outside.sum())
+                self._least = min(self._least, float(actions[outside].min()))
+                self._most = max(self._most, float(actions[outside].max()))
+            return actions
+        if np.issubdtype(actions.dtype, np.floating):
+            whole = np.where(np.isfinite(actions), actions, 0.5) == np.floor(actions)
+            if not whole.all():
+                raise _damaged(info.path, f"episode {index} has actions outside of {space}")
+            self._floats += len(actions)
+            actions = actions.astype(np.int64)
+        low = getattr(space, "start", 0)
+        high = low + (getattr(space, "n", 2) if space.shape == () else 2) - 1
+        if isinstance(space, spaces.MultiDiscrete):
+            high = low + space.nvec - 1
+        if not ((actions >= low) & (actions <= high)).all():
+            raise _damaged(info.path, f"episode {index} has actions outside of {space}")
+        return actions
+
+    def remarks(self, transitions: int) -> tuple[str, ...]:
+        """Return one sentence for each kind."""
+        told = []
+        if self._floats:
+            told.append(
+                f"actions are stored as fractions, and {self._space} has whole numbers: "
+                f"{self._floats:,} of {transitions:,} were converted"
+            )
+        if self._outside:
+            told.append(
+                f"{self._outside:,} of {transitions:,} actions are outside of {self._space}: "
+                f"they reach from {self._least:.4g} to {self._most:.4g}"
+            )
+        return tuple(told)
 
 
 def _check_values(demos: Demonstrations) -> None:
@@ -513,23 +656,6 @@ def _check_values(demos: Demonstrations) -> None:
                     f"episode {index} of '{info.id}' has a {what} that is not a finite number",
                     "leave that episode out",
                 )
-        _check_actions(demos, index, episode)
-
-
-def _check_actions(demos: Demonstrations, index: int, episode: Episode) -> None:
-    space, actions = demos.action_space, episode.actions
-    if actions.shape[1:] != space.shape:
-        raise _damaged(
-            demos.info.path,
-            f"actions of episode {index} have shape {actions.shape[1:]}, expected {space.shape}",
-        )
-    low: Any = None
-    if isinstance(space, spaces.Discrete):
-        low, high = space.start, space.start + space.n - 1
-    elif isinstance(space, spaces.MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
-    if low is not None and not ((actions >= low) & (actions <= high)).all():
-        raise _damaged(demos.info.path, f"episode {index} has actions outside of {space}")
 
 
 def _damaged(path: Path, why: object) -> RlfdError:

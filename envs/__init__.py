@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rlfd.envs.absent import is_playable
+from rlfd.envs.adapter import Adapter
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.frames import stack_frames, unstack_frames
 from rlfd.envs.play import PlayedEpisode, play_episodes
 from rlfd.envs.registry import (
+    adapter,
     check,
     elsewhere,
     frame_stack,
@@ -22,6 +24,7 @@ from rlfd.envs.tabular import Table
 from rlfd.envs.world import EpisodeRecord, RewardFunction, Transitions, World
 
 __all__ = [
+    "Adapter",
     "EnvConfig",
     "EnvSpec",
     "EpisodeRecord",
@@ -33,6 +36,7 @@ __all__ = [
     "Table",
     "Transitions",
     "World",
+    "adapter",
     "check",
     "elsewhere",
     "frame_stack",

@@ -19,38 +19,31 @@ __all__ = ["Choices", "ExclusiveButtons"]
 
 
 class Choices(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Lay choices out in one row, and say which action an environment did not take.
+    """Say which action an environment did not take.
 
     Args:
-        env: An environment with MultiDiscrete or MultiBinary actions of any shape.
+        env: An environment with MultiDiscrete or MultiBinary actions.
         name: What people call it.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], name: str) -> None:
         super().__init__(env)
-        space = env.action_space
-        assert isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary)
-        self._name, self._space = name, space
-        if len(space.shape) != 1:
-            self.action_space = (
-                spaces.MultiBinary(int(np.prod(space.shape)))
-                if isinstance(space, spaces.MultiBinary)
-                else spaces.MultiDiscrete(space.nvec.ravel(), start=space.start.ravel())
-            )
+        self._name = name
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step with the action in the environment's own shape.
+        """Step.
 
         Raises:
             RunFailed: If the environment breaks off.
         """
         try:
-            return self.env.step(np.asarray(action).reshape(self._space.shape))
+            return self.env.step(action)
         except Exception as error:
             told = f" ({error})" if str(error) else ""
             raise RunFailed(
                 f"environment '{self._name}' broke off with {type(error).__name__} at action "
-                f"{np.asarray(action).tolist()}{told}, expected it to take all of {self._space}",
+                f"{np.asarray(action).tolist()}{told}, expected it to take all of "
+                f"{self.action_space}",
                 "a policy of independent choices takes every combination now and then: make those "
                 "that exclude each other one choice (rlfd.envs.ExclusiveButtons)",
             ) from error

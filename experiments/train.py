@@ -264,11 +264,11 @@ def check_same(resolved: Resolved, run: RunDir, runs_dir: Path, data_dir: Path) 
             )
 
 
-def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
+def _env_words(config: RunConfig) -> list[str]:
+    """Return the words of a command that name a run's environment."""
     env = config.env
-    words = ["rlfd", "train", config.algo]
     playable = is_playable(env.name)
-    words += ["--env", env.name] if playable else ["--demos", str(config.demos)]
+    words = ["--env", env.name] if playable else ["--demos", str(config.demos)]
     if env.start != "standard":
         words += ["--start", env.start]
     if env.reward != "dense":
@@ -277,6 +277,15 @@ def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
     for name, value in env.options.items() if playable else ():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
+    if env.action_range is not None:
+        words += ["--action-range", *map(str, env.action_range)]
+    if env.frame_stack:
+        words += ["--frame-stack", str(env.frame_stack)]
+    return words
+
+
+def _resume_command(config: RunConfig, runs_dir: Path, data_dir: Path) -> str:
+    words = ["rlfd", "train", config.algo, *_env_words(config)]
     if config.seed:
         words += ["--seed", str(config.seed)]
     if config.exp_name != "default":
