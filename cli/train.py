@@ -234,7 +234,7 @@ def train(
     output = Output(json=json, quiet=quiet, verbose=verbose, no_progress=no_progress)
     if resume + overwrite + resume_if_exists > 1:
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
-    from rlfd.envs import EnvConfig, is_playable
+    from rlfd.envs import EnvConfig, is_playable, told
     from rlfd.experiments.config import resolve
     from rlfd.experiments.problem import env_of_demos, variant_for
 
@@ -248,7 +248,8 @@ def train(
         if problem:
             output.message(f"learning from the demonstrations alone, no evaluation: {problem}")
         else:
-            output.message(f"environment of the demonstrations: {env_config.title}")
+            made = f" ({told(env_config)})" if told(env_config) else ""
+            output.message(f"environment of the demonstrations: {env_config.title}{made}")
     else:
         raise RlfdError(
             "--env is missing, see 'rlfd train --help'",

@@ -79,7 +79,8 @@ class DemoInfo:
         path: Its folder.
         env: The environment with start and options; None for data that this tool did not make.
         gym_id: Id of the Gymnasium environment inside, if known.
-        gym_kwargs: Its keyword arguments, for foreign data.
+        env_spec: What foreign data say of it (`rlfd.envs.recorded`).
+        eval_env_spec: Likewise, of the environment that they are to be judged in.
         demonstrator: Who acted and how: policy, noise, filters, seed. Empty for foreign data.
         content_hash: SHA-256 over all arrays and flags; empty for foreign data not yet loaded.
         created: When, ISO 8601 in UTC; empty for foreign data.
@@ -96,7 +97,8 @@ class DemoInfo:
     path: Path
     env: EnvConfig | None
     gym_id: str | None
-    gym_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    env_spec: Mapping[str, Any] | None = None
+    eval_env_spec: Mapping[str, Any] | None = None
     demonstrator: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     created: str = ""

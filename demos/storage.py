@@ -10,7 +10,6 @@ to Minari these are the observations. Images are compressed without loss.
 from __future__ import annotations
 
 import contextlib
-import copy
 import errno
 import io
 import json
@@ -25,14 +24,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd import __version__, envs
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import Adapter, EnvConfig, names, spec
+from rlfd.envs import Adapter, EnvConfig, gymnasium_spec, spec
+from rlfd.envs.recorded import from_specification, read_specification
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import folders_with, fsync_folder, new_temporary, write_json
 
@@ -200,14 +199,9 @@ def _minari_metadata(
     import minari
     from minari.serialization import serialize_space
 
-    known = spec(env.name)
-    env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
-    env_spec.kwargs.update(known.kwargs)
-    if env.name not in names() or known.table is not None:  # its options are keyword arguments
-        env_spec.kwargs.update(env.options)
     try:
         # The Gymnasium environment inside; our protocol around it is described under our own key.
-        inside = {"env_spec": env_spec.to_json()}
+        inside = {"env_spec": gymnasium_spec(env).to_json()}
     except ValueError:  # it was registered with a class, which no text can name
         inside = {}
     return {
@@ -365,8 +359,12 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     if ours is None:
         if not metadata.get("env_spec"):
             return info
-        env_spec = json.loads(metadata["env_spec"])
-        return replace(info, gym_id=env_spec["id"], gym_kwargs=dict(env_spec.get("kwargs") or {}))
+        told = {
+            field: read_specification(metadata[field])
+            for field in ("env_spec", "eval_env_spec")
+            if metadata.get(field)
+        }
+        return replace(info, gym_id=told["env_spec"]["id"], **told)
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
             f"format {ours['format']} was expected to be {FORMAT_VERSION}; "
@@ -387,23 +385,39 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     )
 
 
-def read_spaces(path: Path) -> Spaces:
+def read_spaces(path: Path, env: EnvConfig | None = None) -> Spaces:
     """Read the spaces that a dataset says it has, without its arrays.
 
+    Where it does not say, as Minari does: those of its environment, or of the one that is given.
+
     Raises:
-        RlfdError: If its metadata cannot be read.
+        RlfdError: If its metadata cannot be read, or it says neither.
     """
     from minari.serialization import deserialize_space
 
     path = Path(path)
     try:
         metadata = json.loads((_data_folder(path) / METADATA).read_text(encoding="utf-8"))
-        observations, actions = (
-            deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
-        )
-        return observations, actions
+        told = [metadata.get(f"{of}_space") for of in ("observation", "action")]
+        observations, actions = (text and deserialize_space(text) for text in told)
     except (OSError, ValueError, KeyError, TypeError, AssertionError, NotImplementedError) as error:
         raise _damaged(path, error) from error
+    if observations is None or actions is None:
+        own = _environments_spaces(read_info(path), env)
+        observations, actions = observations or own[0], actions or own[1]
+    return observations, actions
+
+
+def _environments_spaces(info: DemoInfo, env: EnvConfig | None) -> Spaces:
+    if env is None and info.env_spec is not None:
+        env = from_specification(info.env_spec)
+    if env is None:
+        raise RlfdError(
+            f"demonstrations '{info.id}' say neither what their observations and actions are nor "
+            "which environment they come from",
+            "name it with --env",
+        )
+    return envs.own_spaces(env)
 
 
 def mean_return(returns: Sequence[float | None]) -> float | None:
@@ -445,9 +459,9 @@ def read_demonstrations(path: Path, env: EnvConfig | None = None) -> Demonstrati
             "collect some with 'rlfd collect-demos'",
         )
     told = _told_beside(path, info)
-    adapter = _reading(info, told, read_spaces(path), env)
+    adapter = _reading(info, told, read_spaces(path, env), env)
     try:
-        raw = _read_minari(_data_folder(path))
+        raw = _read_minari(_data_folder(path), adapter.stored)
     except ImportError as error:
         raise RlfdError(
             f"demonstrations '{info.id}' cannot be read: {error}", "install what is missing"
@@ -521,10 +535,14 @@ def _reading(info: DemoInfo, told: _Told, stored: Spaces, env: EnvConfig | None)
     )
 
 
-def _read_minari(data: Path) -> list[dict[str, Any]]:
+def _read_minari(data: Path, stored: Spaces) -> list[dict[str, Any]]:
+    from minari.dataset._storages import get_minari_storage
     from minari.dataset.minari_storage import MinariStorage
 
-    storage = MinariStorage.read(data.absolute())
+    # As `MinariStorage.read` does, which makes the environment of a dataset without spaces.
+    told = MinariStorage.read_raw_metadata(data)
+    kind = get_minari_storage(told["data_format"])
+    storage = kind(data.absolute(), *stored, jpeg_encoding=bool(told.get("jpeg_encoding", True)))
     return list(storage.get_episodes(range(storage.total_episodes)))
 
 

@@ -7,15 +7,18 @@ from rlfd.envs.adapter import Adapter
 from rlfd.envs.choices import ExclusiveButtons
 from rlfd.envs.frames import stack_frames, unstack_frames
 from rlfd.envs.play import PlayedEpisode, play_episodes
+from rlfd.envs.recorded import evaluated, is_recorded, told, with_options
 from rlfd.envs.registry import (
     adapter,
     check,
     elsewhere,
     frame_stack,
+    gymnasium_spec,
     learner_rewards,
     make,
     names,
     noop,
+    own_spaces,
     spec,
     table,
 )
@@ -39,15 +42,21 @@ __all__ = [
     "adapter",
     "check",
     "elsewhere",
+    "evaluated",
     "frame_stack",
+    "gymnasium_spec",
     "is_playable",
+    "is_recorded",
     "learner_rewards",
     "make",
     "names",
     "noop",
+    "own_spaces",
     "play_episodes",
     "spec",
     "stack_frames",
     "table",
+    "told",
     "unstack_frames",
+    "with_options",
 ]

@@ -7,6 +7,7 @@ the form that learners know.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import importlib
@@ -25,6 +26,8 @@ from rlfd.envs.absent import PREFIX, Absent, is_playable
 from rlfd.envs.adapter import Adapter, stacked_frames
 from rlfd.envs.catalogue import SPECS
 from rlfd.envs.choices import Choices
+from rlfd.envs.recorded import PREFIX as RECORDED
+from rlfd.envs.recorded import is_recorded, make_recorded, specification
 from rlfd.envs.rewards import Beyond, Delayed
 from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
@@ -35,10 +38,12 @@ __all__ = [
     "check",
     "elsewhere",
     "frame_stack",
+    "gymnasium_spec",
     "learner_rewards",
     "make",
     "names",
     "noop",
+    "own_spaces",
     "spec",
     "table",
 ]
@@ -62,6 +67,9 @@ def spec(name: str) -> EnvSpec:
         return SPECS[name]
     if not is_playable(name):
         return EnvSpec(name=name, gym_id=name, description="known from demonstrations alone")
+    if is_recorded(name):
+        gym_id = name.removeprefix(RECORDED)
+        return EnvSpec(name=name, gym_id=gym_id, description="as demonstrations describe it")
     package, _, gym_id = name.rpartition(":")
     if package:
         _import(package, name)
@@ -231,6 +239,16 @@ def adapter(config: EnvConfig) -> Adapter:
     return _adapter(json.dumps(check(config).to_json()))
 
 
+def own_spaces(config: EnvConfig) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Return an environment's own spaces, whatever learners can do with them.
+
+    Raises:
+        RlfdError: If it cannot be made.
+    """
+    with contextlib.closing(_native(check(config), None)) as env:
+        return env.observation_space, env.action_space
+
+
 @functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
 def _adapter(text: str) -> Adapter:
     config = EnvConfig.from_json(json.loads(text))
@@ -299,30 +317,58 @@ def _native(config: EnvConfig, render_mode: str | None) -> Environment:
     known = spec(config.name)
     if known.build is not None:
         return known.build(config, render_mode)
-    kwargs = dict(known.kwargs)
-    if config.name not in SPECS or known.table is not None:
-        kwargs |= config.options
-    if render_mode is not None:  # there are environments that do not know the argument
-        kwargs["render_mode"] = render_mode
-    headless.prepare()
-    try:
-        if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
-            with contextlib.suppress(ImportError):  # Gymnasium says what is missing
-                headless.prepare_mujoco()
-        env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
-    except gymnasium.error.DependencyNotInstalled as error:
-        raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
-    except Exception as error:
-        message = f"environment '{config.name}' cannot be made: {error}"
-        given = f"with options {dict(config.options)}" if config.options else "without options"
-        raise RlfdError(message, f"it was made {given}") from error
-    if not kwargs.keys() - {"render_mode"}:
-        lean.quicken(env)
+    env = _made(config, known, render_mode)
     if known.wrap is not None:
         env = known.wrap(env, config)
     if config.name not in SPECS and isinstance(env.action_space, _CHOICES):
         env = Choices(env, config.name)
     return env
+
+
+def _made(config: EnvConfig, known: EnvSpec, render_mode: str | None) -> Environment:
+    """Let Gymnasium make an environment."""
+    given = gymnasium_spec(config)
+    headless.prepare()
+    try:
+        if "mujoco" in str(given.entry_point):
+            with contextlib.suppress(ImportError):  # Gymnasium says what is missing
+                headless.prepare_mujoco()
+        if is_recorded(config.name):
+            return make_recorded(config, render_mode)
+        kwargs = _arguments(config, known)
+        if render_mode is not None:  # there are environments that do not know the argument
+            kwargs["render_mode"] = render_mode
+        env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
+    except RlfdError:
+        raise
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
+    except Exception as error:
+        message = f"environment '{config.name}' cannot be made: {error}"
+        options = f"with options {dict(config.options)}" if config.options else "without options"
+        raise RlfdError(message, f"it was made {options}") from error
+    if not kwargs.keys() - {"render_mode"}:
+        lean.quicken(env)
+    return env
+
+
+def _arguments(config: EnvConfig, known: EnvSpec) -> dict[str, Json]:
+    own = config.options if config.name not in SPECS or known.table is not None else {}
+    return {**known.kwargs, **own}
+
+
+def gymnasium_spec(config: EnvConfig) -> gymnasium.envs.registration.EnvSpec:
+    """Return how Gymnasium makes the environment inside, with its arguments.
+
+    Raises:
+        RlfdError: If there is none.
+    """
+    if is_recorded(config.name):
+        return specification(config)
+    known = spec(config.name)
+    made = copy.deepcopy(gymnasium.spec(known.gym_id))
+    made.kwargs.update(_arguments(config, known))
+    return made
 
 
 def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environment:

@@ -14,7 +14,7 @@ import torch
 from rlfd import algorithms
 from rlfd.algorithms.base import Algorithm, PolicyMode
 from rlfd.demos import PolicyFile
-from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere, play_episodes
+from rlfd.envs import EnvConfig, PlayedEpisode, elsewhere, evaluated, play_episodes
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
 from rlfd.experiments.config import RunConfig
@@ -72,6 +72,7 @@ def play_policy(
     def act(observations: npt.NDArray[Any], _: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return algorithm.act(observations, greedy=policy == "greedy", generator=generator)
 
+    env = evaluated(env)
     return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames)
 
 

@@ -34,6 +34,7 @@ from rlfd.envs import (
     names,
     spec,
     table,
+    with_options,
 )
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig
@@ -96,14 +97,13 @@ def env_of_demos(
     """
     info = demos.describe(text, data_dir=data_dir)
     try:
-        recorded = demos.recorded_env(info)
+        recorded = demos.recorded_env(info, form)
     except RlfdError as error:
         if algorithms.get(algo).needs.interaction:
             raise
         return demos.absent_env(info, form), error.message
     env = elsewhere(recorded, start, reward)
-    options = {**env.options, **(options or {})}
-    return check(dataclasses.replace(env, options=options, **(form or {}))), ""
+    return check(with_options(env, options or {})), ""
 
 
 def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:

@@ -16,7 +16,7 @@ import torch
 from rlfd import demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable
+from rlfd.envs import EnvConfig, World, check, frame_stack, is_playable, is_recorded
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig, check_budget, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
@@ -267,14 +267,14 @@ def check_same(resolved: Resolved, run: RunDir, runs_dir: Path, data_dir: Path) 
 def _env_words(config: RunConfig) -> list[str]:
     """Return the words of a command that name a run's environment."""
     env = config.env
-    playable = is_playable(env.name)
-    words = ["--env", env.name] if playable else ["--demos", str(config.demos)]
+    named = is_playable(env.name) and not is_recorded(env.name)
+    words = ["--env", env.name] if named else ["--demos", str(config.demos)]
     if env.start != "standard":
         words += ["--start", env.start]
     if env.reward != "dense":
         words += ["--reward", env.reward]
     usual = check(EnvConfig(env.name, env.start, reward=env.reward)).options
-    for name, value in env.options.items() if playable else ():
+    for name, value in env.options.items() if named else ():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
     if env.action_range is not None:

@@ -283,7 +283,7 @@ def test_environments_that_no_text_can_name(tmp_path):
 def test_formats_that_need_another_package(tmp_path, monkeypatch):
     path = collect(tmp_path).info.path
 
-    def missing(folder):
+    def missing(folder, stored):
         raise ImportError("pyarrow is not installed")
 
     monkeypatch.setattr(storage, "_read_minari", missing)
