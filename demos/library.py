@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlfd.demos.dataset import DemoInfo, Demonstrations
+from rlfd.demos.foreign import told_apart
 from rlfd.demos.report import START_MARGIN, shifted_start_overlap
 from rlfd.demos.storage import (
     VERSIONED,
@@ -188,6 +189,10 @@ def _locate(text: str, data_dir: Path, env: EnvConfig | None, same_reward: bool 
             return path
     if text and is_dataset(_minari_root() / text):
         return _minari_root() / text
+    for place in (Path(text), _minari_root() / text) if text else ():
+        other = told_apart(place)
+        if other is not None:
+            raise other
     if not own:
         name = env.name if env is not None else "ENV"
         raise RlfdError(

@@ -30,6 +30,7 @@ from gymnasium import spaces
 
 from rlfd import __version__, envs
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
+from rlfd.demos.foreign import told_apart
 from rlfd.envs import Adapter, EnvConfig, gymnasium_spec, spec
 from rlfd.envs.recorded import from_specification, read_specification
 from rlfd.errors import RlfdError, RunFailed
@@ -333,6 +334,8 @@ def read_info(path: Path) -> DemoInfo:
     """
     path = Path(path)
     file = _data_folder(path) / METADATA
+    if not file.exists() and (other := told_apart(path)) is not None:
+        raise other
     try:
         metadata = json.loads(file.read_text(encoding="utf-8"))
         return _parse_info(path, metadata)
