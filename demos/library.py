@@ -56,6 +56,8 @@ __all__ = [
 
 logger = logging.getLogger("rlfd.demos")
 
+WRAPPER = "the wrapper"
+
 
 def list_all(data_dir: Path) -> list[DemoInfo]:
     """Return every readable dataset under `data_dir`, newest first; others are warned about."""
@@ -249,7 +251,7 @@ def _other_wrappers(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | No
     theirs = wrappers(info.env_spec)
     ours = [one.name for one in gymnasium_spec(env).additional_wrappers]
     told = [", ".join(names) or "none" for names in (theirs, ours)]
-    return None if theirs == ours else ("the wrapper", *told)
+    return None if theirs == ours else (WRAPPER, *told)
 
 
 def _other_arguments(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
@@ -301,11 +303,14 @@ def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> Non
     found = difference(info, env, same_reward)
     if found is not None:
         field, theirs, ours = found
+        hint = f"collect some with 'rlfd collect-demos --env {env.name}' and the start and options "
+        hint += "of this run, or name others with --demos"
+        if field == WRAPPER:
+            hint = "leave --env out, and the environment is made as they describe it"
         raise RlfdError(
             f"demonstrations '{info.id}' do not fit the run: {field} is {theirs!r} there, "
             f"expected {ours!r}",
-            f"collect some with 'rlfd collect-demos --env {env.name}' and the start and options of "
-            "this run, or name others with --demos",
+            hint,
         )
 
 
