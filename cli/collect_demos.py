@@ -9,11 +9,13 @@ import typer
 
 from rlfd.cli.console import Output, command_line, number, share
 from rlfd.cli.options import (
+    ActionRange,
     AllowImport,
     DataDir,
     Debug,
     Env,
     EnvOptions,
+    FrameStack,
     Json,
     MaxEpisodeSteps,
     NoProgress,
@@ -21,6 +23,7 @@ from rlfd.cli.options import (
     Reward,
     RunsDir,
     Verbose,
+    env_form,
     finite,
     parse_checkpoint,
     parse_env_options,
@@ -105,6 +108,8 @@ def collect_demos(
     env_option: EnvOptions = None,
     allow_import: AllowImport = None,
     max_episode_steps: MaxEpisodeSteps = None,
+    action_range: ActionRange = None,
+    frame_stack: FrameStack = None,
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -167,7 +172,8 @@ def collect_demos(
 
     known = envs.spec(env)
     options = with_limit(parse_env_options(env_option or []), max_episode_steps)
-    config = envs.check(envs.EnvConfig(env, start or known.demo_start, options, reward))
+    form = env_form(action_range, frame_stack)
+    config = envs.check(envs.EnvConfig(env, start or known.demo_start, options, reward, **form))
     policy = policy or demos.default_demonstrator(env)
     if policy is None:
         others = " or ".join(f"--policy {name}" for name in demos.policies(config))

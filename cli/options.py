@@ -14,11 +14,13 @@ from rlfd.errors import RlfdError
 from rlfd.jsons import parse_json
 
 __all__ = [
+    "ActionRange",
     "AllowImport",
     "DataDir",
     "Debug",
     "Env",
     "EnvOptions",
+    "FrameStack",
     "Json",
     "MaxEpisodeSteps",
     "NoProgress",
@@ -28,6 +30,7 @@ __all__ = [
     "Verbose",
     "allowing",
     "complete_env",
+    "env_form",
     "examples",
     "finite",
     "given",
@@ -144,6 +147,11 @@ def with_limit(options: Mapping[str, Any], limit: int | None) -> dict[str, Any]:
     return dict(options) if limit is None else {**options, "max_episode_steps": limit}
 
 
+def env_form(action_range: tuple[float, float] | None, frame_stack: int | None) -> dict[str, Any]:
+    """Return what was said of how an environment is to be seen, as fields of its config."""
+    return given({"action_range": action_range, "frame_stack": frame_stack})
+
+
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were set on the command line."""
     return {name: value for name, value in options.items() if value is not None}
@@ -232,6 +240,26 @@ MaxEpisodeSteps = Annotated[
         parser=parse_positive,
         metavar="N",
         help="Cut episodes after N steps. For Gymnasium ids; left out: as it was registered.",
+        rich_help_panel="Environment",
+    ),
+]
+ActionRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--action-range",
+        metavar="LOW HIGH",
+        help="Choose continuous actions from here, where the environment's own range is not "
+        "finite, or wider than it has to be.",
+        rich_help_panel="Environment",
+    ),
+]
+FrameStack = Annotated[
+    int | None,
+    typer.Option(
+        "--frame-stack",
+        min=1,
+        metavar="N",
+        help="Show the last N images as one. Left out: each alone.",
         rich_help_panel="Environment",
     ),
 ]

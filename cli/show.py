@@ -175,6 +175,7 @@ def _show_demos(output: Output, report: DemoReport) -> None:
         "success": share(report.success_rate),
         "ends": _pairs(report.ends),
         "repeated episodes": number(report.duplicates),
+        "odd": "; ".join(report.remarks),
     }
     output.fields({name: value for name, value in fields.items() if value})
     _show_parts(output, info.demonstrator.get("parts") or [])
@@ -187,11 +188,13 @@ def _show_demos(output: Output, report: DemoReport) -> None:
         output.line("")
         rows = [
             [
-                f"{part}:{action}" if len(report.actions) > 1 else str(action),
+                f"{part}:{action + first}" if len(report.actions) > 1 else str(action + first),
                 number(count),
                 f"{count / max(report.transitions, 1):.1%}",
             ]
-            for part, counts in enumerate(report.actions)
+            for part, (counts, first) in enumerate(
+                zip(report.actions, report.first_actions, strict=True)
+            )
             for action, count in enumerate(counts)
         ]
         output.table(["action", ">taken", ">share"], rows)

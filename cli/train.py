@@ -11,10 +11,12 @@ import typer
 
 from rlfd.cli.console import Output, command_line, duration, number, share
 from rlfd.cli.options import (
+    ActionRange,
     AllowImport,
     DataDir,
     Debug,
     EnvOptions,
+    FrameStack,
     Json,
     MaxEpisodeSteps,
     NoProgress,
@@ -23,6 +25,7 @@ from rlfd.cli.options import (
     Verbose,
     allowing,
     complete_env,
+    env_form,
     given,
     parse_count,
     parse_demonstrator,
@@ -74,6 +77,8 @@ def train(
     env_option: EnvOptions = None,
     allow_import: AllowImport = None,
     max_episode_steps: MaxEpisodeSteps = None,
+    action_range: ActionRange = None,
+    frame_stack: FrameStack = None,
     demos: Annotated[
         str | None,
         typer.Option(
@@ -249,21 +254,23 @@ def train(
         raise RlfdError("--resume, --resume-if-exists and --overwrite exclude each other")
     if fresh_resets and not (resume or resume_if_exists):
         raise RlfdError("--fresh-resets is for a run that is continued", "add --resume")
-    from rlfd.envs import EnvConfig, is_playable
+    from rlfd.envs import EnvConfig, is_playable, told
     from rlfd.experiments.config import resolve
     from rlfd.experiments.problem import env_of_demos, variant_for
 
     options = with_limit(parse_env_options(env_option or []), max_episode_steps)
+    form = env_form(action_range, frame_stack)
     if env is not None:
-        env_config = EnvConfig(env, start or "standard", options, reward or "dense")
+        env_config = EnvConfig(env, start or "standard", options, reward or "dense", **form)
     elif demos is not None:
         env_config, problem = env_of_demos(
-            demos, algo, start=start, reward=reward, options=options, data_dir=data_dir
+            demos, algo, start=start, reward=reward, options=options, form=form, data_dir=data_dir
         )
         if problem:
             output.message(f"learning from the demonstrations alone, no evaluation: {problem}")
         else:
-            output.message(f"environment of the demonstrations: {env_config.title}")
+            made = f" ({told(env_config)})" if told(env_config) else ""
+            output.message(f"environment of the demonstrations: {env_config.title}{made}")
     else:
         raise RlfdError(
             "--env is missing, see 'rlfd train --help'",
@@ -417,6 +424,8 @@ def _print_config(output: Output, resolved: Resolved) -> None:
     rows += [["env", env["name"], "command line"]]
     rows += [[name, env[name], "command line"] for name in ("start", "reward")]
     rows += [[f"env option {name}", str(value), ""] for name, value in env["options"].items()]
+    form = ("action_range", "frame_stack")
+    rows += [[name, str(env[name]), "command line"] for name in form if name in env]
     for name, source in resolved.provenance.items():
         value = nested[name.partition(".")[2]] if "." in name else values[name]
         text = value if isinstance(value, str) else jsonlib.dumps(value)

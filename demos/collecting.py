@@ -15,7 +15,7 @@ from gymnasium import spaces
 from rlfd.demos.controllers import Demonstrator, Idle, Noisy, Shaky
 from rlfd.demos.dataset import Demonstrations, Episode
 from rlfd.demos.storage import prepare, write_demonstrations
-from rlfd.envs import EnvConfig, PlayedEpisode, check, frame_stack, make, play_episodes, probe
+from rlfd.envs import EnvConfig, PlayedEpisode, adapter, check, frame_stack, play_episodes, probe
 from rlfd.errors import RlfdError
 from rlfd.interrupts import StopSignal
 
@@ -79,10 +79,8 @@ def collect(
     for warning in probe(env).warnings:
         logger.warning(warning)
     keep = _Filter(episodes, steps, min_return, max_return, frame_stack(env))
-    made = make(env)
-    observation_space, action_space = made.observation_space, made.action_space
-    made.close()
-    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
+    form = adapter(env)
+    action_space = form.action_space
     if action_noise:
         policy = Shaky(policy, action_noise, action_space, seed)
     if noise:
@@ -128,8 +126,7 @@ def collect(
     return write_demonstrations(
         keep.kept,
         env=env,
-        observation_space=observation_space,
-        action_space=action_space,
+        adapter=form,
         demonstrator=demonstrator,
         name=name,
         data_dir=data_dir,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd.envs import EnvConfig, unstack_frames
+from rlfd.envs import Adapter, EnvConfig, unstack_frames
 from rlfd.errors import RlfdError
 
 __all__ = ["LABELS", "DemoInfo", "Demonstrations", "Episode", "content_hash"]
@@ -54,7 +54,9 @@ class Episode:
     @property
     def stored(self) -> Array:
         """What is written of the observations: of stacked frames each once. (T + 1, ...)."""
-        return unstack_frames(self.observations) if self.frame_stack > 1 else self.observations
+        if self.frame_stack > 1:
+            return unstack_frames(self.observations, self.frame_stack)
+        return self.observations
 
     @property
     def episode_return(self) -> float:
@@ -77,7 +79,8 @@ class DemoInfo:
         path: Its folder.
         env: The environment with start and options; None for data that this tool did not make.
         gym_id: Id of the Gymnasium environment inside, if known.
-        gym_kwargs: Its keyword arguments, for foreign data.
+        env_spec: What foreign data say of it (`rlfd.envs.recorded`).
+        eval_env_spec: Likewise, of the environment that they are to be judged in.
         demonstrator: Who acted and how: policy, noise, filters, seed. Empty for foreign data.
         content_hash: SHA-256 over all arrays and flags; empty for foreign data not yet loaded.
         created: When, ISO 8601 in UTC; empty for foreign data.
@@ -86,6 +89,7 @@ class DemoInfo:
         transitions: Number of actions in all of them.
         return_mean: Mean return, if known without reading the arrays.
         success_rate: Share of successful episodes; None where there is no success test.
+        frame_stack: How many stored images an observation was made of; 0 if they are apart.
     """
 
     name: str
@@ -93,7 +97,8 @@ class DemoInfo:
     path: Path
     env: EnvConfig | None
     gym_id: str | None
-    gym_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    env_spec: Mapping[str, Any] | None = None
+    eval_env_spec: Mapping[str, Any] | None = None
     demonstrator: Mapping[str, Any] = field(default_factory=dict)
     content_hash: str = ""
     created: str = ""
@@ -102,6 +107,7 @@ class DemoInfo:
     transitions: int = 0
     return_mean: float | None = None
     success_rate: float | None = None
+    frame_stack: int = 0
 
     @property
     def are_labels(self) -> bool:
@@ -116,14 +122,18 @@ class Demonstrations:
     Args:
         info: Where they come from. After `subset` it still describes the whole dataset.
         episodes: The episodes, in the order in which they were played.
-        observation_space: Of a single environment.
-        action_space: Of a single environment.
+        observation_space: Of a single environment, as learners see it.
+        action_space: Of a single environment, as learners choose from it.
+        adapter: What brought them to that form, and brings them back.
+        remarks: What is odd about what is stored, one sentence each.
     """
 
     info: DemoInfo
     episodes: tuple[Episode, ...]
     observation_space: spaces.Box
     action_space: spaces.Space[Any]
+    adapter: Adapter | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def num_transitions(self) -> int:
@@ -171,12 +181,33 @@ class Demonstrations:
         return replace(self, episodes=tuple(self.episodes[index] for index in chosen))
 
 
-def content_hash(episodes: Iterable[Episode]) -> str:
-    """Return the SHA-256 over every stored array and flag of `episodes`, with types and shapes."""
+def content_hash(episodes: Iterable[Episode], adapter: Adapter | None = None) -> str:
+    """Return the SHA-256 over every array and flag of `episodes`, with types and shapes.
+
+    Args:
+        episodes: The episodes.
+        adapter: Take the arrays as they are stored, whatever form learners see.
+    """
     digest = hashlib.sha256()
     for episode in episodes:
-        for array in (episode.stored, episode.actions, episode.rewards):
+        stored = (episode.stored, episode.actions)
+        if adapter is not None:
+            stored = (
+                adapter.write_observations(episode.observations),
+                adapter.write_actions(episode.actions),
+            )
+        for array in _leaves((*stored, episode.rewards)):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         digest.update(bytes([episode.terminated, episode.truncated]))
     return f"sha256:{digest.hexdigest()}"
+
+
+def _leaves(values: Any) -> Iterator[Array]:
+    if isinstance(values, dict):
+        values = tuple(values[key] for key in sorted(values))
+    if isinstance(values, tuple):
+        for value in values:
+            yield from _leaves(value)
+    else:
+        yield values

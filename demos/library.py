@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from rlfd.demos.dataset import DemoInfo, Demonstrations
+from rlfd.demos.foreign import told_apart
 from rlfd.demos.report import START_MARGIN, shifted_start_overlap
 from rlfd.demos.storage import (
     VERSIONED,
-    Spaces,
     demos_folder,
     is_dataset,
     read_demonstrations,
     read_info,
     read_spaces,
     scan,
+    space_difference,
 )
-from rlfd.envs import LIMIT, EnvConfig, Option, check, frame_stack, make, names, spec
+from rlfd.envs import (
+    LIMIT,
+    EnvConfig,
+    Option,
+    adapter,
+    check,
+    evaluated,
+    gymnasium_spec,
+    is_playable,
+    is_recorded,
+    names,
+    spec,
+)
 from rlfd.envs.absent import PREFIX, spaces_as_options
+from rlfd.envs.recorded import from_specification, wrappers
 from rlfd.errors import RlfdError, unknown_name
 
 __all__ = [
@@ -39,10 +53,11 @@ __all__ = [
     "read",
     "recorded_env",
     "reference",
-    "space_difference",
 ]
 
 logger = logging.getLogger("rlfd.demos")
+
+WRAPPER = "the wrapper"
 
 
 def list_all(data_dir: Path) -> list[DemoInfo]:
@@ -123,8 +138,10 @@ def load(
     path = _locate(str(name_or_path), Path(data_dir), env, same_reward)
     info = read_info(path)
     _refuse_difference(info, env, same_reward)
-    demos = read_demonstrations(path)
-    _refuse_other_spaces(demos, env)
+    demos = read_demonstrations(path, env)
+    limits = _other_limit(info, env)
+    if limits:
+        demos = replace(demos, remarks=(*demos.remarks, limits))
     # labels are there to cover what demonstrations do not
     if env.start == "shifted" and not (allow_overlap or info.are_labels):
         _refuse_overlap(demos)
@@ -176,6 +193,10 @@ def _locate(text: str, data_dir: Path, env: EnvConfig | None, same_reward: bool 
             return path
     if text and is_dataset(_minari_root() / text):
         return _minari_root() / text
+    for place in (Path(text), _minari_root() / text) if text else ():
+        other = told_apart(place)
+        if other is not None:
+            raise other
     if not own:
         name = env.name if env is not None else "ENV"
         raise RlfdError(
@@ -210,7 +231,7 @@ def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, 
     if info.gym_id is not None and info.gym_id != known.gym_id:
         return "environment", info.env.name if info.env else info.gym_id, env.name
     if info.env is None:
-        return _other_arguments(info, env)
+        return _other_wrappers(info, env) or _other_arguments(info, env)
     try:
         made = check(info.env)
     except RlfdError:
@@ -230,27 +251,48 @@ def difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> tuple[str, 
     return None
 
 
+def _other_wrappers(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
+    """Compare the wrappers that foreign data say they were recorded through."""
+    if info.env_spec is None:
+        return None
+    theirs = wrappers(info.env_spec)
+    ours = [one.name for one in gymnasium_spec(env).additional_wrappers]
+    told = [", ".join(names) or "none" for names in (theirs, ours)]
+    return None if theirs == ours else (WRAPPER, *told)
+
+
 def _other_arguments(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:
     """Compare the keyword arguments that foreign data say their environment was made with."""
-    known = spec(env.name)
-    ours = {**known.kwargs, **(env.options if env.name not in names() else {})}
-    others = [key for key, value in info.gym_kwargs.items() if ours.get(key) != value]
-    if not others or known.gym_id not in gymnasium.registry:
+    if info.env_spec is None:
         return None
-    usual = _usual_arguments(gymnasium.registry[known.gym_id]) | ours
+    theirs, made = info.env_spec["kwargs"], gymnasium_spec(env)
+    others = [key for key, value in theirs.items() if made.kwargs.get(key) != value]
+    recorded = is_recorded(env.name)  # nothing is imported for one before it is made
+    usual = made.kwargs if recorded or not others else _usual_arguments(made)
     for key in others:
-        if key in usual and usual[key] != info.gym_kwargs[key] and key != "render_mode":
-            return f"argument '{key}'", info.gym_kwargs[key], usual[key]
+        if key in usual and usual[key] != theirs[key]:
+            return f"argument '{key}'", theirs[key], usual[key]
     return None
 
 
-def _usual_arguments(registered: EnvSpec) -> dict[str, Any]:
-    """Return the keyword arguments of a Gymnasium environment that nobody gives any."""
-    entry = registered.entry_point
+def _other_limit(info: DemoInfo, env: EnvConfig) -> str:
+    """Return a sentence where foreign data were recorded with another time limit; empty if not."""
+    if info.env_spec is None or not is_playable(env.name):
+        return ""
+    theirs, ours = info.env_spec.get("max_episode_steps"), gymnasium_spec(env).max_episode_steps
+    if theirs == ours:
+        return ""
+    told = [f"at most {limit} steps" if limit else "no limit" for limit in (theirs, ours)]
+    return f"episodes were recorded with {told[0]}, '{env.name}' has {told[1]}"
+
+
+def _usual_arguments(made: EnvSpec) -> dict[str, Any]:
+    """Return all keyword arguments of a Gymnasium environment, also those that nobody gave."""
+    entry = made.entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
     declared = inspect.signature(creator).parameters.values() if creator is not None else ()
     defaults = {one.name: one.default for one in declared if one.default is not one.empty}
-    return defaults | registered.kwargs
+    return defaults | made.kwargs
 
 
 def _options(env: EnvConfig, *, reward: bool) -> dict[str, Any]:
@@ -270,64 +312,49 @@ def _refuse_difference(info: DemoInfo, env: EnvConfig, same_reward: bool) -> Non
     found = difference(info, env, same_reward)
     if found is not None:
         field, theirs, ours = found
+        hint = f"collect some with 'rlfd collect-demos --env {env.name}' and the start and options "
+        hint += "of this run, or name others with --demos"
+        if field == WRAPPER:
+            hint = "leave --env out, and the environment is made as they describe it"
         raise RlfdError(
             f"demonstrations '{info.id}' do not fit the run: {field} is {theirs!r} there, "
             f"expected {ours!r}",
-            f"collect some with 'rlfd collect-demos --env {env.name}' and the start and options of "
-            "this run, or name others with --demos",
+            hint,
         )
 
 
-def _refuse_other_spaces(demos: Demonstrations, env: EnvConfig) -> None:
-    with contextlib.closing(make(env)) as made:
-        theirs = demos.observation_space, demos.action_space
-        found = space_difference(theirs, (made.observation_space, made.action_space))
-    if found is not None:
-        field, theirs, ours = found
-        raise RlfdError(
-            f"demonstrations '{demos.info.id}' do not fit {env.name}: "
-            f"{field} is {theirs} there, expected {ours}",
-            "name others with --demos",
-        )
-
-
-def space_difference(theirs: Spaces, ours: Spaces) -> tuple[str, Any, Any] | None:
-    """Return what differs first between (observation space, action space): what, theirs, ours."""
-    (observations, actions), (our_observations, our_actions) = theirs, ours
-    pairs: tuple[tuple[str, Any, Any], ...] = (
-        ("action space", actions, our_actions),
-        ("observation shape", observations.shape, our_observations.shape),
-        ("observation type", observations.dtype, our_observations.dtype),
-    )
-    return next((pair for pair in pairs if pair[1] != pair[2]), None)
-
-
-def recorded_env(info: DemoInfo) -> EnvConfig:
+def recorded_env(info: DemoInfo, form: Mapping[str, Any] | None = None) -> EnvConfig:
     """Return the environment that a dataset comes from, as it says itself.
 
-    Foreign data name a Gymnasium environment; a short name that stands for it is taken, so that
+    Foreign data describe a Gymnasium environment; a short name that stands for it is taken, so that
     the reference scores are known.
 
+    Args:
+        info: The dataset.
+        form: How it is to be seen, where that differs from the dataset's: `action_range` or
+            `frame_stack`.
+
     Raises:
-        RlfdError: If it does not say so, the environment cannot be made here, or has other spaces.
+        RlfdError: If it does not say so, the environment cannot be made here as it was, or has
+            other spaces.
     """
+    form = form or {}
     if info.env is not None:
-        candidates = [check(info.env)]
-    elif info.gym_id is not None:
-        kwargs = dict(info.gym_kwargs)
-        known = [spec(name) for name in names()]
-        alike = [s for s in known if (s.gym_id, dict(s.kwargs)) == (info.gym_id, kwargs)]
-        raw = EnvConfig(info.gym_id, options=kwargs)
+        candidates = [check(replace(info.env, **form))]
+    elif info.env_spec is not None:
+        raw = replace(from_specification(info.env_spec, info.eval_env_spec), **form)
+        known = [spec(name) for name in names()] if not form else []
+        alike = [s for s in known if (s.gym_id, dict(s.kwargs)) == (raw.name, dict(raw.options))]
         candidates = [check(one) for one in (*(EnvConfig(s.name) for s in alike), raw)]
     else:
         raise RlfdError(
             f"demonstrations '{info.id}' do not say which environment they come from",
             "name it with --env",
         )
-    recorded, found = read_spaces(info.path), None
     for candidate in candidates:
-        with contextlib.closing(make(candidate)) as made:
-            found = space_difference(recorded, (made.observation_space, made.action_space))
+        recorded = read_spaces(info.path, candidate)
+        pairs = [adapter(one).stored for one in (candidate, evaluated(candidate))]
+        found = next(filter(None, (space_difference(recorded, own) for own in pairs)), None)
         if found is None:
             return candidate
     assert found is not None
@@ -339,14 +366,17 @@ def recorded_env(info: DemoInfo) -> EnvConfig:
     )
 
 
-def absent_env(info: DemoInfo) -> EnvConfig:
-    """Return an environment for learning from a dataset whose own cannot be made here."""
-    observations, actions = read_spaces(info.path)
-    options = spaces_as_options(observations, actions)
-    stack = 0 if info.env is None else frame_stack(info.env)
-    if stack and stack != (observations.shape or ())[0]:  # frames of several channels
-        options["frame_stack"] = stack
-    return EnvConfig(PREFIX + info.id, options=options)
+def absent_env(info: DemoInfo, form: Mapping[str, Any] | None = None) -> EnvConfig:
+    """Return an environment for learning from a dataset whose own cannot be made here.
+
+    Args:
+        info: The dataset.
+        form: How it is to be seen, where that differs from the dataset's: `action_range` or
+            `frame_stack`.
+    """
+    recorded = {} if info.env is None else {"action_range": info.env.action_range}
+    form = {"frame_stack": info.frame_stack, **recorded, **(form or {})}
+    return EnvConfig(PREFIX + info.id, options=spaces_as_options(*read_spaces(info.path)), **form)
 
 
 def _shows_shifted(info: DemoInfo) -> bool:

@@ -85,12 +85,12 @@ def mix(
         logger.warning(
             "the parts overlap: %d of the %d episodes repeat another one", repeated, len(mixed)
         )
-    first = parts[0][0]
+    form = parts[0][0].adapter
+    assert form is not None  # datasets that were read have one
     return write_demonstrations(
         mixed,
         env=env,
-        observation_space=first.observation_space,
-        action_space=first.action_space,
+        adapter=form,
         demonstrator={"policy": "mixture", "parts": notes, "seed": seed},
         name=name,
         data_dir=data_dir,

@@ -72,6 +72,9 @@ class DemoReport:
             over all pixels.
         duplicates: Number of episodes that repeat an earlier one exactly.
         start_overlap: For Lunar Lander only.
+        remarks: What is odd about what is stored.
+        first_actions: The number of the first action, where `actions` counts any: one for each
+            part, as the environment counts.
     """
 
     info: DemoInfo
@@ -86,6 +89,8 @@ class DemoReport:
     observation_quantiles: tuple[tuple[float, ...], ...]
     duplicates: int
     start_overlap: StartOverlap | None
+    remarks: tuple[str, ...] = ()
+    first_actions: tuple[int, ...] = ()
 
 
 def inspect(demos: Demonstrations) -> DemoReport:
@@ -108,6 +113,8 @@ def inspect(demos: Demonstrations) -> DemoReport:
         observation_quantiles=_observation_quantiles(demos),
         duplicates=len(demos.episodes) - len(distinct),
         start_overlap=shifted_start_overlap(demos),
+        remarks=demos.remarks,
+        first_actions=_first_actions(demos),
     )
 
 
@@ -165,22 +172,32 @@ def _fingerprint(episode: Episode) -> bytes:
     return digest.digest()
 
 
+def _first_actions(demos: Demonstrations) -> tuple[int, ...]:
+    """Return from where the environment itself counts its actions."""
+    stored = demos.action_space if demos.adapter is None else demos.adapter.stored[1]
+    if isinstance(stored, spaces.Box):
+        return ()
+    parts = int(np.prod(stored.shape or ()))
+    first = np.broadcast_to(np.ravel(getattr(stored, "start", 0)), parts)
+    return tuple(int(number) for number in first)
+
+
 def _actions(
     demos: Demonstrations,
 ) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[tuple[float, ...], ...] | None]:
     actions = np.concatenate([episode.actions for episode in demos.episodes])
-    space = demos.action_space
+    space = demos.action_space  # as learners choose: in one row, counted from 0
     rows = actions.reshape(len(actions), -1)
-    if isinstance(space, spaces.Discrete):
-        start, sizes = np.array([space.start]), np.array([space.n])
-    elif isinstance(space, spaces.MultiDiscrete):
-        start, sizes = space.start.ravel(), space.nvec.ravel()
-    elif isinstance(space, spaces.MultiBinary):
-        start, sizes = np.zeros(rows.shape[1], int), np.full(rows.shape[1], 2)
-    else:
+    if isinstance(space, spaces.Box):
         return None, _quantiles(rows)
+    sizes = (
+        [space.n]
+        if isinstance(space, spaces.Discrete)
+        else space.nvec
+        if isinstance(space, spaces.MultiDiscrete)
+        else [2] * rows.shape[1]
+    )
     counts = [
-        np.bincount(rows[:, part] - start[part], minlength=int(sizes[part]))
-        for part in range(rows.shape[1])
+        np.bincount(rows[:, part], minlength=int(sizes[part])) for part in range(rows.shape[1])
     ]
     return tuple(tuple(int(count) for count in part) for part in counts), None

@@ -2,13 +2,13 @@
 
 A dataset lies at ``<data-dir>/demos/<environment>/<name>-v<number>``, so that Minari finds it when
 its `MINARI_DATASETS_PATH` is ``<data-dir>/demos``. What Minari has no place for is kept under the
-key ``rlfd`` of the dataset's own metadata. Arrays are stored as they are, never as JPEG. Of stacked
-frames each is stored once and compressed without loss; to Minari these are the observations.
+key ``rlfd`` of the dataset's own metadata. What is stored is what the environment itself returned
+and took (`Adapter`), as it was, never as JPEG. Of frames that this tool stacks each is stored once;
+to Minari these are the observations. Images are compressed without loss.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
 import hashlib
 import io
@@ -18,24 +18,28 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-import gymnasium
 import numpy as np
+import numpy.typing as npt
 from gymnasium import spaces
 
-from rlfd import __version__
+from rlfd import __version__, envs
 from rlfd.demos.dataset import DemoInfo, Demonstrations, Episode, content_hash
-from rlfd.envs import LIMIT, EnvConfig, frame_stack, names, note_file, spec, stack_frames
+from rlfd.demos.foreign import told_apart
+from rlfd.envs import Adapter, EnvConfig, gymnasium_spec, note_file, spec
+from rlfd.envs.recorded import PREFIX as RECORDED
+from rlfd.envs.recorded import from_specification, read_specification
 from rlfd.errors import RlfdError, RunFailed
 from rlfd.files import check_writable, folders_with, fsync_folder, new_temporary, sweep, write_json
-from rlfd.jsons import Form, parse_json, read_json
+from rlfd.jsons import Form, read_json
 
 __all__ = [
     "Spaces",
+    "as_written",
     "demos_folder",
     "is_dataset",
     "mean_return",
@@ -43,6 +47,7 @@ __all__ = [
     "read_info",
     "read_spaces",
     "scan",
+    "space_difference",
     "write_demonstrations",
 ]
 
@@ -56,14 +61,14 @@ MINARI_ERRORS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError,
     RuntimeError, AssertionError, NotImplementedError,
 )  # fmt: skip
-ENV_SPEC_FORM: Form = {"id": str, "kwargs": ({}, type(None))}
 METADATA_FORM: Form = {
     "dataset_id": str,
     "total_episodes": int,
     "total_steps": int,
-    "observation_space": str,
-    "action_space": str,
+    "observation_space": (str, type(None)),
+    "action_space": (str, type(None)),
     "env_spec": (str, type(None)),
+    "eval_env_spec": (str, type(None)),
     KEY: (
         {
             "format": int,
@@ -79,6 +84,7 @@ METADATA_FORM: Form = {
             "success": [(bool, type(None))],
             "told_hash": str,
             "frame_stack": int,
+            "stacked": int,
         },
         type(None),
     ),
@@ -88,6 +94,7 @@ VERSIONED = re.compile(r"(?P<name>.+)-v(?P<version>\d+)")
 
 Spaces: TypeAlias = tuple[spaces.Space[Any], spaces.Space[Any]]
 """Of observations and of actions, of a single environment."""
+Array: TypeAlias = npt.NDArray[Any]
 
 logger = logging.getLogger("rlfd.demos")
 
@@ -137,8 +144,7 @@ def write_demonstrations(
     episodes: Sequence[Episode],
     *,
     env: EnvConfig,
-    observation_space: spaces.Box,
-    action_space: spaces.Space[Any],
+    adapter: Adapter,
     demonstrator: dict[str, Any],
     name: str,
     data_dir: Path,
@@ -148,30 +154,39 @@ def write_demonstrations(
     A crash leaves the complete dataset or none. A name that exists gets the next version number;
     a name with a version number, such as ``expert-v3``, must be free.
 
+    Args:
+        episodes: As learners see them.
+        env: What they were played in.
+        adapter: Knows how they are stored.
+        demonstrator: Who acted.
+        name: Of the dataset.
+        data_dir: Where this tool keeps its data.
+
     Raises:
         RlfdError: If the name is bad or taken, or the folder cannot be written.
         RunFailed: If the disk is full.
     """
     folder = prepare(name, env, data_dir)
     temporary = new_temporary(folder / name)
+    episodes = as_written(episodes, adapter)
     ours = {
         "format": FORMAT_VERSION,
         "env": env.to_json(),
         "gym_id": spec(env.name).gym_id,
         "kwargs": dict(spec(env.name).kwargs),
         "demonstrator": demonstrator,
-        "content_hash": content_hash(episodes),
+        "content_hash": content_hash(episodes, adapter),
         "created_with": __version__,
         "seeds": [episode.seed for episode in episodes],
         "returns": [None if np.isnan(r) else r for r in (e.episode_return for e in episodes)],
         "success": [episode.success for episode in episodes],
         "told_hash": _hash_of([e.success for e in episodes], [e.seed for e in episodes]),
-        "frame_stack": frame_stack(env),
+        "frame_stack": adapter.stack,
+        "stacked": adapter.stacked,
     }
-    stored_space = _one_frame(observation_space) if frame_stack(env) > 1 else observation_space
-    arrays = _minari_arrays(episodes)
+    arrays = _minari_arrays(episodes, adapter)
     metadata = {
-        **_minari_metadata(env, stored_space, action_space),
+        **_minari_metadata(env, *adapter.stored),
         "total_episodes": len(episodes),
         "total_steps": sum(episode.length for episode in episodes),
         "dataset_size": round(arrays.nbytes / 1e6, 1),  # in MB, as Minari counts
@@ -187,7 +202,8 @@ def write_demonstrations(
         _raise_for_disk(error, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Demonstrations(read_info(final), tuple(episodes), observation_space, action_space)
+    spaces = adapter.observation_space, adapter.action_space
+    return Demonstrations(read_info(final), tuple(episodes), *spaces, adapter)
 
 
 def _hash_of(success: Sequence[bool | None], seeds: Sequence[int | None]) -> str:
@@ -196,15 +212,12 @@ def _hash_of(success: Sequence[bool | None], seeds: Sequence[int | None]) -> str
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def _one_frame(stack: spaces.Box) -> spaces.Box:
-    return spaces.Box(stack.low[-1], stack.high[-1], dtype=np.uint8)
-
-
-def _stack_of(frame: spaces.Space[Any], size: int) -> spaces.Box:
-    if not isinstance(frame, spaces.Box) or frame.dtype != np.uint8 or len(frame.shape) < 2:
-        raise ValueError(f"{size} observations in a stack are to be pictures, not {frame}")
-    low, high = (np.repeat(bound[None], size, axis=0) for bound in (frame.low, frame.high))
-    return spaces.Box(low, high, dtype=np.uint8)
+def as_written(episodes: Sequence[Episode], adapter: Adapter) -> list[Episode]:
+    """Return episodes as they will be read again: an environment may round an action."""
+    return [
+        replace(one, actions=adapter.read_actions(adapter.write_actions(one.actions)))
+        for one in episodes
+    ]
 
 
 def _write_bytes(path: Path, content: memoryview) -> None:
@@ -213,21 +226,15 @@ def _write_bytes(path: Path, content: memoryview) -> None:
 
 
 def _minari_metadata(
-    env: EnvConfig, observation_space: spaces.Box, action_space: spaces.Space[Any]
+    env: EnvConfig, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]
 ) -> dict[str, Any]:
     """Return what Minari wants to know about the environment and the format."""
     import minari
     from minari.serialization import serialize_space
 
-    known = spec(env.name)
-    env_spec = copy.deepcopy(gymnasium.spec(known.gym_id))
-    env_spec.kwargs.update(known.kwargs)
-    if env.name not in names() or known.table is not None:  # its options are keyword arguments
-        env_spec.kwargs.update(env.options)
-        env_spec.max_episode_steps = env_spec.kwargs.pop(LIMIT, env_spec.max_episode_steps)
     try:
         # The Gymnasium environment inside; our protocol around it is described under our own key.
-        inside = {"env_spec": env_spec.to_json()}
+        inside = {"env_spec": gymnasium_spec(env).to_json()}
     except ValueError:  # it was registered with a class, which no text can name
         inside = {}
     return {
@@ -240,7 +247,7 @@ def _minari_metadata(
     }
 
 
-def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
+def _minari_arrays(episodes: Sequence[Episode], adapter: Adapter) -> memoryview:
     """Return the episodes as the content of an HDF5 file in Minari's layout.
 
     The file is built in memory, not with Minari's own writer: when the disk is full, HDF5 cannot
@@ -257,23 +264,35 @@ def _minari_arrays(episodes: Sequence[Episode]) -> memoryview:
             if episode.seed is not None:
                 group.attrs["seed"] = episode.seed
             group.create_group("infos")
-            for key, array in (
-                ("observations", episode.stored),
-                ("actions", episode.actions),
+            for key, values in (
+                ("observations", adapter.write_observations(episode.observations)),
+                ("actions", adapter.write_actions(episode.actions)),
                 ("rewards", episode.rewards),
                 ("terminations", _last(episode.length, episode.terminated)),
                 ("truncations", _last(episode.length, episode.truncated)),
             ):
-                # Growing is what Minari's own appending needs. Pictures shrink to a few hundredths.
                 frames = key == "observations" and bool(episode.frame_stack)
-                group.create_dataset(
-                    key,
-                    data=array,
-                    chunks=(min(len(array), FRAMES_IN_CHUNK), *array.shape[1:]) if frames else True,
-                    maxshape=(None, *array.shape[1:]),
-                    **({"compression": "gzip", "compression_opts": 1} if frames else {}),
-                )
+                _write_array(group, key, values, frames=frames)
     return buffer.getbuffer()
+
+
+def _write_array(group: Any, key: str, values: Any, *, frames: bool) -> None:
+    """Write an array, or the parts of a Dict or Tuple as Minari names them."""
+    if isinstance(values, tuple):
+        values = {f"_index_{index}": part for index, part in enumerate(values)}
+    if isinstance(values, dict):
+        inner = group.create_group(key)
+        for name, part in values.items():
+            _write_array(inner, name, part, frames=False)
+        return
+    # Growing is what Minari's own appending needs. Pictures shrink to a few hundredths.
+    group.create_dataset(
+        key,
+        data=values,
+        chunks=(min(len(values), FRAMES_IN_CHUNK), *values.shape[1:]) if frames else True,
+        maxshape=(None, *values.shape[1:]),
+        **({"compression": "gzip", "compression_opts": 1} if frames else {}),
+    )
 
 
 def _last(length: int, flag: bool) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -347,6 +366,8 @@ def read_info(path: Path) -> DemoInfo:
     """
     path = Path(path)
     file = _data_folder(path) / METADATA
+    if not file.exists() and (other := told_apart(path)) is not None:
+        raise other
     try:
         return _parse_info(path, read_json(file, METADATA_FORM))
     except (OSError, ValueError) as error:
@@ -374,9 +395,15 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
     if ours is None:
         if not metadata.get("env_spec"):
             return info
-        env_spec = parse_json(metadata["env_spec"], ENV_SPEC_FORM)
-        note_file(env_spec["id"], str(path))
-        return replace(info, gym_id=env_spec["id"], gym_kwargs=dict(env_spec.get("kwargs") or {}))
+        told = {
+            field: read_specification(metadata[field])
+            for field in ("env_spec", "eval_env_spec")
+            if metadata.get(field)
+        }
+        gym_id = told["env_spec"]["id"]
+        note_file(gym_id, str(path))
+        note_file(RECORDED + gym_id, str(path))
+        return replace(info, gym_id=gym_id, **told)
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
             f"format {ours['format']} was expected to be {FORMAT_VERSION}; "
@@ -393,27 +420,43 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         created_with=ours["created_with"],
         return_mean=mean_return(ours["returns"]),
         success_rate=float(np.mean(success)) if success else None,
+        frame_stack=_frame_stack(metadata),
     )
 
 
-def read_spaces(path: Path) -> Spaces:
-    """Read the spaces of a dataset, without its arrays.
+def read_spaces(path: Path, env: EnvConfig | None = None) -> Spaces:
+    """Read the spaces that a dataset says it has, without its arrays.
+
+    Where it does not say, as Minari does: those of its environment, or of the one that is given.
 
     Raises:
-        RlfdError: If its metadata cannot be read.
+        RlfdError: If its metadata cannot be read, or it says neither.
     """
     from minari.serialization import deserialize_space
 
     path = Path(path)
     try:
         metadata = read_json(_data_folder(path) / METADATA, METADATA_FORM)
-        observations, actions = (
-            deserialize_space(metadata[f"{of}_space"]) for of in ("observation", "action")
-        )
-        stack = _frame_stack(metadata)
-        return (_stack_of(observations, stack) if stack > 1 else observations), actions
+        told = [metadata.get(f"{of}_space") for of in ("observation", "action")]
+        observations, actions = (text and deserialize_space(text) for text in told)
     except MINARI_ERRORS as error:
         raise _damaged(path, error) from error
+    if observations is None or actions is None:
+        own = _environments_spaces(read_info(path), env)
+        observations, actions = observations or own[0], actions or own[1]
+    return observations, actions
+
+
+def _environments_spaces(info: DemoInfo, env: EnvConfig | None) -> Spaces:
+    if env is None and info.env_spec is not None:
+        env = from_specification(info.env_spec)
+    if env is None:
+        raise RlfdError(
+            f"demonstrations '{info.id}' say neither what their observations and actions are nor "
+            "which environment they come from",
+            "name it with --env",
+        )
+    return envs.own_spaces(env)
 
 
 def mean_return(returns: Sequence[float | None]) -> float | None:
@@ -430,11 +473,30 @@ def _frame_stack(metadata: dict[str, Any]) -> int:
     return stack
 
 
-def read_demonstrations(path: Path) -> Demonstrations:
+def space_difference(theirs: Spaces, ours: Spaces) -> tuple[str, Any, Any] | None:
+    """Return what differs first between (observation space, action space): what, theirs, ours."""
+    (observations, actions), (our_observations, our_actions) = theirs, ours
+    pairs: list[tuple[str, Any, Any]] = [("action space", actions, our_actions)]
+    if isinstance(observations, spaces.Box) and isinstance(our_observations, spaces.Box):
+        pairs += [  # bounds are told in many ways
+            ("observation shape", observations.shape, our_observations.shape),
+            ("observation type", observations.dtype, our_observations.dtype),
+        ]
+    else:
+        pairs += [("observation space", observations, our_observations)]
+    return next((pair for pair in pairs if pair[1] != pair[2]), None)
+
+
+def read_demonstrations(path: Path, env: EnvConfig | None = None) -> Demonstrations:
     """Read a dataset with its arrays, and check that it is whole.
 
+    Args:
+        path: Its folder.
+        env: See it as learners of this environment do; None for looking at it.
+
     Raises:
-        RlfdError: If it is missing, empty, incomplete, damaged, or of a kind we cannot use.
+        RlfdError: If it is missing, empty, incomplete, damaged, of a kind we cannot use, or has
+            other spaces than the environment.
     """
     path = Path(path)
     info = read_info(path)
@@ -443,8 +505,10 @@ def read_demonstrations(path: Path) -> Demonstrations:
             f"demonstrations '{info.id}' are empty, expected at least one episode",
             "collect some with 'rlfd collect-demos'",
         )
+    told = _told_beside(path, info)
+    adapter = _reading(info, told, read_spaces(path, env), env)
     try:
-        demos = _read(path, info)
+        demos = _read(path, info, told, adapter)
     except ImportError as error:
         raise RlfdError(
             f"demonstrations '{info.id}' cannot be read: {error}", "install what is missing"
@@ -460,38 +524,87 @@ def read_demonstrations(path: Path) -> Demonstrations:
     return demos
 
 
-def _read(path: Path, info: DemoInfo) -> Demonstrations:
-    observation_space, action_space, raw = _read_minari(_data_folder(path))
-    if not isinstance(observation_space, spaces.Box):
-        raise RlfdError(
-            f"demonstrations '{info.id}' have {type(observation_space).__name__} observations, "
-            "expected Box"
-        )
-    success, seeds, stack = _told_beside(path, info)
+def _read(path: Path, info: DemoInfo, told: _Told, adapter: Adapter) -> Demonstrations:
+    raw = _read_minari(_data_folder(path), adapter.stored)
+    odd = _Oddities(adapter.stored[1])
     episodes = tuple(
-        _episode(info, index, item, success[index], seeds[index], stack)
-        for index, item in enumerate(raw)
+        _episode(info, index, item, told, adapter, odd) for index, item in enumerate(raw)
     )
-    if stack > 1:
-        observation_space = _stack_of(observation_space, stack)
     transitions = sum(episode.length for episode in episodes)
     if transitions != info.transitions:
         raise _damaged(path, f"it has {transitions} transitions, expected {info.transitions}")
-    found = content_hash(episodes)
+    found = content_hash(episodes, adapter)
     if found != info.content_hash and info.env is not None:
         raise _damaged(path, "its content does not match the hash that was noted when written")
     return Demonstrations(
-        replace(info, content_hash=found), episodes, observation_space, action_space
+        replace(info, content_hash=found),
+        episodes,
+        adapter.observation_space,
+        adapter.action_space,
+        adapter,
+        odd.remarks(transitions),
     )
 
 
-def _read_minari(data: Path) -> tuple[spaces.Space[Any], spaces.Space[Any], list[dict[str, Any]]]:
+@dataclass(frozen=True)
+class _Told:
+    """What is known of the episodes beside their arrays."""
+
+    success: list[bool | None]
+    seeds: list[int | None]
+    stacked: int = 1
+
+
+def _told_beside(path: Path, info: DemoInfo) -> _Told:
+    if info.env is None:
+        return _Told([None] * info.episodes, [None] * info.episodes)
+    ours = read_json(_data_folder(path) / METADATA, METADATA_FORM)[KEY]  # was read before
+    success, seeds = list(ours["success"]), list(ours["seeds"])
+    if not len(success) == len(seeds) == info.episodes:
+        raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
+    written = ours.get("told_hash")  # older ones have none
+    if written not in (None, _hash_of(success, seeds)):
+        raise _damaged(path, "its successes or seeds are not those that were written")
+    return _Told(success, seeds, int(ours.get("stacked", 1)))
+
+
+def _reading(info: DemoInfo, told: _Told, stored: Spaces, env: EnvConfig | None) -> Adapter:
+    """Return what brings the arrays of a dataset to the form that learners know."""
+    name = f"dataset '{info.id}'"
+    if info.frame_stack > 1 and len(stored[0].shape or ()) < 2:
+        raise _damaged(info.path, f"it says that it has stacks of frames, and has {stored[0]}")
+    if env is None:
+        return Adapter(
+            name,
+            *stored,
+            frame_stack=info.frame_stack,
+            stacked=told.stacked,
+            for_learning=False,
+        )
+    ours = envs.adapter(env)
+    found = space_difference(stored, ours.stored)
+    if found is None:
+        return ours
+    if space_difference(stored, (ours.observation_space, ours.action_space)) is None:
+        return Adapter(name, *stored, stacked=max(ours.frame_stack, 1))  # in that form already
+    field, theirs, our = found
+    raise RlfdError(
+        f"demonstrations '{info.id}' do not fit {env.name}: {field} is {theirs} there, expected "
+        f"{our}",
+        "name others with --demos",
+    )
+
+
+def _read_minari(data: Path, stored: Spaces) -> list[dict[str, Any]]:
+    from minari.dataset._storages import get_minari_storage
     from minari.dataset.minari_storage import MinariStorage
 
     _check_inside(data / ARRAYS)
-    storage = MinariStorage.read(data.absolute())
-    episodes = list(storage.get_episodes(range(storage.total_episodes)))
-    return storage.observation_space, storage.action_space, episodes
+    # As `MinariStorage.read` does, which makes the environment of a dataset without spaces.
+    told = MinariStorage.read_raw_metadata(data)
+    kind = get_minari_storage(told["data_format"])
+    storage = kind(data.absolute(), *stored, jpeg_encoding=bool(told.get("jpeg_encoding", True)))
+    return list(storage.get_episodes(range(storage.total_episodes)))
 
 
 def _check_inside(path: Path) -> None:
@@ -521,38 +634,18 @@ def _check_inside(path: Path) -> None:
             look(file)
 
 
-def _told_beside(path: Path, info: DemoInfo) -> tuple[list[bool | None], list[int | None], int]:
-    """Return successes and seeds of the episodes, and of how many frames an observation is made."""
-    if info.env is None:
-        return [None] * info.episodes, [None] * info.episodes, 0
-    metadata = read_json(_data_folder(path) / METADATA, METADATA_FORM)  # was read before
-    success, seeds = list(metadata[KEY]["success"]), list(metadata[KEY]["seeds"])
-    if not len(success) == len(seeds) == info.episodes:
-        raise _damaged(path, f"it describes {len(success)} episodes, expected {info.episodes}")
-    written = metadata[KEY].get("told_hash")  # older ones have none
-    if written not in (None, _hash_of(success, seeds)):
-        raise _damaged(path, "its successes or seeds are not those that were written")
-    return success, seeds, _frame_stack(metadata)
-
-
 def _episode(
-    info: DemoInfo,
-    index: int,
-    raw: dict[str, Any],
-    success: bool | None,
-    seed: int | None,
-    stack: int,
+    info: DemoInfo, index: int, raw: dict[str, Any], told: _Told, adapter: Adapter, odd: _Oddities
 ) -> Episode:
-    observations, actions = raw["observations"], raw["actions"]
-    if not isinstance(observations, np.ndarray) or not isinstance(actions, np.ndarray):
-        raise RlfdError(
-            f"demonstrations '{info.id}' have structured observations or actions, "
-            "expected one array each"
-        )
+    observation_space, action_space = adapter.stored
+    observations = _array(info, index, "observations", raw["observations"], observation_space)
+    actions = _array(info, index, "actions", raw["actions"], action_space)
+    actions = odd.look_at(info, index, actions)
     rewards = np.asarray(raw["rewards"], np.float64)
     terminations, truncations = np.asarray(raw["terminations"]), np.asarray(raw["truncations"])
     length = len(rewards)
-    sizes = (len(observations) - 1, len(actions), len(terminations), len(truncations))
+    seen = adapter.read_observations(observations)
+    sizes = (len(seen) - 1, len(actions), len(terminations), len(truncations))
     if length == 0 or any(size != length for size in sizes):
         raise _damaged(info.path, f"the arrays of episode {index} do not fit together")
     if (terminations | truncations)[:-1].any():
@@ -563,10 +656,89 @@ def _episode(
         )
     terminated = bool(terminations[-1])
     # Data that just stops was cut: there is still a future to bootstrap from.
-    if stack > 1:
-        observations = stack_frames(observations, stack)
-    ends = terminated, not terminated
-    return Episode(observations, actions, rewards, *ends, success, seed, stack)
+    return Episode(
+        seen,
+        adapter.read_actions(actions),
+        rewards,
+        terminated,
+        not terminated,
+        told.success[index],
+        told.seeds[index],
+        adapter.frame_stack,
+    )
+
+
+def _array(info: DemoInfo, index: int, what: str, values: Any, space: spaces.Space[Any]) -> Any:
+    """Return stored values, after looking at their shape."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        return values  # Minari read it by the space
+    if not isinstance(values, np.ndarray):
+        raise RlfdError(
+            f"demonstrations '{info.id}' have structured {what}, expected one array each"
+        )
+    if values.shape[1:] != space.shape:
+        raise _damaged(
+            info.path,
+            f"{what} of episode {index} have shape {values.shape[1:]}, expected {space.shape}",
+        )
+    return values
+
+
+class _Oddities:
+    """Counts stored actions that are not what their space says.
+
+    Args:
+        space: The space.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self._space = space
+        self._floats = self._outside = 0
+        self._least, self._most = np.inf, -np.inf
+
+    def look_at(self, info: DemoInfo, index: int, actions: Array) -> Array:
+        """Return actions in the space's type, and count those that are odd.
+
+        Raises:
+            RlfdError: If they are none of the actions of a space of whole numbers.
+        """
+        space = self._space
+        if isinstance(space, spaces.Box):
+            outside = (actions < space.low) | (actions > space.high)
+            outside = outside.reshape(len(actions), -1).any(axis=1)
+            if outside.any():
+                self._outside += int(outside.sum())
+                self._least = min(self._least, float(actions[outside].min()))
+                self._most = max(self._most, float(actions[outside].max()))
+            return actions
+        if np.issubdtype(actions.dtype, np.floating):
+            whole = np.where(np.isfinite(actions), actions, 0.5) == np.floor(actions)
+            if not whole.all():
+                raise _damaged(info.path, f"episode {index} has actions outside of {space}")
+            self._floats += len(actions)
+            actions = actions.astype(np.int64)
+        low = getattr(space, "start", 0)
+        high = low + (getattr(space, "n", 2) if space.shape == () else 2) - 1
+        if isinstance(space, spaces.MultiDiscrete):
+            high = low + space.nvec - 1
+        if not ((actions >= low) & (actions <= high)).all():
+            raise _damaged(info.path, f"episode {index} has actions outside of {space}")
+        return actions
+
+    def remarks(self, transitions: int) -> tuple[str, ...]:
+        """Return one sentence for each kind."""
+        told = []
+        if self._floats:
+            told.append(
+                f"actions are stored as fractions, and {self._space} has whole numbers: "
+                f"{self._floats:,} of {transitions:,} were converted"
+            )
+        if self._outside:
+            told.append(
+                f"{self._outside:,} of {transitions:,} actions are outside of {self._space}: "
+                f"they reach from {self._least:.4g} to {self._most:.4g}"
+            )
+        return tuple(told)
 
 
 def _check_values(demos: Demonstrations) -> None:
@@ -590,23 +762,6 @@ def _check_values(demos: Demonstrations) -> None:
                     f"episode {index} of '{info.id}' has a {what} that is not a finite number",
                     "leave that episode out",
                 )
-        _check_actions(demos, index, episode)
-
-
-def _check_actions(demos: Demonstrations, index: int, episode: Episode) -> None:
-    space, actions = demos.action_space, episode.actions
-    if actions.shape[1:] != space.shape:
-        raise _damaged(
-            demos.info.path,
-            f"actions of episode {index} have shape {actions.shape[1:]}, expected {space.shape}",
-        )
-    low: Any = None
-    if isinstance(space, spaces.Discrete):
-        low, high = space.start, space.start + space.n - 1
-    elif isinstance(space, spaces.MultiDiscrete):
-        low, high = space.start, space.start + space.nvec - 1
-    if low is not None and not ((actions >= low) & (actions <= high)).all():
-        raise _damaged(demos.info.path, f"episode {index} has actions outside of {space}")
 
 
 def _damaged(path: Path, why: object) -> RlfdError:

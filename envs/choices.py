@@ -15,31 +15,7 @@ from gymnasium import spaces
 
 from rlfd.errors import RlfdError
 
-__all__ = ["Choices", "ExclusiveButtons"]
-
-
-class Choices(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Lay choices out in one row.
-
-    Args:
-        env: An environment with MultiDiscrete or MultiBinary actions of any shape.
-    """
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        super().__init__(env)
-        space = env.action_space
-        assert isinstance(space, spaces.MultiDiscrete | spaces.MultiBinary)
-        self._shape = space.shape
-        if len(space.shape) != 1:
-            self.action_space = (
-                spaces.MultiBinary(int(np.prod(space.shape)))
-                if isinstance(space, spaces.MultiBinary)
-                else spaces.MultiDiscrete(space.nvec.ravel(), start=space.start.ravel())
-            )
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Step with the action in the environment's own shape."""
-        return self.env.step(np.asarray(action).reshape(self._shape))
+__all__ = ["ExclusiveButtons"]
 
 
 class ExclusiveButtons(gymnasium.ActionWrapper[Any, Any, Any]):

@@ -18,18 +18,23 @@ def stack_frames(frames: Array, size: int) -> Array:
     The first one stands for those before it.
 
     Args:
-        frames: All of an episode, in order. Shape (T, H, W).
+        frames: All of an episode, in order. Shape (T, H, W) or (T, C, H, W).
         size: Frames of a stack, S.
 
     Returns:
         Each frame as the last one of its stack, a view that nobody can write to. Shape
-        (T, S, H, W).
+        (T, S, H, W) or (T, S C, H, W).
     """
     padded = np.concatenate([*[frames[:1]] * (size - 1), frames])
     windows = np.lib.stride_tricks.sliding_window_view(padded, size, 0)
-    return np.moveaxis(windows, -1, 1)
+    stacks = np.moveaxis(windows, -1, 1)
+    return stacks if frames.ndim == 3 else stacks.reshape(len(frames), -1, *frames.shape[2:])
 
 
-def unstack_frames(observations: Array) -> Array:
-    """Return the frames of an episode's stacks, (T, S, H, W) -> (T, H, W)."""
-    return observations[:, -1]
+def unstack_frames(observations: Array, size: int) -> Array:
+    """Return the frames of stacks of `size`, (..., S C, H, W) -> (..., C, H, W).
+
+    Of frames with one channel (..., H, W).
+    """
+    channels = observations.shape[-3] // size
+    return observations[..., -1, :, :] if channels == 1 else observations[..., -channels:, :, :]

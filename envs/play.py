@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlfd.envs.atari import AtariGame
-from rlfd.envs.frames import stack_frames
+from rlfd.envs.frames import stack_frames, unstack_frames
 from rlfd.envs.guest import outcome
 from rlfd.envs.registry import check, frame_stack, make, spec
 from rlfd.envs.specs import EnvConfig, Environment
@@ -251,7 +251,8 @@ class _Player:
             )
         if self.record:
             seen = episode.observation
-            episode.observations.append(seen[-1].copy() if self.frame_stack > 1 else seen)
+            one = unstack_frames(seen, self.frame_stack).copy() if self.frame_stack > 1 else seen
+            episode.observations.append(one)
         if episode.filmed:
             episode.frames.append(self._picture(episode.env))
 

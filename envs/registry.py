@@ -1,13 +1,15 @@
 """Environments by name: what is known about one, what is wrong with a config, and the thing itself.
 
-Besides the short names of the catalogue any Gymnasium id works as it is, as long as it has a Box
-observation and a Discrete, Box, MultiDiscrete or MultiBinary action.
+Besides the short names of the catalogue any Gymnasium id works whose spaces `Adapter` can bring to
+the form that learners know.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -19,29 +21,33 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from rlfd.envs import atari, headless, lean, packages
-from rlfd.envs.absent import Absent, is_playable
+from rlfd.envs.absent import PREFIX, Absent, is_playable
+from rlfd.envs.adapter import Adapter, stacked_frames
 from rlfd.envs.catalogue import SPECS
-from rlfd.envs.choices import Choices
 from rlfd.envs.guest import Guest
 from rlfd.envs.imports import import_package
+from rlfd.envs.recorded import PREFIX as RECORDED
+from rlfd.envs.recorded import is_recorded, make_recorded, specification
 from rlfd.envs.rewards import Beyond, Delayed
-from rlfd.envs.specs import EnvConfig, Environment, EnvSpec, Json, Option
+from rlfd.envs.specs import LIMIT, EnvConfig, Environment, EnvSpec, Json, Option
 from rlfd.envs.tabular import Table
 from rlfd.errors import RlfdError, told, unknown_name
 
 __all__ = [
+    "adapter",
     "check",
     "elsewhere",
     "frame_stack",
+    "gymnasium_spec",
     "learner_rewards",
     "make",
     "names",
     "noop",
+    "own_spaces",
     "spec",
     "table",
 ]
 
-_CHOICES = (spaces.MultiDiscrete, spaces.MultiBinary)
 LIST_HINT = "list them with 'rlfd list envs'"
 
 
@@ -60,6 +66,9 @@ def spec(name: str) -> EnvSpec:
         return SPECS[name]
     if not is_playable(name):
         return EnvSpec(name=name, gym_id=name, description="known from demonstrations alone")
+    if is_recorded(name):
+        gym_id = name.removeprefix(RECORDED)
+        return EnvSpec(name=name, gym_id=gym_id, description="as demonstrations describe it")
     package, _, gym_id = name.rpartition(":")
     if package:
         import_package(package, name)
@@ -79,6 +88,7 @@ def check(config: EnvConfig) -> EnvConfig:
     if config.start not in known.starts:
         raise unknown_name(f"start of {config.name}", config.start, known.starts)
     _check_reward(config.reward, known)
+    _check_form(config)
     if config.name not in SPECS:
         return dataclasses.replace(config, options=_plain_json(config))
     options: dict[str, Json] = {
@@ -120,6 +130,30 @@ def _check_reward(reward: str, known: EnvSpec) -> None:
         raise RlfdError(f"{known.name} has no reward '{reward}', it has the dense one alone")
     if reward == "delay-1":
         raise RlfdError("reward 'delay-1' is the dense one, expected a delay of at least 2 steps")
+
+
+def _check_form(config: EnvConfig) -> None:
+    given = [
+        option
+        for option, value in (
+            ("--action-range", config.action_range),
+            ("--frame-stack", config.frame_stack),
+        )
+        if value
+    ]
+    if given and config.name in SPECS:
+        raise RlfdError(
+            f"{' and '.join(given)} are for Gymnasium ids, '{config.name}' is made ready as it is",
+            "leave them out, see its options with 'rlfd list envs'",
+        )
+    if config.frame_stack < 0:
+        raise RlfdError(
+            f"a stack of {config.frame_stack} frames was asked for, expected at least 1"
+        )
+    if config.action_range is not None:
+        low, high = config.action_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise RlfdError(f"no action is from {low:g} to {high:g}, expected LOW below HIGH")
 
 
 def elsewhere(env: EnvConfig, start: str | None, reward: str | None) -> EnvConfig:
@@ -176,10 +210,63 @@ def table(config: EnvConfig) -> Table | None:
 
 def frame_stack(config: EnvConfig) -> int:
     """Return how many frames an observation is made of; 0 where it is none of frames."""
-    if not is_playable(config.name):
-        return int(config.options.get("frame_stack", 0))
+    if config.name not in SPECS:
+        return adapter(config).frame_stack
     in_colours = check(config).options.get("colour") == "rgb"
     return 1 if in_colours else spec(config.name).frame_stack
+
+
+def adapter(config: EnvConfig) -> Adapter:
+    """Return what stands between an environment's spaces and those that `make` shows.
+
+    Datasets hold what the environment itself takes and returns; of stacks that this tool makes
+    single frames.
+
+    Raises:
+        RlfdError: If the environment cannot be made, or no learner can do with its spaces.
+    """
+    return _adapter(json.dumps(check(config).to_json()))
+
+
+def own_spaces(config: EnvConfig) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
+    """Return an environment's own spaces, whatever learners can do with them.
+
+    Raises:
+        RlfdError: If it cannot be made.
+    """
+    with contextlib.closing(_native(check(config), None)) as env:
+        return env.observation_space, env.action_space
+
+
+@functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
+def _adapter(text: str) -> Adapter:
+    config = EnvConfig.from_json(json.loads(text))
+    with contextlib.closing(_native(config, None)) as env:
+        made = _adapter_of(env, config)
+        stack = frame_stack(config) if config.name in SPECS else 0
+        if stack <= 1:
+            return made
+        seen = env.observation_space
+        assert isinstance(seen, spaces.Box)
+        one = spaces.Box(seen.low[-1], seen.high[-1], dtype=np.uint8)
+        return Adapter(_called(config), one, env.action_space, frame_stack=stack)
+
+
+def _adapter_of(env: Environment, config: EnvConfig) -> Adapter:
+    return Adapter(
+        _called(config),
+        env.observation_space,
+        env.action_space,
+        action_range=config.action_range,
+        frame_stack=config.frame_stack,
+        stacked=stacked_frames(env),
+    )
+
+
+def _called(config: EnvConfig) -> str:
+    if is_playable(config.name):
+        return f"environment '{config.name}'"
+    return f"the environment of demonstrations '{config.name.removeprefix(PREFIX)}'"
 
 
 def noop(config: EnvConfig) -> int | tuple[int, ...] | None:
@@ -203,36 +290,71 @@ def make(config: EnvConfig, *, render_mode: str | None = None) -> Environment:
         RlfdError: If the config is wrong, a package is missing, or the spaces do not suit.
     """
     config = check(config)
+    known = spec(config.name)
+    if known.build is not None:
+        return known.build(config, render_mode)
+    env = _native(config, render_mode)
+    if config.name not in SPECS:
+        env = _adapter_of(env, config).wrap(env)
+    return _with_reward(env, config, known)
+
+
+def _native(config: EnvConfig, render_mode: str | None) -> Environment:
+    """Make an environment as it is."""
     if not is_playable(config.name):
         return Absent(config.name, config.options)
     known = spec(config.name)
     if known.build is not None:
         return known.build(config, render_mode)
-    kwargs = dict(known.kwargs)
-    if config.name not in SPECS or known.table is not None:
-        kwargs |= config.options
-    if render_mode is not None:  # there are environments that do not know the argument
-        kwargs["render_mode"] = render_mode
+    env = _made(config, known, render_mode)
+    if known.wrap is not None:
+        env = known.wrap(env, config)
+    return env if config.name in SPECS else Guest(env, config.name)
+
+
+def _made(config: EnvConfig, known: EnvSpec, render_mode: str | None) -> Environment:
+    """Let Gymnasium make an environment."""
+    given = gymnasium_spec(config)
     headless.prepare()
     try:
-        if "mujoco" in str(gymnasium.registry[known.gym_id].entry_point):
+        if "mujoco" in str(given.entry_point):
             with contextlib.suppress(ImportError):  # Gymnasium says what is missing
                 headless.prepare_mujoco()
+        if is_recorded(config.name):
+            return make_recorded(config, render_mode)
+        kwargs = _arguments(config, known)
+        if render_mode is not None:  # there are environments that do not know the argument
+            kwargs["render_mode"] = render_mode
         env = gymnasium.make(known.gym_id, disable_env_checker=True, **kwargs)
+    except RlfdError:
+        raise
     except gymnasium.error.DependencyNotInstalled as error:
         raise RlfdError(f"environment '{config.name}' needs a package: {error}") from error
     except (Exception, SystemExit) as error:
         raise _cannot_be_made(config, error, render_mode) from error
     if not kwargs.keys() - {"render_mode"}:
         lean.quicken(env)
-    if known.wrap is not None:
-        env = known.wrap(env, config)
-    _check_spaces(config.name, env)
-    if config.name not in SPECS:
-        env = Guest(env, config.name)
-        if isinstance(env.action_space, _CHOICES):
-            env = Choices(env)
-    return _with_reward(env, config, known)
+    return env
+
+
+def _arguments(config: EnvConfig, known: EnvSpec) -> dict[str, Json]:
+    own = config.options if config.name not in SPECS or known.table is not None else {}
+    return {**known.kwargs, **own}
+
+
+def gymnasium_spec(config: EnvConfig) -> gymnasium.envs.registration.EnvSpec:
+    """Return how Gymnasium makes the environment inside, with its arguments.
+
+    Raises:
+        RlfdError: If there is none.
+    """
+    if is_recorded(config.name):
+        return specification(config)
+    known = spec(config.name)
+    made = copy.deepcopy(gymnasium.spec(known.gym_id))
+    made.kwargs.update(_arguments(config, known))
+    made.max_episode_steps = made.kwargs.pop(LIMIT, made.max_episode_steps)
+    return made
 
 
 def _cannot_be_made(config: EnvConfig, error: BaseException, render_mode: str | None) -> RlfdError:
@@ -257,18 +379,3 @@ def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environ
     rule: Any = Beyond if kind == "beyond" else known.sparse
     made: Environment = rule(env, **config.options)  # the rule's own are the only options
     return made
-
-
-def _check_spaces(name: str, env: Environment) -> None:
-    kinds = (spaces.Discrete, spaces.Box, *_CHOICES)
-    if not isinstance(env.observation_space, spaces.Box):
-        raise RlfdError(
-            f"environment '{name}' has {type(env.observation_space).__name__} observations, "
-            "expected Box",
-            "wrap it so that it returns one array, and register that with Gymnasium",
-        )
-    if not isinstance(env.action_space, kinds):
-        raise RlfdError(
-            f"environment '{name}' has {type(env.action_space).__name__} actions, "
-            "expected Discrete, Box, MultiDiscrete or MultiBinary"
-        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -35,12 +35,16 @@ class EnvConfig:
             id these are keyword arguments of `gymnasium.make`.
         reward: ``dense`` (the environment's own), ``sparse``, ``beyond`` or ``delay-K``; see
             `rlfd.envs.rewards`.
+        action_range: Of a Gymnasium id: the range that continuous actions are chosen from.
+        frame_stack: Of a Gymnasium id: show the last so many images as one; 0 shows each alone.
     """
 
     name: str
     start: str = "standard"
     options: Mapping[str, Json] = field(default_factory=dict)
     reward: str = "dense"
+    action_range: tuple[float, float] | None = None
+    frame_stack: int = 0
 
     @property
     def label(self) -> str:
@@ -58,12 +62,17 @@ class EnvConfig:
 
     def to_json(self) -> dict[str, Json]:
         """Return the config as JSON values."""
-        return {
+        value: dict[str, Json] = {
             "name": self.name,
             "start": self.start,
             "options": dict(self.options),
             "reward": self.reward,
         }
+        if self.action_range is not None:
+            value["action_range"] = list(self.action_range)
+        if self.frame_stack:
+            value["frame_stack"] = self.frame_stack
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Json], source: str = "") -> EnvConfig:
@@ -76,7 +85,7 @@ class EnvConfig:
         Raises:
             RlfdError: If a field is missing, unknown, or of the wrong type.
         """
-        known = ["name", "start", "options", "reward"]
+        known = [one.name for one in fields(cls)]
         unknown = set(value) - set(known)
         if unknown:
             raise unknown_name("environment field", min(unknown), known)
@@ -86,8 +95,19 @@ class EnvConfig:
             raise RlfdError("an environment's 'name', 'start' and 'reward' must be texts")
         if not isinstance(options, Mapping):
             raise RlfdError("an environment's 'options' must be a table of names and values")
+        action_range, frame_stack = value.get("action_range"), value.get("frame_stack", 0)
+        if action_range is not None:
+            if not isinstance(action_range, list | tuple) or not _two_numbers(action_range):
+                raise RlfdError("an environment's 'action_range' must be two numbers")
+            action_range = float(action_range[0]), float(action_range[1])
+        if isinstance(frame_stack, bool) or not isinstance(frame_stack, int):
+            raise RlfdError("an environment's 'frame_stack' must be a whole number")
         note_file(name, source)
-        return cls(name, start, dict(options), reward)
+        return cls(name, start, dict(options), reward, action_range, frame_stack)
+
+
+def _two_numbers(values: Sequence[Json]) -> bool:
+    return len(values) == 2 and all(type(value) in (int, float) for value in values)
 
 
 @dataclass(frozen=True)

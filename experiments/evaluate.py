@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,10 @@ from rlfd.envs import (
     PlayedEpisode,
     check,
     elsewhere,
+    evaluated,
     play_episodes,
     probe,
+    with_options,
 )
 from rlfd.errors import RlfdError, unknown_name
 from rlfd.experiments import checkpoint as checkpoints
@@ -92,6 +93,7 @@ def play_policy(
             stop.check()
         return algorithm.act(observations, greedy=policy == "greedy", generator=generator)
 
+    env = evaluated(env)
     return play_episodes(env, seeds=seeds, act=act, num_envs=num_envs, frames=frames, lend=lend)
 
 
@@ -298,7 +300,7 @@ def evaluate_policy(
     config, step, mode = policy.config, policy.checkpoint, policy.mode
     env = elsewhere(config.env, start, reward)
     if max_episode_steps is not None:
-        env = check(dataclasses.replace(env, options={**env.options, LIMIT: max_episode_steps}))
+        env = check(with_options(env, {LIMIT: max_episode_steps}))
     for warning in probe(env).warnings:
         reporter.warning(warning)
     reporter.start(f"evaluate {config.algo}", episodes, 0, "episodes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from rlfd import demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations, Episode
-from rlfd.demos.storage import write_demonstrations
-from rlfd.envs import frame_stack, make
+from rlfd.demos.storage import as_written, write_demonstrations
+from rlfd.envs import adapter
 from rlfd.experiments.config import RunConfig
 
 __all__ = ["keep_labels"]
@@ -36,20 +35,20 @@ def keep_labels(
     gathered = algorithm.labelled()
     if not gathered:
         return None
-    with contextlib.closing(make(config.env)) as made:
-        observation_space, action_space = made.observation_space, made.action_space
-    episodes = [
+    form = adapter(config.env)
+    gathered_episodes = [
         Episode(
             observations=episode.observations,
-            actions=episode.labels.astype(action_space.dtype),
+            actions=episode.labels.astype(form.action_space.dtype),
             rewards=episode.rewards,
             terminated=episode.terminated,
             truncated=not episode.terminated,
-            frame_stack=frame_stack(config.env),
+            frame_stack=form.frame_stack,
         )
         for episode in gathered
     ]
-    digest = demos.content_hash(episodes)
+    episodes = as_written(gathered_episodes, form)
+    digest = demos.content_hash(episodes, form)
     there = [info for info in demos.list_all(data_dir) if info.content_hash == digest]
     if there:  # a run that was stopped after writing it
         return _describe(there[0].id, digest, episodes)
@@ -57,8 +56,7 @@ def keep_labels(
     written: Demonstrations = write_demonstrations(
         episodes,
         env=config.env,
-        observation_space=observation_space,  # type: ignore[arg-type]
-        action_space=action_space,
+        adapter=form,
         demonstrator={
             "policy": config.algo,
             "actions": demos.LABELS,

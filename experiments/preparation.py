@@ -43,7 +43,7 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
                 "some are named",
                 "name them with --demos ('rlfd list demos' shows what there is)",
             )
-        return load_demos(config, data_dir)
+        return _load_aloud(config, data_dir, reporter)
     if config.demos is None:
         found = demos.find(config.env, data_dir, same_reward=_reads_rewards(config))
         found = [info for info in found if not info.are_labels]
@@ -53,7 +53,15 @@ def prepare_demos(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demo
         else:
             made = _collect_default(config.env, data_dir, reporter)
             config = dataclasses.replace(config, demos=made.info.id)
-    return load_demos(config, data_dir)
+    return _load_aloud(config, data_dir, reporter)
+
+
+def _load_aloud(config: RunConfig, data_dir: Path, reporter: Reporter) -> Demonstrations | None:
+    """Load demonstrations, and say what is odd about them."""
+    loaded = load_demos(config, data_dir)
+    for remark in loaded.remarks if loaded is not None else ():
+        reporter.message(f"demonstrations '{config.demos}': {remark}")
+    return loaded
 
 
 def _collect_default(env: EnvConfig, data_dir: Path, reporter: Reporter) -> Demonstrations:

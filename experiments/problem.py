@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +14,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from rlfd import algorithms, demos, envs
+from rlfd import algorithms, demos
 from rlfd.algorithms.base import (
     ActionSpec,
     Algorithm,
@@ -30,7 +27,18 @@ from rlfd.algorithms.base import (
 from rlfd.algorithms.core.frames import FrameStacks
 from rlfd.algorithms.core.networks import convolved_size
 from rlfd.demos import Demonstrations, Episode
-from rlfd.envs import EnvConfig, Table, check, elsewhere, make, names, spec, table
+from rlfd.envs import (
+    EnvConfig,
+    Table,
+    adapter,
+    check,
+    elsewhere,
+    frame_stack,
+    names,
+    spec,
+    table,
+    with_options,
+)
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import RunConfig, setting_text
 from rlfd.experiments.memory import available_memory
@@ -42,7 +50,6 @@ __all__ = [
     "check_support",
     "demo_tensors",
     "env_of_demos",
-    "frame_stack",
     "space_differences",
     "tabular_model",
     "variant_for",
@@ -72,6 +79,7 @@ def env_of_demos(
     start: str | None = None,
     reward: str | None = None,
     options: Mapping[str, Any] | None = None,
+    form: Mapping[str, Any] | None = None,
     data_dir: Path,
 ) -> tuple[EnvConfig, str]:
     """Return the environment that demonstrations come from.
@@ -82,6 +90,7 @@ def env_of_demos(
         start: Start instead of theirs.
         reward: Reward instead of theirs.
         options: Options that differ from theirs.
+        form: `action_range` or `frame_stack` instead of theirs.
         data_dir: Where demonstrations are.
 
     Returns:
@@ -94,13 +103,13 @@ def env_of_demos(
     """
     info = demos.describe(text, data_dir=data_dir)
     try:
-        recorded = demos.recorded_env(info)
+        recorded = demos.recorded_env(info, form)
     except RlfdError as error:
         if algorithms.get(algo).needs.interaction:
             raise
-        return demos.absent_env(info), str(error)
+        return demos.absent_env(info, form), error.message
     env = elsewhere(recorded, start, reward)
-    return check(dataclasses.replace(env, options={**env.options, **(options or {})})), ""
+    return check(with_options(env, options or {})), ""
 
 
 def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpec]:
@@ -126,7 +135,7 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
             f"environment '{env.name}' has {action.kind} ones",
             f"algorithms for it: {', '.join(able)}",
         )
-    if frame_stack(space, env) > 0 and not needs.images:
+    if frame_stack(env) > 0 and not needs.images:
         able = [
             name
             for name in algorithms.names()
@@ -147,17 +156,6 @@ def check_support(algo: str, env: EnvConfig) -> tuple[tuple[int, ...], ActionSpe
     return space.shape, action
 
 
-def frame_stack(space: spaces.Box, env: EnvConfig | None = None) -> int:
-    """Return how many frames observations are stacks of, if they are images; 0 for vectors.
-
-    Images are bytes of shape (C, H, W), large enough for the convolutions: the last C gray frames,
-    unless the environment says that they are fewer, with several channels each.
-    """
-    images = space.dtype == np.uint8 and convolved_size(space.shape) > 0
-    known = 0 if env is None else envs.frame_stack(env)
-    return known or space.shape[0] if images else 0
-
-
 def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
     """Return what keeps a policy of one environment from acting in the other, in words."""
     (their_space, their_action), (space, action) = _env_spaces(theirs), _env_spaces(ours)
@@ -174,30 +172,19 @@ def space_differences(theirs: EnvConfig, ours: EnvConfig) -> list[str]:
 
 
 def _env_spaces(env: EnvConfig) -> tuple[spaces.Box, ActionSpec]:
-    return _spaces_of(json.dumps(env.to_json()))
-
-
-@functools.lru_cache(maxsize=64)  # emulators take a quarter of a second to make
-def _spaces_of(env: str) -> tuple[spaces.Box, ActionSpec]:
-    with contextlib.closing(make(EnvConfig(**json.loads(env)))) as made:
-        observation_space, action = made.observation_space, _action_spec(made.action_space)
-    assert isinstance(observation_space, spaces.Box)  # `make` saw to it
-    return observation_space, action
+    form = adapter(env)
+    return form.observation_space, _action_spec(form.action_space)
 
 
 def _action_spec(space: gymnasium.Space[Any]) -> ActionSpec:
-    if np.any(getattr(space, "start", 0)):
-        raise RlfdError(f"actions of {space} do not count from 0, expected them to")
     if isinstance(space, spaces.Discrete):
         return ActionSpec("discrete", (int(space.n),))
     if isinstance(space, spaces.MultiDiscrete):
         return ActionSpec("multi_discrete", tuple(int(n) for n in space.nvec))
     if isinstance(space, spaces.MultiBinary):
         return ActionSpec("multi_binary", (int(np.prod(space.shape)),))
-    assert isinstance(space, spaces.Box)
-    if not space.is_bounded():
-        raise RlfdError(f"actions of {space} have no bounds, expected finite ones")
-    low, high = (tuple(map(float, bound.ravel())) for bound in (space.low, space.high))
+    assert isinstance(space, spaces.Box)  # the adapter saw to it
+    low, high = (tuple(map(float, bound)) for bound in (space.low, space.high))
     return ActionSpec("continuous", (len(low),), low, high)
 
 
@@ -208,7 +195,7 @@ def demo_tensors(demonstrations: Demonstrations, needs: Needs) -> DemoTensors:
         RlfdError: If observations are images, and not stacks of frames.
     """
     episodes = demonstrations.episodes
-    stack = frame_stack(demonstrations.observation_space, demonstrations.info.env)
+    stack = episodes[0].frame_stack
 
     def join(arrays: list[np.ndarray], dtype: torch.dtype) -> torch.Tensor:
         return torch.as_tensor(np.concatenate(arrays), dtype=dtype)
@@ -319,8 +306,7 @@ def build_for_acting(config: RunConfig) -> Algorithm:
     needs = algorithms.get(config.algo).needs
     if not needs.demonstrations:
         return _build(config, None)
-    space, _ = _env_spaces(config.env)
-    kind = torch.uint8 if frame_stack(space, config.env) > 0 else torch.float32
+    kind = torch.uint8 if frame_stack(config.env) > 0 else torch.float32
     rows = (2,) if action.kind == "discrete" else (2, action.width)
     whole = action.kind != "continuous"
     placeholder = DemoTensors(
@@ -365,7 +351,7 @@ def _build(
 ) -> Algorithm:
     check_support(config.algo, config.env)
     space, action = _env_spaces(config.env)
-    images = frame_stack(space, config.env) > 0
+    images = frame_stack(config.env) > 0
     _check_fits(config, convolved_size(space.shape) if images else math.prod(space.shape))
     known = table(config.env) if algorithms.get(config.algo).needs.dynamics else None
     problem = Problem(
@@ -379,7 +365,7 @@ def _build(
         compile=config.compile,
         demonstrator=demonstrator,
         model=None if known is None else tabular_model(known),
-        frame_stack=frame_stack(space, config.env),
+        frame_stack=frame_stack(config.env),
         memory_bytes=available_memory(config.device),
     )
     return algorithms.get(config.algo)(problem, config.algorithm)

@@ -17,7 +17,16 @@ import torch
 from rlfd import algorithms, demos
 from rlfd.algorithms.base import Algorithm
 from rlfd.demos import Demonstrations
-from rlfd.envs import EnvConfig, Findings, World, check, frame_stack, is_playable, probe
+from rlfd.envs import (
+    EnvConfig,
+    Findings,
+    World,
+    check,
+    frame_stack,
+    is_playable,
+    is_recorded,
+    probe,
+)
 from rlfd.errors import RlfdError
 from rlfd.experiments.config import Resolved, RunConfig, check_budget, check_device
 from rlfd.experiments.demonstrators import AskedDemonstrator, ask
@@ -300,21 +309,30 @@ def _recorded(run: RunDir) -> Findings:
     return Findings(tuple(status.get("warnings", ())), status.get("repeatable", True))
 
 
-def _resume_command(
-    config: RunConfig, runs_dir: Path, data_dir: Path, *, exactly: bool = True
-) -> str:
+def _env_words(config: RunConfig) -> list[str]:
+    """Return the words of a command that name a run's environment."""
     env = config.env
-    words = ["rlfd", "train", config.algo]
-    playable = is_playable(env.name)
-    words += ["--env", env.name] if playable else ["--demos", str(config.demos)]
+    named = is_playable(env.name) and not is_recorded(env.name)
+    words = ["--env", env.name] if named else ["--demos", str(config.demos)]
     if env.start != "standard":
         words += ["--start", env.start]
     if env.reward != "dense":
         words += ["--reward", env.reward]
     usual = check(EnvConfig(env.name, env.start, reward=env.reward)).options
-    for name, value in env.options.items() if playable else ():
+    for name, value in env.options.items() if named else ():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
+    if env.action_range is not None:
+        words += ["--action-range", *map(str, env.action_range)]
+    if env.frame_stack:
+        words += ["--frame-stack", str(env.frame_stack)]
+    return words
+
+
+def _resume_command(
+    config: RunConfig, runs_dir: Path, data_dir: Path, *, exactly: bool = True
+) -> str:
+    words = ["rlfd", "train", config.algo, *_env_words(config)]
     if config.seed:
         words += ["--seed", str(config.seed)]
     if config.exp_name != "default":

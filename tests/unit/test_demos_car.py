@@ -7,10 +7,9 @@ import torch
 
 from rlfd import demos
 from rlfd.algorithms.base import Needs
-from rlfd.envs import EnvConfig, frame_stack
+from rlfd.envs import EnvConfig, adapter, frame_stack
 from rlfd.errors import RlfdError
 from rlfd.experiments.problem import demo_tensors
-from rlfd.experiments.problem import frame_stack as stack_of_space
 
 COLOURS = {"gray": (4, (64, 64)), "rgb": (1, (3, 64, 64))}  # frames of a stack, shape of one
 
@@ -54,8 +53,9 @@ def test_learning_without_the_environment_knows_of_colours(place):
     _, collected = place
     for colour, (stack, _) in COLOURS.items():
         absent = demos.absent_env(collected["standard", colour].info)
-        space = collected["standard", colour].observation_space
-        assert stack_of_space(space, absent) == stack
+        seen = collected["standard", colour]
+        assert frame_stack(absent) == stack
+        assert adapter(absent).observation_space == seen.observation_space
 
 
 @pytest.mark.parametrize(

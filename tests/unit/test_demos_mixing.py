@@ -11,7 +11,7 @@ from rlfd import demos
 from rlfd.demos import storage
 from rlfd.demos.dataset import Episode, content_hash
 from rlfd.demos.mixing import _split
-from rlfd.envs import EnvConfig
+from rlfd.envs import Adapter, EnvConfig
 from rlfd.errors import RlfdError
 
 CART_POLE = EnvConfig("CartPole")
@@ -40,8 +40,11 @@ def write(folder, name, count, *, env=CART_POLE, actions=2, observations=4):
     return storage.write_demonstrations(
         episodes,
         env=env,
-        observation_space=spaces.Box(-9, 9, (observations,), np.float32),
-        action_space=spaces.Discrete(actions),
+        adapter=Adapter(
+            f"dataset '{name}'",
+            spaces.Box(-9, 9, (observations,), np.float32),
+            spaces.Discrete(actions),
+        ),
         demonstrator={"policy": name},
         name=name,
         data_dir=folder,

@@ -15,6 +15,7 @@ from gymnasium.envs.classic_control import CartPoleEnv
 
 from rlfd import demos
 from rlfd.demos import storage
+from rlfd.demos.dataset import Episode
 from rlfd.envs import EnvConfig
 from rlfd.errors import RlfdError, RunFailed
 
@@ -36,9 +37,12 @@ def files(folder):
 
 def rehash(path):
     """Note the hash of what is there, so that something else has to notice."""
-    info = storage.read_info(path)
-    raw = storage._read_minari(path / "data")[2]
-    episodes = [storage._episode(info, i, item, None, None, 0) for i, item in enumerate(raw)]
+    raw = storage._read_minari(path / "data", storage.read_spaces(path))
+    episodes = []
+    for item in raw:
+        ended = bool(item["terminations"][-1])
+        arrays = item["observations"], item["actions"], item["rewards"].astype(np.float64)
+        episodes.append(Episode(*arrays, ended, not ended))
     digest = demos.content_hash(episodes)
     edit_metadata(path, lambda m: m["rlfd"].update(content_hash=digest))
 
@@ -339,7 +343,7 @@ def test_environments_that_no_text_can_name(tmp_path):
 def test_formats_that_need_another_package(tmp_path, monkeypatch):
     path = collect(tmp_path).info.path
 
-    def missing(folder):
+    def missing(folder, stored):
         raise ImportError("pyarrow is not installed")
 
     monkeypatch.setattr(storage, "_read_minari", missing)

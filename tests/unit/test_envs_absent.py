@@ -27,7 +27,7 @@ SEEN = spaces.Box(-np.inf, np.inf, (3, 2), np.float64)
 def test_spaces_survive_json(actions):
     options = json.loads(json.dumps(spaces_as_options(SEEN, actions), allow_nan=False))
     config = check(EnvConfig("dataset:some/where/data-v2", options=options))
-    made = make(config)
+    made = make(config).unwrapped
     assert made.observation_space == SEEN
     assert made.action_space == actions
     assert check(EnvConfig.from_json(json.loads(json.dumps(config.to_json())))) == config
@@ -36,7 +36,7 @@ def test_spaces_survive_json(actions):
 def test_pixels():
     pixels = spaces.Box(0, 255, (4, 5, 3), np.uint8)
     options = spaces_as_options(pixels, spaces.Discrete(2))
-    assert make(EnvConfig("dataset:x", options=options)).observation_space == pixels
+    assert make(EnvConfig("dataset:x", options=options)).unwrapped.observation_space == pixels
     assert len(json.dumps(options)) < 200  # one bound stands for all
 
 

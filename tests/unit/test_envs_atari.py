@@ -457,7 +457,7 @@ def test_recorded_frames_are_kept_once_and_give_the_stacks_back():
     strides = played.observations.strides
     assert strides[0] == strides[1] == 84 * 84  # a frame is not copied for its four stacks
     np.testing.assert_array_equal(
-        envs.unstack_frames(played.observations), played.observations[:, 3]
+        envs.unstack_frames(played.observations, 4), played.observations[:, 3]
     )
 
 
@@ -465,7 +465,7 @@ def test_stacks_of_frames_by_hand():
     frames = np.arange(5, dtype=np.uint8).reshape(5, 1, 1)
     stacks = envs.stack_frames(frames, 3)
     assert stacks[:, :, 0, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4]]
-    np.testing.assert_array_equal(envs.unstack_frames(stacks), frames)
+    np.testing.assert_array_equal(envs.unstack_frames(stacks, 3), frames)
 
 
 def test_pictures_are_of_the_game_that_is_played():
