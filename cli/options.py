@@ -143,7 +143,7 @@ Env = Annotated[
     str,
     typer.Option(
         "--env",
-        help="Short name ('rlfd list envs') or any Gymnasium id.",
+        help="Short name ('rlfd list envs') or any Gymnasium id, PACKAGE:ID of other packages.",
         rich_help_panel="Environment",
         autocompletion=complete_env,
         show_default=False,
