@@ -199,7 +199,7 @@ Env = Annotated[
     typer.Option(
         "--env",
         callback=typed_env,
-        help="Short name ('rlfd list envs') or any Gymnasium id.",
+        help="Short name ('rlfd list envs') or any Gymnasium id, PACKAGE:ID of other packages.",
         rich_help_panel="Environment",
         autocompletion=complete_env,
         show_default=False,

@@ -11,14 +11,14 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import TextIO
 
 __all__ = ["apart", "stream"]
 
-_streams: list[IO[str]] = []
+_streams: list[TextIO] = []
 
 
-def stream() -> IO[str]:
+def stream() -> TextIO:
     """Return where results go."""
     return _streams[-1] if _streams else sys.stdout
 
@@ -37,7 +37,7 @@ def apart() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _copy(stdout: IO[str]) -> Iterator[IO[str]]:
+def _copy(stdout: TextIO) -> Iterator[TextIO]:
     """Open what file descriptor 1 is, which becomes stderr until then."""
     stdout.flush()
     kept = os.dup(1)
@@ -53,7 +53,7 @@ def _copy(stdout: IO[str]) -> Iterator[IO[str]]:
             results.close()
 
 
-def _is_descriptor_1(stdout: IO[str]) -> bool:
+def _is_descriptor_1(stdout: TextIO) -> bool:
     try:
         return stdout.fileno() == 1 and os.fstat(2) is not None
     except (OSError, ValueError, AttributeError):

@@ -51,8 +51,8 @@ def train(
     env: Annotated[
         str | None,
         typer.Option(
-            help="Short name ('rlfd list envs') or any Gymnasium id. Left out: where --demos come "
-            "from.",
+            help="Short name ('rlfd list envs') or any Gymnasium id, PACKAGE:ID of other packages. "
+            "Left out: where --demos come from.",
             rich_help_panel="Environment",
             autocompletion=complete_env,
             callback=typed_env,

@@ -42,7 +42,7 @@ def told_apart(path: Path) -> RlfdError | None:
 
 
 def _file(path: Path) -> str:
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     if path.suffix in PICKLES:
         return "a pickle, which is never read since that runs what it holds"
