@@ -199,7 +199,8 @@ def test_an_environment_that_cannot_be_replayed_is_noticed(counter, monkeypatch)
     monkeypatch.setattr(Counter, "step", lambda self, a: (noise.random(1), *real(self, a)[1:]))
     world = World(counter, num_envs=1, seed=0)
     world.step(np.array([0]))
-    with pytest.raises(RlfdError, match=r"its observations were others: .*cannot be continued exactly"):
+    others = r"its observations were others: .*cannot be continued exactly"
+    with pytest.raises(RlfdError, match=others):
         World(counter, num_envs=1, seed=0).load_state_dict(world.state_dict())
 
 
