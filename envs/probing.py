@@ -73,7 +73,8 @@ def probe(config: EnvConfig) -> Findings:
 
 def _made_ready(config: EnvConfig) -> list[str]:
     """Say which short name is the same Atari game in the form that methods are made for."""
-    game = gymnasium.spec(spec(config.name).gym_id).kwargs.get("game")
+    own = gymnasium.registry.get(spec(config.name).gym_id)
+    game = None if own is None else own.kwargs.get("game")
     for name, known in SPECS.items():
         registered = gymnasium.registry.get(known.gym_id)
         if game and registered is not None and registered.kwargs.get("game") == game:

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 
 import gymnasium
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from rlfd.algorithms.rl.dqn import DQN
 from rlfd.envs import EnvConfig
-from rlfd.errors import RunFailed
+from rlfd.errors import Interrupted, RunFailed
 from rlfd.experiments import checkpoint, run_dir, runner
 from rlfd.experiments import train as training
 from rlfd.experiments.config import resolve
@@ -99,6 +100,27 @@ def test_a_full_disk_under_the_state_itself(train, tmp_path, monkeypatch, undist
     assert "cannot write the state" in caplog.text
     train(resume=True)
     assert learned(run)["tensors"] == undisturbed["tensors"]
+
+
+def test_a_stop_in_a_periodic_evaluation(train, tmp_path, monkeypatch, undisturbed):
+    """It is not waited for, and made again when the run goes on."""
+    play, streams = runner.play_policy, []
+
+    def stopped(*args, **kwargs):
+        streams.append(kwargs["stream"])
+        if len(streams) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return play(*args, **kwargs)
+
+    monkeypatch.setattr(runner, "play_policy", stopped)
+    with pytest.raises(Interrupted, match="checkpoint written"):
+        train()
+    monkeypatch.undo()
+    assert len(streams) == 3
+    run = RunDir(tmp_path / "runs/default/dqn/CartPole/seed0")
+    assert run.status()["state"] == "interrupted"
+    train(resume=True)
+    assert learned(run) | {"eval": (run.path / "eval.csv").read_text()} == undisturbed
 
 
 def test_a_log_file_that_cannot_be_written_says_nothing(tmp_path, capsys, monkeypatch):

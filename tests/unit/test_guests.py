@@ -9,7 +9,7 @@ import odd_behaviour
 import pytest
 
 from rlfd import demos
-from rlfd.envs import LIMIT, EnvConfig, Findings, World, make, play_episodes, probe
+from rlfd.envs import LIMIT, EnvConfig, EnvSpec, Findings, World, make, play_episodes, probe
 from rlfd.errors import GuestFailed, RlfdError
 
 
@@ -283,6 +283,13 @@ def test_an_atari_game_that_is_there_made_ready():
     pytest.importorskip("ale_py")
     (warning,) = probe(EnvConfig("ALE/MsPacman-v5")).warnings
     assert "'MsPacman' is this game made ready" in warning
+
+
+def test_an_environment_that_nobody_registered(monkeypatch):
+    """Demonstrations may describe one."""
+    described = EnvSpec(name="Point", gym_id="Odd/NotRegistered-v0")
+    monkeypatch.setattr("rlfd.envs.probing.spec", lambda _: described)
+    assert probe(odd("Point")) == Findings()
 
 
 def test_an_interrupt_is_looked_at_in_each_step(tmp_path):
