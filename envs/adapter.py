@@ -360,9 +360,9 @@ class _Continuous:
         return self.space is self.stored
 
     def inwards(self, actions: Any) -> Array:
-        actions: Array = np.asarray(actions)
-        lead = actions.shape[: actions.ndim - len(self.stored.shape)]
-        return actions.reshape((*lead, -1))[..., self.free].astype(self.space.dtype)
+        given: Array = np.asarray(actions)
+        lead = given.shape[: given.ndim - len(self.stored.shape)]
+        return given.reshape((*lead, -1))[..., self.free].astype(self.space.dtype)
 
     def outwards(self, chosen: Any) -> Array:
         chosen = np.asarray(chosen)

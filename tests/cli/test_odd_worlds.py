@@ -123,7 +123,9 @@ def test_a_range_is_stated_asked_for_and_kept(place):
     refused = run_inside("collect-demos", *words)
     assert refused.code == 2
     assert "--action-range -1 1" in refused.stderr
-    path = succeed("collect-demos", *words, "--action-range", -0.5, 0.25).json["path"]
+    outcome = succeed("collect-demos", *words, "--action-range", -0.5, 0.25)
+    assert "--action-range -0.5 0.25" in outcome.stderr  # what is suggested next
+    path = outcome.json["path"]
     with h5py.File(f"{path}/data/main_data.hdf5") as file:
         actions = np.concatenate([episode["actions"] for episode in file.values()])
     assert -0.5 <= actions.min() < actions.max() <= 0.25
