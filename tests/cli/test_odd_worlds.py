@@ -91,7 +91,7 @@ def test_methods_learn_in_them(kind, algo, steps, settings, place):
     [
         ("ActionHeld", "sac", 40, ("learning_starts=20", "batch_size=7")),
         ("ActionChoices", "ppo", 64, ("batch_steps=64",)),
-        ("ActionFromOne", "gail", 64, ()),
+        ("ActionFromOne", "gail", 64, ("batch_steps=64", "d_steps=3")),
     ],
 )
 def test_what_a_policy_does_is_recorded_as_the_environment_takes_it(
@@ -111,8 +111,9 @@ def test_what_a_policy_does_is_recorded_as_the_environment_takes_it(
     shown = succeed("show", "own", "--json").json
     if kind == "ActionFromOne":
         assert shown["first_actions"] == [1]
-        table = succeed("show", "own").stdout.partition("action")[2]
-        assert [line.split()[0] for line in table.splitlines()[1:3]] == ["1", "2"]
+        lines = [line.split() for line in succeed("show", "own").stdout.splitlines()]
+        table = lines.index(["action", "taken", "share"])
+        assert [line[0] for line in lines[table + 1 : table + 3]] == ["1", "2"]
     succeed("export", run, "--episodes", 2, "--out", "policy.safetensors", "--quiet")
     succeed("evaluate", "policy.safetensors", "--episodes", 2, "--quiet")
 
