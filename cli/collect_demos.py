@@ -257,6 +257,7 @@ def print_new(output: Output, collected: Demonstrations, data_dir: Path) -> None
         )
     elsewhere = [] if data_dir == Path("data") else ["--data-dir", str(data_dir)]
     task = ["--env", env.name] + ([] if env.reward == "dense" else ["--reward", env.reward])
+    task += env.form
     algo = "sqil" if hasattr(collected.action_space, "n") else "bc"
     output.next_commands(
         command_line("rlfd", "show", info.name, *elsewhere),

@@ -257,8 +257,9 @@ def _other_wrappers(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | No
         return None
     theirs = wrappers(info.env_spec)
     ours = [one.name for one in gymnasium_spec(env).additional_wrappers]
-    told = [", ".join(names) or "none" for names in (theirs, ours)]
-    return None if theirs == ours else (WRAPPER, *told)
+    if theirs == ours:
+        return None
+    return WRAPPER, ", ".join(theirs) or "none", ", ".join(ours) or "none"
 
 
 def _other_arguments(info: DemoInfo, env: EnvConfig) -> tuple[str, Any, Any] | None:

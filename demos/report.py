@@ -186,7 +186,7 @@ def _actions(
     demos: Demonstrations,
 ) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[tuple[float, ...], ...] | None]:
     actions = np.concatenate([episode.actions for episode in demos.episodes])
-    space = demos.action_space  # as learners choose: in one row, counted from 0
+    space = demos.action_space
     rows = actions.reshape(len(actions), -1)
     if isinstance(space, spaces.Box):
         return None, _quantiles(rows)
@@ -197,6 +197,7 @@ def _actions(
         if isinstance(space, spaces.MultiDiscrete)
         else [2] * rows.shape[1]
     )
+    rows = rows - np.ravel(getattr(space, "start", 0))
     counts = [
         np.bincount(rows[:, part], minlength=int(sizes[part])) for part in range(rows.shape[1])
     ]

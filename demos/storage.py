@@ -704,8 +704,8 @@ class _Oddities:
         """
         space = self._space
         if isinstance(space, spaces.Box):
-            outside = (actions < space.low) | (actions > space.high)
-            outside = outside.reshape(len(actions), -1).any(axis=1)
+            beyond: Array = (actions < space.low) | (actions > space.high)
+            outside: Array = beyond.reshape(len(actions), -1).any(axis=1)
             if outside.any():
                 self._outside += int(outside.sum())
                 self._least = min(self._least, float(actions[outside].min()))

@@ -179,7 +179,8 @@ class _Picture(_Array):
         lead = moved.shape[: moved.ndim - len(self.stored)]
         return np.ascontiguousarray(moved).reshape((*lead, *self.space.shape))
 
-    inwards_all = inwards
+    def inwards_all(self, observations: Any) -> Array:
+        return self.inwards(observations)
 
     def outwards_all(self, seen: Array) -> Any:
         if not self.last:
@@ -206,7 +207,8 @@ class _Flattened(_Array):
 
     def outwards_all(self, seen: Array) -> Any:
         rows = [spaces.unflatten(self.inner, row) for row in seen]
-        return concatenate(self.inner, rows, create_empty_array(self.inner, len(rows)))
+        empty: Any = create_empty_array(self.inner, len(rows))
+        return concatenate(self.inner, rows, empty)
 
 
 def _row(observations: Any, index: int) -> Any:
@@ -334,7 +336,7 @@ class _Whole:
         return getattr(self.stored, "start", 0)
 
     def inwards(self, actions: Any) -> Array:
-        counted = np.asarray(actions) - self._first
+        counted: Array = np.asarray(actions) - self._first
         lead = counted.shape[: counted.ndim - len(self.stored.shape or ())]
         return counted.reshape((*lead, *(self.space.shape or ()))).astype(self.space.dtype)
 
@@ -358,9 +360,9 @@ class _Continuous:
         return self.space is self.stored
 
     def inwards(self, actions: Any) -> Array:
-        actions = np.asarray(actions)
-        lead = actions.shape[: actions.ndim - len(self.stored.shape)]
-        return actions.reshape((*lead, -1))[..., self.free].astype(self.space.dtype)
+        given: Array = np.asarray(actions)
+        lead = given.shape[: given.ndim - len(self.stored.shape)]
+        return given.reshape((*lead, -1))[..., self.free].astype(self.space.dtype)
 
     def outwards(self, chosen: Any) -> Array:
         chosen = np.asarray(chosen)

@@ -211,7 +211,7 @@ def make_recorded(config: EnvConfig, render_mode: str | None) -> Environment:
     places = [spec.entry_point, *(one.entry_point for one in spec.additional_wrappers)]
     for package in filter(None, map(_package, places)):
         _import(package, config.name)
-    shown = {} if render_mode is None else {"render_mode": render_mode}
+    shown: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     return gymnasium.make(spec, disable_env_checker=True, **shown)
 
 

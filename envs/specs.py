@@ -60,6 +60,16 @@ class EnvConfig:
         title = f"{self.name}, start {self.start}"
         return title if self.reward == "dense" else f"{title}, reward {self.reward}"
 
+    @property
+    def form(self) -> list[str]:
+        """The words of a command that say how it is to be seen."""
+        words = []
+        if self.action_range is not None:
+            words += ["--action-range", *map(str, self.action_range)]
+        if self.frame_stack:
+            words += ["--frame-stack", str(self.frame_stack)]
+        return words
+
     def to_json(self) -> dict[str, Json]:
         """Return the config as JSON values."""
         value: dict[str, Json] = {

@@ -322,11 +322,7 @@ def _env_words(config: RunConfig) -> list[str]:
     for name, value in env.options.items() if named else ():
         if name not in usual or value != usual[name]:
             words += ["--env-option", f"{name}={json.dumps(value)}"]
-    if env.action_range is not None:
-        words += ["--action-range", *map(str, env.action_range)]
-    if env.frame_stack:
-        words += ["--frame-stack", str(env.frame_stack)]
-    return words
+    return [*words, *env.form]
 
 
 def _resume_command(
