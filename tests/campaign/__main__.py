@@ -48,6 +48,8 @@ def main() -> int:
                 print(f"again: python -m tests.campaign {options.kind} {again}", flush=True)
                 if not options.all:
                     break
+            except KeyboardInterrupt:
+                break
             if index % 10 == 9:
                 print(f"{index + 1 - options.first} cases", file=sys.stderr, flush=True)
     finally:

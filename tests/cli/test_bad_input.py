@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -531,6 +532,11 @@ def test_policies_have_the_modes_of_other_files(full_folder, mask, mode):
 
 
 def test_a_stranger_in_a_file_is_imported_only_with_the_users_word(full_folder, monkeypatch):
+    from rlfd.envs import imports
+
+    monkeypatch.setattr(imports, "_allowed", set())
+    monkeypatch.setattr(imports, "_from_files", {})
+    monkeypatch.syspath_prepend(full_folder)
     code = (
         "from pathlib import Path\n"
         "import gymnasium\n"
@@ -542,11 +548,14 @@ def test_a_stranger_in_a_file_is_imported_only_with_the_users_word(full_folder, 
     values = json.loads(file.read_text())
     values["env"]["name"] = "strangers:Strange-v0"
     file.write_text(json.dumps(values))
-    monkeypatch.setenv("PYTHONPATH", str(full_folder))
     command = ("evaluate", RUN, "--episodes", 3)
-    refused = run_outside(*command)
+    refused = run_inside(*command)
     assert_refused(refused, "strangers:Strange-v0", "config.json", "--allow-import strangers")
-    assert run_outside("list", "runs").code == run_outside("plot", RUN, "--table").code == 0
+    assert run_inside("list", "runs").code == run_inside("plot", RUN, "--table").code == 0
     assert not (full_folder / "imported").exists()
-    assert run_outside(*command, "--allow-import", "strangers").code == 0
-    assert (full_folder / "imported").exists()
+    try:
+        assert run_inside(*command, "--allow-import", "strangers").code == 0
+        assert (full_folder / "imported").exists()
+    finally:
+        del sys.modules["strangers"]
+        del gymnasium.registry["Strange-v0"]
