@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from rlfd.demos.dataset import Demonstrations, Episode, content_hash
-from rlfd.demos.library import difference, recorded_env, space_difference
-from rlfd.demos.storage import Spaces, mean_return, prepare, write_demonstrations
+from rlfd.demos.library import difference, recorded_env
+from rlfd.demos.storage import (
+    Spaces,
+    mean_return,
+    prepare,
+    space_difference,
+    write_demonstrations,
+)
 from rlfd.envs import EnvConfig, check
 from rlfd.errors import RlfdError
 

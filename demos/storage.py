@@ -403,7 +403,12 @@ def _parse_info(path: Path, metadata: dict[str, Any]) -> DemoInfo:
         gym_id = told["env_spec"]["id"]
         note_file(gym_id, str(path))
         note_file(RECORDED + gym_id, str(path))
-        return replace(info, gym_id=gym_id, **told)
+        return replace(
+            info,
+            gym_id=gym_id,
+            env_spec=told["env_spec"],
+            eval_env_spec=told.get("eval_env_spec"),
+        )
     if ours["format"] != FORMAT_VERSION:
         raise ValueError(
             f"format {ours['format']} was expected to be {FORMAT_VERSION}; "
@@ -704,7 +709,7 @@ class _Oddities:
         """
         space = self._space
         if isinstance(space, spaces.Box):
-            beyond: Array = (actions < space.low) | (actions > space.high)
+            beyond: Array = np.asarray((actions < space.low) | (actions > space.high))
             outside: Array = beyond.reshape(len(actions), -1).any(axis=1)
             if outside.any():
                 self._outside += int(outside.sum())
