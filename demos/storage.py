@@ -710,7 +710,7 @@ class _Oddities:
         space = self._space
         if isinstance(space, spaces.Box):
             beyond: Array = np.asarray((actions < space.low) | (actions > space.high))
-            outside: Array = beyond.reshape(len(actions), -1).any(axis=1)
+            outside = np.asarray(beyond.reshape(len(actions), -1).any(axis=1))
             if outside.any():
                 self._outside += int(outside.sum())
                 self._least = min(self._least, float(actions[outside].min()))
