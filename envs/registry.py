@@ -363,11 +363,12 @@ def _cannot_be_made(config: EnvConfig, error: BaseException, render_mode: str | 
             f"environment '{config.name}' cannot be drawn: its class takes no render_mode",
             "give its __init__ a render_mode=None, and let render() return a picture",
         )
+    message = f"environment '{config.name.removeprefix(RECORDED)}' cannot be made: {told(error)}"
+    if is_recorded(config.name):
+        return RlfdError(message, "it was made as its demonstrations describe it")
     given = f"with options {dict(config.options)}" if config.options else "without options"
     drawn = "" if render_mode is None else f", render_mode '{render_mode}'"
-    return RlfdError(
-        f"environment '{config.name}' cannot be made: {told(error)}", f"it was made {given}{drawn}"
-    )
+    return RlfdError(message, f"it was made {given}{drawn}")
 
 
 def _with_reward(env: Environment, config: EnvConfig, known: EnvSpec) -> Environment:

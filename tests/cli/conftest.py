@@ -68,7 +68,7 @@ def assert_refused(outcome: Outcome, *texts: str, code: int = 2) -> None:
     assert outcome.code == code, outcome
     assert outcome.stdout == ""
     assert "Traceback" not in outcome.stderr
-    assert "unexpected" not in outcome.stderr
+    assert "this should not happen" not in outcome.stderr
     errors = re.findall(r"^error: .*$", outcome.stderr, re.MULTILINE)
     assert len(errors) == 1, outcome.stderr
     for text in texts:

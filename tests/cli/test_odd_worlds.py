@@ -68,7 +68,7 @@ def succeed(*command):
 LEARN = [
     # kind, method, what it needs to learn quickly; the random policy earns about 4 of 8
     ("ActionTable", "bc", 300, ()),
-    ("ActionFromOne", "dqn", 1500, ("learning_starts=100", "epsilon_env_steps=600")),
+    ("ActionFromOne", "dqn", 4000, ("learning_starts=100", "epsilon_env_steps=600")),
     ("ObservationNumber", "sqil", 1000, ("learning_starts=50",)),
 ]
 

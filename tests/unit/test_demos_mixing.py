@@ -276,5 +276,5 @@ def test_foreign_data_take_part(tmp_path):
 
 def test_an_unknown_environment_is_refused(tmp_path):
     first, second = foreign(real(tmp_path, "a"), id="Nowhere-v3"), real(tmp_path, "b")
-    with pytest.raises(RlfdError, match="environment 'Nowhere-v3'"):
+    with pytest.raises(RlfdError, match="environment is 'recorded:Nowhere-v3' in the first"):
         demos.mix([(first, 0.5), (second, 0.5)], name="m", data_dir=tmp_path)
