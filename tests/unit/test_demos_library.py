@@ -2,11 +2,11 @@
 
 import json
 import logging
-import warnings
 
 import gymnasium
 import numpy as np
 import pytest
+from minari_store import new_store
 
 from rlfd import demos
 from rlfd.demos import storage
@@ -146,18 +146,9 @@ def test_unreadable_datasets_are_warned_about(data, tmp_path, caplog):
 
 def minari_dataset(root, identity, env, episodes=3, cut=False):
     """Write a dataset as a Minari user would, with nothing of ours in it."""
-    import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
 
-    path = root / identity / "data"
-    path.mkdir(parents=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        store = MinariStorage.new(
-            path, env.observation_space, env.action_space, env.spec, jpeg_encoding=False
-        )
-    store.update_metadata({"dataset_id": identity, "minari_version": minari.__version__})
+    store, path = new_store(root, identity, env)
     rng = np.random.default_rng(0)
     buffers = []
     for length in range(5, 5 + episodes):
@@ -175,7 +166,7 @@ def minari_dataset(root, identity, env, episodes=3, cut=False):
             )
         )
     store.update_episodes(buffers)
-    return path.parent
+    return path
 
 
 def test_any_minari_dataset_of_the_user_can_be_used(tmp_path, monkeypatch):

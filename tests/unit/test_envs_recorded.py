@@ -3,13 +3,13 @@
 import contextlib
 import json
 import sys
-import warnings
 
 import gymnasium
 import numpy as np
 import odd_worlds
 import pytest
 from gymnasium import wrappers
+from minari_store import new_store
 
 from rlfd import demos, envs
 from rlfd.envs import EnvConfig, imports
@@ -20,21 +20,10 @@ from rlfd.experiments.train import _env_words
 
 def minari_dataset(root, name, env, *, evaluation=None, episodes=2):
     """Record random play as a Minari user would, with nothing of ours in it."""
-    import minari
     from minari.data_collector.episode_buffer import EpisodeBuffer
-    from minari.dataset.minari_storage import MinariStorage
 
-    path = root / name / "data"
-    path.mkdir(parents=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        store = MinariStorage.new(
-            path, env.observation_space, env.action_space, env.spec, jpeg_encoding=False
-        )
-    told = {"dataset_id": name, "minari_version": minari.__version__}
-    if evaluation is not None:
-        told["eval_env_spec"] = evaluation.spec.to_json()
-    store.update_metadata(told)
+    told = {} if evaluation is None else {"eval_env_spec": evaluation.spec.to_json()}
+    store, path = new_store(root, name, env, **told)
     buffers = []
     for seed in range(episodes):
         rows = {"observations": [env.reset(seed=seed)[0]], "actions": [], "rewards": []}
@@ -49,7 +38,7 @@ def minari_dataset(root, name, env, *, evaluation=None, episodes=2):
         arrays = {key: np.array(values) for key, values in rows.items()}
         buffers.append(EpisodeBuffer(seed=seed, infos={}, **arrays))
     store.update_episodes(buffers)
-    return path.parent
+    return path
 
 
 def signs(kind="Signs", **kwargs):
